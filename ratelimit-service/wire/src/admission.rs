@@ -1,0 +1,345 @@
+//! Admission over Envoy's rate limit service (RLS) v3.
+//!
+//! A call asks with one descriptor for each [`Unit`]; all carry the same `tenant`, `tier`, `model` and `api` entries, so
+//! that any RLS server can match on them. Answers come back with one status for each descriptor, in the same order.
+
+use prost::{DecodeError, Message};
+
+use crate::proto::envoy::config::core::v3::{GrpcService, grpc_service};
+use crate::proto::envoy::extensions::common::ratelimit::v3::{RateLimitDescriptor, rate_limit_descriptor::Entry};
+use crate::proto::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse, rate_limit_response};
+
+pub use rate_limit_response::rate_limit::Unit as WindowUnit;
+
+/// The gRPC service that answers.
+pub const SERVICE: &str = "envoy.service.ratelimit.v3.RateLimitService";
+/// Its one method.
+pub const METHOD: &str = "ShouldRateLimit";
+/// The gRPC metadata key under which the reservation's id travels.
+pub const RESERVATION_ID_METADATA: &str = "x-tollgate-reservation-id";
+
+/// Descriptor entry keys.
+pub mod key {
+    /// Who pays.
+    pub const TENANT: &str = "tenant";
+    /// The plan's name.
+    pub const TIER: &str = "tier";
+    /// The model that the request asks for.
+    pub const MODEL: &str = "model";
+    /// The API that is called, as `tollgate-usage` names its formats.
+    pub const API: &str = "api";
+    /// What the descriptor's amount counts: a [`Unit`](super::Unit).
+    pub const UNIT: &str = "unit";
+}
+
+/// What a descriptor's amount counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Unit {
+    /// Calls.
+    Requests,
+    /// Tokens sent to the model, as estimated before the call.
+    InputTokens,
+    /// Tokens that the model may answer with; 0 when the request sets no cap.
+    OutputTokens,
+}
+
+impl Unit {
+    /// All units, in the order in which a call's descriptors carry them.
+    pub const ALL: [Unit; 3] = [Unit::Requests, Unit::InputTokens, Unit::OutputTokens];
+
+    /// The value of the descriptor's `unit` entry.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Unit::Requests => "requests",
+            Unit::InputTokens => "input_tokens",
+            Unit::OutputTokens => "output_tokens",
+        }
+    }
+
+    /// The unit with this name.
+    pub fn parse(name: &str) -> Option<Unit> {
+        Unit::ALL.into_iter().find(|unit| unit.as_str() == name)
+    }
+}
+
+/// What one call asks to take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdmissionRequest<'a> {
+    /// Names the set of limits on the server.
+    pub domain: &'a str,
+    /// Who pays.
+    pub tenant: &'a str,
+    /// The plan's name.
+    pub tier: &'a str,
+    /// The model asked for, where it is known.
+    pub model: Option<&'a str>,
+    /// The API called, where it is known.
+    pub api: Option<&'a str>,
+    /// Estimated tokens of the prompt; 0 when unknown.
+    pub input_tokens: u64,
+    /// The request's cap on output tokens; 0 when it has none.
+    pub output_tokens: u64,
+}
+
+impl AdmissionRequest<'_> {
+    /// The encoded `RateLimitRequest`, one descriptor for each of [`Unit::ALL`].
+    pub fn encode(&self) -> Vec<u8> {
+        RateLimitRequest {
+            domain: self.domain.to_owned(),
+            descriptors: Unit::ALL.into_iter().map(|unit| self.descriptor(unit)).collect(),
+            hits_addend: 0,
+        }
+        .encode_to_vec()
+    }
+
+    fn descriptor(&self, unit: Unit) -> RateLimitDescriptor {
+        let entries = [
+            (key::TENANT, Some(self.tenant)),
+            (key::TIER, Some(self.tier)),
+            (key::MODEL, self.model),
+            (key::API, self.api),
+            (key::UNIT, Some(unit.as_str())),
+        ];
+        RateLimitDescriptor {
+            entries: entries
+                .into_iter()
+                .filter_map(|(key, value)| Some(Entry { key: key.to_owned(), value: value?.to_owned() }))
+                .collect(),
+            hits_addend: Some(match unit {
+                Unit::Requests => 1,
+                Unit::InputTokens => self.input_tokens,
+                Unit::OutputTokens => self.output_tokens,
+            }),
+            is_negative_hits: false,
+        }
+    }
+}
+
+/// One descriptor as the server reads it: who asks, and for how much of what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Demand<'a> {
+    /// Who pays.
+    pub tenant: &'a str,
+    /// The plan's name, where the client sent one.
+    pub tier: Option<&'a str>,
+    /// The model asked for.
+    pub model: Option<&'a str>,
+    /// The API called.
+    pub api: Option<&'a str>,
+    /// What `amount` counts. A descriptor without a unit, as Envoy's own rate limit filter sends it, counts requests.
+    pub unit: Unit,
+    /// How much is asked for; 0 asks without taking.
+    pub amount: u64,
+}
+
+impl<'a> Demand<'a> {
+    /// Reads the `index`th descriptor of `request`.
+    ///
+    /// The amount is the descriptor's own addend, else the request's, else 1, as the RLS definition has it.
+    ///
+    /// `None` when it names no tenant or an unknown unit, and so no limit of ours: such a descriptor is always under its
+    /// limit.
+    pub fn read(request: &'a RateLimitRequest, index: usize) -> Option<Demand<'a>> {
+        let descriptor = request.descriptors.get(index)?;
+        let entry = |key| descriptor.entries.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str());
+        let unit = match entry(key::UNIT) {
+            Some(name) => Unit::parse(name)?,
+            None => Unit::Requests,
+        };
+        Some(Demand {
+            tenant: entry(key::TENANT).filter(|tenant| !tenant.is_empty())?,
+            tier: entry(key::TIER),
+            model: entry(key::MODEL),
+            api: entry(key::API),
+            unit,
+            amount: descriptor.hits_addend.unwrap_or(u64::from(request.hits_addend.max(1))),
+        })
+    }
+}
+
+/// The server's answer to an [`AdmissionRequest`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdmissionResponse {
+    /// May the call go on?
+    pub decision: Decision,
+    /// Where the call's limits stand, at most one for each unit asked for.
+    pub limits: Vec<LimitStatus>,
+}
+
+/// May a call go on?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// All limits agree.
+    Admitted,
+    /// At least one limit does not.
+    Denied,
+}
+
+/// Where one limit stands after the decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitStatus {
+    /// What it counts, by the place of its status in the answer.
+    pub unit: Unit,
+    /// Whether this limit denied the call.
+    pub decision: Decision,
+    /// The server's name for it; may be empty.
+    pub name: String,
+    /// What may be taken in one window.
+    pub capacity: u32,
+    /// The window's length.
+    pub window: WindowUnit,
+    /// What is left now.
+    pub remaining: u32,
+    /// Milliseconds until the limit stands at its full capacity again, or for one that denied, until it would admit.
+    pub reset_ms: u64,
+}
+
+impl AdmissionResponse {
+    /// Reads an encoded `RateLimitResponse`.
+    ///
+    /// Only an overall `OVER_LIMIT` denies: a server that does not know the domain answers `UNKNOWN`.
+    /// Statuses without a limit are left out.
+    ///
+    /// # Errors
+    /// When `bytes` are not such a message.
+    pub fn decode(bytes: &[u8]) -> Result<AdmissionResponse, DecodeError> {
+        let response = RateLimitResponse::decode(bytes)?;
+        let limits = Unit::ALL.into_iter().zip(&response.statuses).filter_map(|(unit, status)| {
+            let limit = status.current_limit.as_ref()?;
+            Some(LimitStatus {
+                unit,
+                decision: decision(status.code()),
+                name: limit.name.clone(),
+                capacity: limit.requests_per_unit,
+                window: limit.unit(),
+                remaining: status.limit_remaining,
+                reset_ms: status.duration_until_reset.as_ref().map_or(0, duration_ms),
+            })
+        });
+        Ok(AdmissionResponse { decision: decision(response.overall_code()), limits: limits.collect() })
+    }
+}
+
+fn decision(code: rate_limit_response::Code) -> Decision {
+    match code {
+        rate_limit_response::Code::OverLimit => Decision::Denied,
+        rate_limit_response::Code::Ok | rate_limit_response::Code::Unknown => Decision::Admitted,
+    }
+}
+
+/// Milliseconds, rounded up so that a client that waits for them has waited long enough. Negative durations count as 0.
+fn duration_ms(duration: &prost_types::Duration) -> u64 {
+    let seconds = u64::try_from(duration.seconds).unwrap_or(0);
+    let nanos = u64::try_from(duration.nanos).unwrap_or(0);
+    seconds.saturating_mul(1000).saturating_add(nanos.div_ceil(1_000_000))
+}
+
+/// A window's length in seconds, a month counted as 30 days and a year as 365; `None` when it is unknown.
+pub fn window_seconds(window: WindowUnit) -> Option<u64> {
+    const DAY: u64 = 86_400;
+    Some(match window {
+        WindowUnit::Unknown => return None,
+        WindowUnit::Second => 1,
+        WindowUnit::Minute => 60,
+        WindowUnit::Hour => 3600,
+        WindowUnit::Day => DAY,
+        WindowUnit::Week => 7 * DAY,
+        WindowUnit::Month => 30 * DAY,
+        WindowUnit::Year => 365 * DAY,
+    })
+}
+
+/// The encoded `GrpcService` that names an Envoy cluster: what proxy-wasm takes as a gRPC call's upstream.
+///
+/// A bare cluster name would do for most names; Envoy first tries to read the bytes as this message, though, and some
+/// names happen to be one.
+pub fn encode_upstream(cluster_name: &str) -> Vec<u8> {
+    let target = grpc_service::EnvoyGrpc { cluster_name: cluster_name.to_owned() };
+    GrpcService { target_specifier: Some(grpc_service::TargetSpecifier::EnvoyGrpc(target)) }.encode_to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rate_limit_response::{Code, DescriptorStatus, RateLimit};
+
+    fn request() -> AdmissionRequest<'static> {
+        AdmissionRequest {
+            domain: "tollgate",
+            tenant: "acme",
+            tier: "pro",
+            model: Some("gpt-4o"),
+            api: None,
+            input_tokens: 12,
+            output_tokens: 0,
+        }
+    }
+
+    #[test]
+    fn a_request_reads_back_as_one_demand_for_each_unit() {
+        let message = RateLimitRequest::decode(request().encode().as_slice()).unwrap();
+        let demands: Vec<_> = (0..3).map(|index| Demand::read(&message, index).unwrap()).collect();
+        assert_eq!(
+            demands.iter().map(|demand| (demand.unit, demand.amount)).collect::<Vec<_>>(),
+            [(Unit::Requests, 1), (Unit::InputTokens, 12), (Unit::OutputTokens, 0)]
+        );
+        for demand in demands {
+            assert_eq!(
+                (demand.tenant, demand.tier, demand.model, demand.api),
+                ("acme", Some("pro"), Some("gpt-4o"), None)
+            );
+        }
+        assert_eq!(Demand::read(&message, 3), None);
+    }
+
+    #[test]
+    fn a_descriptor_without_unit_and_addend_asks_for_one_request() {
+        let entries = vec![Entry { key: "tenant".into(), value: "acme".into() }];
+        let descriptor = RateLimitDescriptor { entries, ..Default::default() };
+        let mut message = RateLimitRequest { descriptors: vec![descriptor], ..Default::default() };
+        let demand = Demand::read(&message, 0).unwrap();
+        assert_eq!((demand.unit, demand.amount, demand.tier), (Unit::Requests, 1, None));
+        message.hits_addend = 5;
+        assert_eq!(Demand::read(&message, 0).unwrap().amount, 5);
+        message.descriptors[0].hits_addend = Some(0);
+        assert_eq!(Demand::read(&message, 0).unwrap().amount, 0);
+        message.descriptors[0].entries[0].key = "remote_address".into();
+        assert_eq!(Demand::read(&message, 0), None);
+    }
+
+    #[test]
+    fn statuses_take_their_unit_from_their_place() {
+        let status = |code: Code, name: &str| DescriptorStatus {
+            code: code.into(),
+            current_limit: Some(RateLimit {
+                requests_per_unit: 60,
+                unit: WindowUnit::Minute.into(),
+                name: name.into(),
+            }),
+            limit_remaining: 7,
+            duration_until_reset: Some(prost_types::Duration { seconds: 1, nanos: 1 }),
+            quota: None,
+        };
+        let no_limit = DescriptorStatus { code: Code::Ok.into(), ..Default::default() };
+        let response = RateLimitResponse {
+            overall_code: Code::OverLimit.into(),
+            statuses: vec![status(Code::OverLimit, "requests"), no_limit, status(Code::Ok, "tokens")],
+            ..Default::default()
+        };
+        let answer = AdmissionResponse::decode(&response.encode_to_vec()).unwrap();
+        assert_eq!(answer.decision, Decision::Denied);
+        let seen: Vec<_> = answer.limits.iter().map(|limit| (limit.unit, limit.decision, limit.reset_ms)).collect();
+        assert_eq!(seen, [(Unit::Requests, Decision::Denied, 1001), (Unit::OutputTokens, Decision::Admitted, 1001)]);
+    }
+
+    #[test]
+    fn the_unknown_code_admits_and_other_bytes_are_an_error() {
+        assert_eq!(AdmissionResponse::decode(&[]).unwrap().decision, Decision::Admitted);
+        assert!(AdmissionResponse::decode(&[0xff]).is_err());
+    }
+
+    #[test]
+    fn a_negative_reset_counts_as_now() {
+        assert_eq!(duration_ms(&prost_types::Duration { seconds: -1, nanos: -1 }), 0);
+    }
+}
