@@ -6,7 +6,9 @@
 
 use std::fmt;
 
-use crate::proto::opentelemetry::proto::collector::logs::v1::ExportLogsServiceRequest;
+use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint};
+
 use crate::proto::opentelemetry::proto::common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, any_value};
 use crate::proto::opentelemetry::proto::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use crate::proto::opentelemetry::proto::resource::v1::Resource;
@@ -250,6 +252,11 @@ impl UsageEvent {
         }
     }
 
+    /// The encoded log record that carries this event.
+    pub fn encode(&self) -> Vec<u8> {
+        self.to_log_record().encode_to_vec()
+    }
+
     /// Reads an event from a log record. Attributes that are not ours are passed over.
     ///
     /// # Errors
@@ -297,18 +304,33 @@ impl UsageEvent {
     }
 }
 
-/// The request that sends `records`, as the service `service_name` saw them.
-pub fn export_request(service_name: &str, records: Vec<LogRecord>) -> ExportLogsServiceRequest {
+/// The encoded `ExportLogsServiceRequest` that sends `events`, each from [`UsageEvent::encode`], as the service
+/// `service_name` saw them.
+///
+/// An encoded message is the concatenation of its fields, so events that are encoded already are only copied.
+pub fn encode_export<'a>(service_name: &str, events: impl IntoIterator<Item = &'a Vec<u8>>) -> Vec<u8> {
+    const RESOURCE_LOGS: u32 = 1; // of ExportLogsServiceRequest
+    const SCOPE_LOGS: u32 = 2; // of ResourceLogs
+    const LOG_RECORDS: u32 = 2; // of ScopeLogs
+    let scope = InstrumentationScope { name: "tollgate".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() };
+    let mut scope_logs = ScopeLogs { scope: Some(scope), ..ScopeLogs::default() }.encode_to_vec();
+    for event in events {
+        append_field(LOG_RECORDS, event, &mut scope_logs);
+    }
     let mut attributes = Attributes(Vec::with_capacity(1));
     attributes.text(attribute::SERVICE_NAME, Some(service_name));
-    let scope = InstrumentationScope { name: "tollgate".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() };
-    ExportLogsServiceRequest {
-        resource_logs: vec![ResourceLogs {
-            resource: Some(Resource { attributes: attributes.0 }),
-            scope_logs: vec![ScopeLogs { scope: Some(scope), log_records: records, schema_url: String::new() }],
-            schema_url: String::new(),
-        }],
-    }
+    let resource = Resource { attributes: attributes.0 };
+    let mut resource_logs = ResourceLogs { resource: Some(resource), ..ResourceLogs::default() }.encode_to_vec();
+    append_field(SCOPE_LOGS, &scope_logs, &mut resource_logs);
+    let mut request = Vec::with_capacity(resource_logs.len() + 8);
+    append_field(RESOURCE_LOGS, &resource_logs, &mut request);
+    request
+}
+
+fn append_field(number: u32, message: &[u8], to: &mut Vec<u8>) {
+    encode_key(number, WireType::LengthDelimited, to);
+    encode_varint(u64::try_from(message.len()).unwrap_or(u64::MAX), to);
+    to.extend_from_slice(message);
 }
 
 fn invalid(attribute: &'static str) -> InvalidEvent {
@@ -406,8 +428,8 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::opentelemetry::proto::collector::logs::v1::ExportLogsServiceRequest;
     use proptest::prelude::*;
-    use prost::Message;
 
     fn name() -> impl Strategy<Value = String> {
         "[a-zA-Z0-9 é_-]{1,40}"
@@ -448,10 +470,15 @@ mod tests {
     proptest! {
         #[test]
         fn an_event_survives_the_wire(event in event()) {
-            let bytes = export_request("envoy", vec![event.to_log_record()]).encode_to_vec();
+            let bytes = encode_export("envoy", &[event.encode(), event.encode()]);
             let request = ExportLogsServiceRequest::decode(bytes.as_slice()).unwrap();
-            let record = &request.resource_logs[0].scope_logs[0].log_records[0];
-            prop_assert_eq!(UsageEvent::from_log_record(record).unwrap(), event);
+            let [resource] = &request.resource_logs[..] else { panic!("one resource: {request:?}") };
+            prop_assert_eq!(&resource.resource.as_ref().unwrap().attributes[0].key, attribute::SERVICE_NAME);
+            prop_assert_eq!(&resource.scope_logs[0].scope.as_ref().unwrap().name, "tollgate");
+            prop_assert_eq!(resource.scope_logs[0].log_records.len(), 2);
+            for record in &resource.scope_logs[0].log_records {
+                prop_assert_eq!(&UsageEvent::from_log_record(record).unwrap(), &event);
+            }
         }
     }
 
