@@ -1,1 +1,19 @@
-//! Skeleton.
+//! Plans and what a tenant has spent of them: pure rules, no clock and no I/O.
+//!
+//! Invariants:
+//! - Time is an argument: `now_ms`, milliseconds since the Unix epoch. A clock that steps back changes nothing until it
+//!   has caught up.
+//! - All limits of a call are decided together: it takes from all of them or from none.
+//! - Admission takes requests and only *checks* tokens: while a token limit has something left (and room for the
+//!   estimate, when there is one) the call goes on. [`TenantCounters::settle`] then takes the tokens that were used, and
+//!   may drive a limit into debt, from which it recovers by waiting.
+//! - Amounts are exact integers. Nothing underflows, and sums saturate.
+
+mod bucket;
+mod calendar;
+mod counters;
+mod plan;
+
+pub use calendar::{Day, Period, Span};
+pub use counters::{Amounts, Decision, Outcome, Settlement, Standing, TenantCounters};
+pub use plan::{Limit, Plan, Plans, Unit, UnknownTier, Window};

@@ -1,0 +1,164 @@
+//! Days, weeks and months in UTC. Periods are half open: the end belongs to the next one.
+
+use jiff::ToSpan;
+use jiff::civil::{Date, date};
+
+const DAY_MS: u64 = 86_400_000;
+const EPOCH: Date = date(1970, 1, 1);
+/// 9999-11-30, so that every day here has a next month. Later times count as this day.
+const LAST: Day = Day(2_932_865);
+
+/// A calendar day in UTC, as the number of days since 1970-01-01.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Day(i32);
+
+impl Day {
+    /// The day that the moment `at_ms` lies in.
+    pub fn of(at_ms: u64) -> Day {
+        i32::try_from(at_ms / DAY_MS).map_or(LAST, |days| Day(days).min(LAST))
+    }
+
+    /// The day that is `days` days after 1970-01-01.
+    pub fn from_number(days: i32) -> Day {
+        Day(days)
+    }
+
+    /// Days since 1970-01-01.
+    pub fn number(self) -> i32 {
+        self.0
+    }
+
+    /// Its first millisecond; 0 for a day before 1970.
+    pub fn start_ms(self) -> u64 {
+        u64::try_from(self.0).unwrap_or(0) * DAY_MS
+    }
+
+    /// The day `days` later, or earlier when that is negative.
+    pub fn plus(self, days: i32) -> Day {
+        Day(self.0.saturating_add(days))
+    }
+
+    fn from_date(date: Date) -> Day {
+        Day(date.since(EPOCH).map_or(0, |span| span.get_days()))
+    }
+
+    fn date(self) -> Date {
+        EPOCH.saturating_add(self.0.days())
+    }
+}
+
+/// Prints as `2026-11-23`.
+impl std::fmt::Display for Day {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.date().fmt(f)
+    }
+}
+
+/// How long a calendar period is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Span {
+    /// From midnight to midnight.
+    Day,
+    /// From Monday on.
+    Week,
+    /// From the first on.
+    Month,
+}
+
+/// Consecutive days: `first` and all before `end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Period {
+    /// The first day in it.
+    pub first: Day,
+    /// The first day after it.
+    pub end: Day,
+}
+
+impl Period {
+    /// The day, week or month that the moment `at_ms` lies in.
+    pub fn around(span: Span, at_ms: u64) -> Period {
+        let day = Day::of(at_ms);
+        match span {
+            Span::Day => Period { first: day, end: day.plus(1) },
+            Span::Week => {
+                let first = day.plus(-i32::from(day.date().weekday().to_monday_zero_offset()));
+                Period { first, end: first.plus(7) }
+            }
+            Span::Month => {
+                let first = day.date().first_of_month();
+                Period { first: Day::from_date(first), end: Day::from_date(first.saturating_add(1.month())) }
+            }
+        }
+    }
+
+    /// The `days` days up to and with the one that `at_ms` lies in.
+    pub fn last_days(days: u16, at_ms: u64) -> Period {
+        let end = Day::of(at_ms).plus(1);
+        Period { first: end.plus(-i32::from(days)), end }
+    }
+
+    /// Every day in it, oldest first.
+    pub fn days(self) -> impl Iterator<Item = Day> {
+        (self.first.0..self.end.0).map(Day)
+    }
+
+    /// Does `day` lie in it?
+    pub fn contains(self, day: Day) -> bool {
+        self.first <= day && day < self.end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn around(span: Span, at: &str) -> (String, String) {
+        let at: jiff::Timestamp = at.parse().unwrap();
+        let period = Period::around(span, at.as_millisecond() as u64);
+        (period.first.to_string(), period.end.to_string())
+    }
+
+    #[test]
+    fn periods_end_where_the_next_begins() {
+        let cases = [
+            (Span::Day, "2024-02-29T23:59:59.999Z", "2024-02-29", "2024-03-01"),
+            (Span::Week, "2026-11-22T23:59:59Z", "2026-11-16", "2026-11-23"),
+            (Span::Week, "2026-11-23T00:00:00Z", "2026-11-23", "2026-11-30"),
+            (Span::Month, "2024-02-29T23:59:59Z", "2024-02-01", "2024-03-01"),
+            (Span::Month, "2026-12-31T23:59:59.999Z", "2026-12-01", "2027-01-01"),
+            (Span::Month, "2027-01-01T00:00:00Z", "2027-01-01", "2027-02-01"),
+        ];
+        for (span, at, first, end) in cases {
+            assert_eq!(around(span, at), (first.into(), end.into()), "{span:?} {at}");
+        }
+    }
+
+    #[test]
+    fn the_last_day_has_a_month() {
+        assert_eq!(LAST.to_string(), "9999-11-30");
+        assert_eq!(Period::around(Span::Month, u64::MAX).end.to_string(), "9999-12-01");
+    }
+
+    #[test]
+    fn the_last_days_end_today() {
+        let period = Period::last_days(3, Day::from_number(100).start_ms() + 5);
+        assert_eq!(period.days().map(Day::number).collect::<Vec<_>>(), [98, 99, 100]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_moment_lies_in_its_period(
+            at_ms in 0..253_000_000_000_000u64,
+            span in prop::sample::select(vec![Span::Day, Span::Week, Span::Month]),
+        ) {
+            let period = Period::around(span, at_ms);
+            prop_assert!(period.contains(Day::of(at_ms)));
+            prop_assert_eq!(Period::around(span, period.end.start_ms()).first, period.end);
+            // The first week begins before 1970, where there are no moments.
+            if period.first.number() >= 0 {
+                prop_assert_eq!(Period::around(span, period.first.start_ms()), period);
+            }
+        }
+    }
+}
