@@ -238,9 +238,9 @@ impl Shared {
             return Answer::error(status, "the stand-in was told to fail");
         }
         if let Some(name) = &script.replay {
-            return self
-                .replay(name)
-                .unwrap_or_else(|error| Answer::error(StatusCode::BAD_REQUEST, &format!("x-standin-replay: {error:#}")));
+            return self.replay(name).unwrap_or_else(|error| {
+                Answer::error(StatusCode::BAD_REQUEST, &format!("x-standin-replay: {error:#}"))
+            });
         }
         match (method, path) {
             (&Method::POST, "/v1/chat/completions") => match serde_json::from_slice(body) {

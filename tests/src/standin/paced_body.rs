@@ -1,6 +1,5 @@
 //! A response body that leaves piece by piece, at the pace that its script sets.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -23,12 +22,6 @@ impl fmt::Display for Broken {
 }
 
 impl std::error::Error for Broken {}
-
-impl From<Infallible> for Broken {
-    fn from(never: Infallible) -> Broken {
-        match never {}
-    }
-}
 
 type Pause = Pin<Box<dyn Future<Output = ()> + Send>>;
 

@@ -1,0 +1,136 @@
+//! Envoy's bootstrap: the reference `envoy/envoy.yaml`, with ports and paths of the run's own.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+use super::{artifacts, merge};
+
+const HTTP_CONNECTION_MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
+const ROUTE: &str = "/route_config/virtual_hosts/0/routes/0/route";
+const FILTER: &str = "/http_filters/0/typed_config/config";
+
+/// A bootstrap, before it is written to a file.
+#[derive(Debug, Clone)]
+pub struct Bootstrap(Value);
+
+impl Bootstrap {
+    /// The reference bootstrap with the built filter, and every port chosen by the kernel.
+    ///
+    /// # Errors
+    /// When the file is not there or no longer has the shape that is expected, or the filter is not built.
+    pub fn reference() -> anyhow::Result<Bootstrap> {
+        let path = artifacts::repository().join("envoy/envoy.yaml");
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let value = serde_saphyr::from_str(&text).with_context(|| path.display().to_string())?;
+        let mut bootstrap = Bootstrap(value);
+        bootstrap.listen(0)?;
+        bootstrap.admin(0)?;
+        *bootstrap.filter("/vm_config/code/local/filename")? = path_text(&artifacts::filter_module()?);
+        Ok(bootstrap)
+    }
+
+    /// Sets the port that clients call; 0 lets the kernel choose.
+    ///
+    /// # Errors
+    /// When the bootstrap has no listener.
+    pub fn listen(&mut self, port: u16) -> anyhow::Result<()> {
+        *self.at("/static_resources/listeners/0/address/socket_address/port_value")? = port.into();
+        Ok(())
+    }
+
+    /// Sets the admin port; 0 lets the kernel choose.
+    ///
+    /// # Errors
+    /// When the bootstrap has no admin address.
+    pub fn admin(&mut self, port: u16) -> anyhow::Result<()> {
+        *self.at("/admin/address/socket_address/port_value")? = port.into();
+        Ok(())
+    }
+
+    /// Points a cluster at `addr`.
+    ///
+    /// # Errors
+    /// When the bootstrap has no such cluster.
+    pub fn cluster(&mut self, name: &str, addr: SocketAddr) -> anyhow::Result<()> {
+        let clusters = self.at("/static_resources/clusters")?.as_array_mut().context("clusters: not a list")?;
+        let cluster = clusters
+            .iter_mut()
+            .find(|cluster| cluster["name"] == name)
+            .with_context(|| format!("the bootstrap has no cluster {name:?}"))?;
+        *cluster
+            .pointer_mut("/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address")
+            .with_context(|| format!("cluster {name:?} has no endpoint"))? =
+            json!({"address": addr.ip().to_string(), "port_value": addr.port()});
+        Ok(())
+    }
+
+    /// Merges `patch` into the filter's own config.
+    ///
+    /// # Errors
+    /// When the bootstrap has no such filter.
+    pub fn configure_filter(&mut self, patch: &Value) -> anyhow::Result<()> {
+        merge(self.filter("/configuration/value")?, patch);
+        Ok(())
+    }
+
+    /// Takes the filter out: plain Envoy.
+    ///
+    /// # Errors
+    /// When the bootstrap has no HTTP filters.
+    pub fn remove_filter(&mut self) -> anyhow::Result<()> {
+        self.http_filters()?.remove(0);
+        Ok(())
+    }
+
+    /// Puts Envoy's own rate limit filter in the filter's place, with the same service, limits and timeout.
+    ///
+    /// # Errors
+    /// When the bootstrap has another shape than is expected.
+    pub fn use_native_ratelimit(&mut self) -> anyhow::Result<()> {
+        self.http_filters()?[0] = json!({
+            "name": "envoy.filters.http.ratelimit",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit",
+                "domain": "tollgate",
+                "timeout": "0.1s",
+                "rate_limit_service": {
+                    "transport_api_version": "V3",
+                    "grpc_service": { "envoy_grpc": { "cluster_name": "tollgate" } },
+                },
+            },
+        });
+        let from_header =
+            |header: &str, key: &str| json!({"request_headers": {"header_name": header, "descriptor_key": key}});
+        self.at(&format!("{HTTP_CONNECTION_MANAGER}{ROUTE}"))?["rate_limits"] =
+            json!([{"actions": [from_header("x-tenant-id", "tenant"), from_header("x-plan-tier", "tier")]}]);
+        Ok(())
+    }
+
+    /// Writes it where Envoy reads it.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, path: &Path) -> anyhow::Result<()> {
+        fs::write(path, serde_json::to_string_pretty(&self.0)?).with_context(|| path.display().to_string())
+    }
+
+    fn http_filters(&mut self) -> anyhow::Result<&mut Vec<Value>> {
+        self.at(&format!("{HTTP_CONNECTION_MANAGER}/http_filters"))?.as_array_mut().context("http_filters: not a list")
+    }
+
+    fn filter(&mut self, pointer: &str) -> anyhow::Result<&mut Value> {
+        self.at(&format!("{HTTP_CONNECTION_MANAGER}{FILTER}{pointer}"))
+    }
+
+    fn at(&mut self, pointer: &str) -> anyhow::Result<&mut Value> {
+        self.0.pointer_mut(pointer).with_context(|| format!("the bootstrap has nothing at {pointer}"))
+    }
+}
+
+fn path_text(path: &Path) -> Value {
+    Value::String(path.display().to_string())
+}

@@ -1,0 +1,147 @@
+//! The whole: client → Envoy → stand-in, with the service beside.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use hyper::StatusCode;
+use serde_json::{Value, json};
+
+use super::artifacts;
+use super::bootstrap::Bootstrap;
+use super::envoy::Envoy;
+use super::http::Request;
+use super::run_dir::RunDir;
+use super::service::Service;
+use super::wait::eventually;
+use crate::standin::{Options, Recording, Standin};
+
+/// All pieces, running. They stop when it is dropped.
+#[derive(Debug)]
+pub struct Stack {
+    /// The proxy under test.
+    pub envoy: Envoy,
+    /// The limiter and collector under test.
+    pub service: Service,
+    /// The provider's stand-in.
+    pub standin: Standin,
+    // Last, so that it outlives those who write into it.
+    _dir: RunDir,
+}
+
+/// What is different from the reference.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Builder {
+    filter_config: Value,
+    service_config: Value,
+    limiter: Limiter,
+}
+
+/// Which of Envoy's filters limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limiter {
+    /// Ours.
+    Tollgate,
+    /// Envoy's own rate limit filter, asking our service.
+    NativeRatelimit,
+}
+
+impl Builder {
+    /// Merges `patch` into the filter's config.
+    pub fn filter_config(mut self, patch: Value) -> Builder {
+        self.filter_config = patch;
+        self
+    }
+
+    /// Merges `patch` into the service's config.
+    pub fn service_config(mut self, patch: Value) -> Builder {
+        self.service_config = patch;
+        self
+    }
+
+    /// Chooses Envoy's filter.
+    pub fn limiter(mut self, limiter: Limiter) -> Builder {
+        self.limiter = limiter;
+        self
+    }
+
+    /// Starts everything, and waits until it takes requests.
+    ///
+    /// # Errors
+    /// When a piece does not come up. The logs are kept then, and the error says where.
+    pub async fn start(self) -> anyhow::Result<Stack> {
+        let dir = RunDir::create()?;
+        match self.start_in(&dir).await {
+            Ok((standin, service, envoy)) => Ok(Stack { envoy, service, standin, _dir: dir }),
+            Err(error) => Err(error.context(format!("all logs are kept in {}", dir.keep().display()))),
+        }
+    }
+
+    async fn start_in(self, dir: &RunDir) -> anyhow::Result<(Standin, Service, Envoy)> {
+        let options = Options {
+            replay_dir: Some(artifacts::repository().join("tests/fixtures")),
+            recording: Recording::RecentCalls,
+        };
+        let standin = Standin::start(options).await?;
+        let service = Service::start(dir.path(), &self.service_config).await?;
+        let mut bootstrap = Bootstrap::reference()?;
+        bootstrap.cluster("llm", standin.addr())?;
+        bootstrap.cluster("tollgate", service.grpc())?;
+        match self.limiter {
+            Limiter::Tollgate => bootstrap.configure_filter(&self.filter_config)?,
+            Limiter::NativeRatelimit => bootstrap.use_native_ratelimit()?,
+        }
+        let envoy = Envoy::start("envoy", dir.path(), &bootstrap).await?;
+        Ok((standin, service, envoy))
+    }
+}
+
+impl Stack {
+    /// The reference, to be changed where a test needs it.
+    pub fn builder() -> Builder {
+        Builder { filter_config: json!({}), service_config: json!({}), limiter: Limiter::Tollgate }
+    }
+
+    /// A chat completion through Envoy, paid by `tenant`.
+    pub fn chat(&self, tenant: &str) -> Request {
+        let body =
+            json!({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "How does a tollgate count?"}]});
+        Request::post(self.envoy.listener(), "/v1/chat/completions", &body).header("x-tenant-id", tenant)
+    }
+
+    /// The same as a stream that tells its usage.
+    pub fn chat_stream(&self, tenant: &str) -> Request {
+        self.chat(tenant).json(&json!({
+            "model": "gpt-4o-mini",
+            "messages": [{"role": "user", "content": "How does a tollgate count?"}],
+            "stream": true,
+            "stream_options": {"include_usage": true},
+        }))
+    }
+
+    /// What the service's REST API has at `path`.
+    ///
+    /// # Errors
+    /// When it does not answer 200 with JSON.
+    pub async fn rest_get(&self, path: &str) -> anyhow::Result<Value> {
+        let reply = Request::get(self.service.rest(), path).send().await?;
+        ensure!(reply.status == StatusCode::OK, "GET {path}: {}: {}", reply.status, reply.text());
+        reply.json()
+    }
+
+    /// Waits until the service has counted `requests` calls of `tenant` this month, and gives the tenant's usage.
+    ///
+    /// # Errors
+    /// When it has not within `bound`, or has counted more.
+    pub async fn usage_after(&self, tenant: &str, requests: u64, bound: Duration) -> anyhow::Result<Value> {
+        let usage = eventually(&format!("{requests} calls of {tenant}"), bound, async || {
+            let usage = self.rest_get(&format!("/api/v1/usage/{tenant}?period=month")).await?;
+            let counted = usage["requests"].as_u64().with_context(|| format!("no requests in {usage}"))?;
+            ensure!(counted >= requests, "counted {counted}: {usage}");
+            Ok(usage)
+        })
+        .await?;
+        ensure!(usage["requests"] == requests, "more than {requests} calls of {tenant}: {usage}");
+        Ok(usage)
+    }
+}
