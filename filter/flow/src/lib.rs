@@ -1,1 +1,24 @@
-//! Skeleton.
+//! What the filter does with a call, without Envoy: events in, actions out.
+//!
+//! - [`Call`] is one request's state machine. The shell hands it what Envoy says (headers, chunks, the limiter's answer,
+//!   the end) and does what it answers (pass, ask, reply).
+//! - [`Outbox`] is a worker's queue of usage events: it decides what is sent when, and what is tried again.
+//! - [`Config`] is the plugin's configuration, checked as a whole.
+//!
+//! Invariants: a call that was let through gives exactly one usage event, whatever its end; a response's bytes are only
+//! read; time, ids and randomness are arguments; nothing here panics on input.
+
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod call;
+mod config;
+mod limit_headers;
+mod metric;
+mod outbox;
+mod reply;
+
+pub use call::{AnswerAction, Ask, Call, Headers, RequestAction};
+pub use config::{Admission, Config, ConfigError, FailurePolicy, Identity, Usage};
+pub use metric::{Counter, Gauge, Histogram, Recorder};
+pub use outbox::{Delivery, Outbox};
+pub use reply::Reply;

@@ -1,0 +1,87 @@
+# Everything a newcomer needs: `make help`.
+#
+# Tools that are no part of the code (Envoy, Python packages, a load generator) go into .tools/, at the versions that the
+# requirements files pin. Nothing needs root.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Where `make up` listens, always on 127.0.0.1.
+export ENVOY_PORT ?= 10000
+export ADMIN_PORT ?= 9901
+export REST_PORT ?= 8080
+export GRPC_PORT ?= 8081
+export STANDIN_PORT ?= 9000
+
+CARGO ?= cargo
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: release envoy ## See it work: a metered stream, a limit, the usage that was recorded (stops by itself)
+	@target/release/tollgate-local demo
+
+.PHONY: up
+up: release envoy ## Start Envoy, the service and an LLM stand-in, and leave them running
+	@target/release/tollgate-local up
+
+.PHONY: down
+down: ## Stop what `make up` started
+	@[ ! -x target/release/tollgate-local ] || target/release/tollgate-local down
+
+.PHONY: test
+test: debug envoy sdk ## Run every test, those through the real Envoy included
+	@scripts/step 'Running all tests'
+	@$(CARGO) test --locked --workspace
+
+.PHONY: lint
+lint: toolchain ## Check formatting and run clippy, for this machine and for wasm
+	@scripts/step 'Checking formatting'
+	@$(CARGO) fmt --all --check
+	@scripts/step 'Running clippy'
+	@$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	@$(CARGO) clippy --locked -p tollgate-filter --target wasm32-wasip1 -- -D warnings
+
+.PHONY: bench
+bench: release envoy wrk ## Measure: plain Envoy, its own rate limit filter, and ours, in one run
+	@target/release/tollgate-bench
+
+.PHONY: clean
+clean: down ## Remove all that was built or fetched
+	rm -rf target .tools .run
+
+# The parts that the targets above are made of.
+
+.PHONY: toolchain
+toolchain:
+	@scripts/toolchain
+
+.PHONY: wasm
+wasm: toolchain
+	@scripts/step 'Building the filter'
+	@$(CARGO) build --locked -p tollgate-filter --target wasm32-wasip1 --profile wasm
+
+.PHONY: release
+release: wasm
+	@scripts/step 'Building the service and its surroundings (a few minutes the first time)'
+	@$(CARGO) build --locked --release -p tollgate -p tollgate-e2e --bins
+
+.PHONY: debug
+debug: wasm
+	@scripts/step 'Building the service and its surroundings for the tests'
+	@$(CARGO) build --locked -p tollgate -p tollgate-e2e --bins
+
+.PHONY: envoy
+envoy:
+	@scripts/python-tools envoy/requirements.txt
+
+.PHONY: sdk
+sdk:
+	@scripts/python-tools tests/sdk/requirements.txt
+
+.PHONY: wrk
+wrk:
+	@scripts/wrk

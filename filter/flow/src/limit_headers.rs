@@ -1,0 +1,157 @@
+//! Where a tenant's limits stand, told in three dialects at once:
+//!
+//! - `X-RateLimit-Limit`, `-Remaining`, `-Reset` (Unix seconds) for the limit nearest to its end;
+//! - OpenAI's `x-ratelimit-{limit,remaining,reset}-{requests,tokens}`, resets as durations;
+//! - the IETF's `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers).
+
+use tollgate_wire::admission::{Decision, LimitStatus, Unit, WindowUnit, window_seconds};
+
+/// Every header that [`headers`] may give. An upstream's own of these names must not reach the client as ours.
+pub(crate) const NAMES: [&str; 11] = [
+    "x-ratelimit-limit",
+    "x-ratelimit-remaining",
+    "x-ratelimit-reset",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-reset-requests",
+    "x-ratelimit-limit-tokens",
+    "x-ratelimit-remaining-tokens",
+    "x-ratelimit-reset-tokens",
+    "ratelimit-policy",
+    "ratelimit",
+];
+
+/// The headers for a call whose limits stand as `limits` say; none without limits.
+pub(crate) fn headers(limits: &[LimitStatus], now_ms: u64) -> Vec<(&'static str, String)> {
+    let requests = limits.iter().find(|limit| limit.unit == Unit::Requests);
+    let tokens = nearest(limits.iter().filter(|limit| limit.unit != Unit::Requests));
+    let mut headers = Vec::with_capacity(NAMES.len());
+    let Some(first) = nearest(requests.into_iter().chain(tokens)) else { return headers };
+    headers.push(("x-ratelimit-limit", first.capacity.to_string()));
+    headers.push(("x-ratelimit-remaining", first.remaining.to_string()));
+    headers.push(("x-ratelimit-reset", now_ms.saturating_add(first.reset_ms).div_ceil(1000).to_string()));
+    if let Some(limit) = requests {
+        headers.push(("x-ratelimit-limit-requests", limit.capacity.to_string()));
+        headers.push(("x-ratelimit-remaining-requests", limit.remaining.to_string()));
+        headers.push(("x-ratelimit-reset-requests", duration(limit.reset_ms)));
+    }
+    if let Some(limit) = tokens {
+        headers.push(("x-ratelimit-limit-tokens", limit.capacity.to_string()));
+        headers.push(("x-ratelimit-remaining-tokens", limit.remaining.to_string()));
+        headers.push(("x-ratelimit-reset-tokens", duration(limit.reset_ms)));
+    }
+    let (mut policy, mut state) = (String::new(), String::new());
+    for limit in requests.into_iter().chain(tokens) {
+        ietf(limit, &mut policy, &mut state);
+    }
+    headers.push(("ratelimit-policy", policy));
+    headers.push(("ratelimit", state));
+    headers
+}
+
+/// Appends one limit. The draft has no unit for tokens: the policy's name says what is counted.
+fn ietf(limit: &LimitStatus, policy: &mut String, state: &mut String) {
+    if !policy.is_empty() {
+        policy.push_str(", ");
+        state.push_str(", ");
+    }
+    let unit = match limit.unit {
+        Unit::Requests => "requests",
+        Unit::InputTokens | Unit::OutputTokens => "tokens",
+    };
+    let name = window_name(limit.window).map_or(unit.to_owned(), |window| format!("{unit}-per-{window}"));
+    let window = window_seconds(limit.window).map_or(String::new(), |seconds| format!(";w={seconds}"));
+    policy.push_str(&format!("\"{name}\";q={}{window}", limit.capacity));
+    state.push_str(&format!("\"{name}\";r={};t={}", limit.remaining, limit.reset_ms.div_ceil(1000)));
+}
+
+/// The limit nearest to its end: one that denied, else the one with the smallest share left.
+fn nearest<'a>(limits: impl Iterator<Item = &'a LimitStatus>) -> Option<&'a LimitStatus> {
+    limits.min_by(|a, b| {
+        let share = |x: &LimitStatus, y: &LimitStatus| u64::from(x.remaining) * u64::from(y.capacity);
+        let admits = |limit: &LimitStatus| limit.decision == Decision::Admitted;
+        admits(a).cmp(&admits(b)).then(share(a, b).cmp(&share(b, a)))
+    })
+}
+
+/// A window's name in English, in the singular.
+pub(crate) fn window_name(window: WindowUnit) -> Option<&'static str> {
+    Some(match window {
+        WindowUnit::Unknown => return None,
+        WindowUnit::Second => "second",
+        WindowUnit::Minute => "minute",
+        WindowUnit::Hour => "hour",
+        WindowUnit::Day => "day",
+        WindowUnit::Week => "week",
+        WindowUnit::Month => "month",
+        WindowUnit::Year => "year",
+    })
+}
+
+/// A duration as OpenAI writes it: `120ms`, `1s`, `6m0s`, `1h0m5s`. From one second on, rounded up to whole seconds.
+pub(crate) fn duration(ms: u64) -> String {
+    if ms < 1000 {
+        return format!("{ms}ms");
+    }
+    let seconds = ms.div_ceil(1000);
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds}s"),
+        (0, minutes, seconds) => format!("{minutes}m{seconds}s"),
+        (hours, minutes, seconds) => format!("{hours}h{minutes}m{seconds}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(unit: Unit, capacity: u32, remaining: u32, reset_ms: u64) -> LimitStatus {
+        let (name, window) = (String::new(), WindowUnit::Minute);
+        LimitStatus { unit, decision: Decision::Admitted, name, capacity, window, remaining, reset_ms }
+    }
+
+    #[test]
+    fn three_dialects_say_the_same() {
+        let limits = [
+            limit(Unit::Requests, 60, 59, 1000),
+            limit(Unit::InputTokens, 100_000, 80_000, 12_000),
+            limit(Unit::OutputTokens, 100_000, 79_000, 360_000),
+        ];
+        let expected = [
+            ("x-ratelimit-limit", "100000"),
+            ("x-ratelimit-remaining", "79000"),
+            ("x-ratelimit-reset", "1360"),
+            ("x-ratelimit-limit-requests", "60"),
+            ("x-ratelimit-remaining-requests", "59"),
+            ("x-ratelimit-reset-requests", "1s"),
+            ("x-ratelimit-limit-tokens", "100000"),
+            ("x-ratelimit-remaining-tokens", "79000"),
+            ("x-ratelimit-reset-tokens", "6m0s"),
+            ("ratelimit-policy", "\"requests-per-minute\";q=60;w=60, \"tokens-per-minute\";q=100000;w=60"),
+            ("ratelimit", "\"requests-per-minute\";r=59;t=1, \"tokens-per-minute\";r=79000;t=360"),
+        ];
+        let got = headers(&limits, 1_000_000);
+        assert_eq!(got.iter().map(|(name, value)| (*name, value.as_str())).collect::<Vec<_>>(), expected);
+        assert_eq!(expected.map(|(name, _)| name), NAMES);
+    }
+
+    #[test]
+    fn a_limit_that_denied_comes_before_one_with_less_left() {
+        let denied = LimitStatus { decision: Decision::Denied, ..limit(Unit::InputTokens, 100, 50, 0) };
+        let limits = [limit(Unit::Requests, 60, 0, 0), denied];
+        assert_eq!(headers(&limits, 0).first(), Some(&("x-ratelimit-limit", "100".to_owned())));
+    }
+
+    #[test]
+    fn without_limits_there_are_no_headers() {
+        assert_eq!(headers(&[], 0), []);
+    }
+
+    #[test]
+    fn durations_read_as_openais() {
+        let cases = [(0, "0ms"), (999, "999ms"), (1000, "1s"), (1001, "2s"), (360_000, "6m0s"), (3_605_000, "1h0m5s")];
+        for (ms, text) in cases {
+            assert_eq!(duration(ms), text);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What the filter counts, by the names under which Envoy's `/stats/prometheus` shows it.
+
+/// Takes what is counted. The shell hands it to Envoy.
+pub trait Recorder {
+    /// Adds to a counter.
+    fn add(&self, counter: Counter, amount: u64);
+    /// Records one value of a distribution.
+    fn observe(&self, histogram: Histogram, value: u64);
+    /// Moves a gauge up or down.
+    fn shift(&self, gauge: Gauge, by: i64);
+}
+
+macro_rules! metrics {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)+ }
+
+        impl $name {
+            /// Every one, in the order of their discriminants.
+            pub const ALL: &[$name] = &[$($name::$variant),+];
+
+            /// The name in Envoy's statistics.
+            pub fn name(self) -> &'static str {
+                match self { $($name::$variant => concat!("tollgate_filter_", $text),)+ }
+            }
+        }
+    };
+}
+
+metrics! {
+    /// Monotonic counts.
+    Counter {
+        /// Requests outside the metered paths, or that are no `POST`.
+        CallsUnmetered = "calls_unmetered_total",
+        /// Calls without a usable tenant: answered with 401 or 400.
+        CallsUnidentified = "calls_unidentified_total",
+        /// Calls that the limiter admitted.
+        CallsAdmitted = "calls_admitted_total",
+        /// Calls that the limiter denied: answered with 429.
+        CallsDenied = "calls_denied_total",
+        /// Calls let through because the limiter gave no answer.
+        CallsFailedOpen = "calls_failed_open_total",
+        /// Calls answered with 503 because the limiter gave no answer.
+        CallsFailedClosed = "calls_failed_closed_total",
+        /// Questions to the limiter that ran into their timeout.
+        AdmissionTimeouts = "admission_timeouts_total",
+        /// Questions to the limiter that failed in another way.
+        AdmissionErrors = "admission_errors_total",
+        /// Calls whose usage the provider reported.
+        UsageReported = "usage_reported_total",
+        /// Successful calls in whose answer no usage was found.
+        UsageMissing = "usage_missing_total",
+        /// Input tokens, as reported.
+        InputTokens = "input_tokens_total",
+        /// Output tokens, as reported.
+        OutputTokens = "output_tokens_total",
+        /// Events that the collector took.
+        EventsDelivered = "events_delivered_total",
+        /// Events that the collector refused for good.
+        EventsRejected = "events_rejected_total",
+        /// Events lost because the queue was full.
+        EventsDropped = "events_dropped_total",
+        /// Batches that have to be sent again.
+        DeliveryFailures = "delivery_failures_total",
+    }
+}
+
+metrics! {
+    /// Values that go up and down, over all workers.
+    Gauge {
+        /// Events that wait to be delivered.
+        EventsQueued = "events_queued",
+    }
+}
+
+metrics! {
+    /// Distributions, in milliseconds.
+    Histogram {
+        /// From a question to the limiter until its answer.
+        AdmissionMs = "admission_duration_milliseconds",
+        /// From a metered call's first byte to its end.
+        CallMs = "call_duration_milliseconds",
+        /// From a metered call's first byte to the first of the response's body.
+        TimeToFirstTokenMs = "time_to_first_token_milliseconds",
+    }
+}
