@@ -9,6 +9,7 @@ use std::fmt;
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
 
+use crate::proto::opentelemetry::proto::collector::logs::v1::ExportLogsServiceResponse;
 use crate::proto::opentelemetry::proto::common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, any_value};
 use crate::proto::opentelemetry::proto::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use crate::proto::opentelemetry::proto::resource::v1::Resource;
@@ -327,6 +328,13 @@ pub fn encode_export<'a>(service_name: &str, events: impl IntoIterator<Item = &'
     request
 }
 
+/// How many events the collector refused, by its encoded `ExportLogsServiceResponse`. One that can't be read, or has none,
+/// refused none.
+pub fn decode_rejected(response: &[u8]) -> u64 {
+    let response = ExportLogsServiceResponse::decode(response).unwrap_or_default();
+    response.partial_success.map_or(0, |partial| u64::try_from(partial.rejected_log_records).unwrap_or(0))
+}
+
 fn append_field(number: u32, message: &[u8], to: &mut Vec<u8>) {
     encode_key(number, WireType::LengthDelimited, to);
     encode_varint(u64::try_from(message.len()).unwrap_or(u64::MAX), to);
@@ -428,7 +436,7 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::opentelemetry::proto::collector::logs::v1::ExportLogsServiceRequest;
+    use crate::proto::opentelemetry::proto::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceRequest};
     use proptest::prelude::*;
 
     fn name() -> impl Strategy<Value = String> {
@@ -480,6 +488,15 @@ mod tests {
                 prop_assert_eq!(&UsageEvent::from_log_record(record).unwrap(), &event);
             }
         }
+    }
+
+    #[test]
+    fn refusals_are_counted() {
+        let partial_success = ExportLogsPartialSuccess { rejected_log_records: 3, error_message: String::new() };
+        let response = ExportLogsServiceResponse { partial_success: Some(partial_success) };
+        assert_eq!(decode_rejected(&response.encode_to_vec()), 3);
+        assert_eq!(decode_rejected(&[]), 0);
+        assert_eq!(decode_rejected(b"?"), 0);
     }
 
     fn record() -> LogRecord {
