@@ -1,0 +1,81 @@
+//! The current document: scanned as it comes, or passed by when it can tell nothing.
+
+use crate::facts::Facts;
+use crate::framing::Documents;
+use crate::json::{Scanner, is_whitespace};
+use crate::paths::Paths;
+
+/// What ends an OpenAI stream, in the place of a document.
+const SENTINEL: &[u8] = b"[DONE]";
+
+/// Reads documents into facts.
+#[derive(Debug)]
+pub(crate) struct Document {
+    paths: &'static Paths,
+    scanner: Scanner,
+    sentinel: Sentinel,
+    /// What all documents told.
+    pub(crate) facts: Facts,
+}
+
+/// How far the document is the sentinel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sentinel {
+    /// Its first bytes, this many, are.
+    Matched(usize),
+    /// It is not.
+    No,
+}
+
+impl Document {
+    pub(crate) fn new() -> Document {
+        Document {
+            paths: Paths::all(),
+            scanner: Scanner::new(),
+            sentinel: Sentinel::Matched(0),
+            facts: Facts::default(),
+        }
+    }
+
+    /// Whether the current document is a JSON value that has come to its end.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.scanner.is_closed()
+    }
+
+    fn match_sentinel(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            let Sentinel::Matched(matched) = self.sentinel else { return };
+            if !is_whitespace(*byte) {
+                self.sentinel = match SENTINEL.get(matched) {
+                    Some(expected) if expected == byte => Sentinel::Matched(matched + 1),
+                    _ => Sentinel::No,
+                };
+            }
+        }
+    }
+}
+
+impl Documents for Document {
+    fn part(&mut self, bytes: &[u8]) -> usize {
+        self.match_sentinel(bytes);
+        self.scanner.feed(bytes, self.paths, &mut self.facts)
+    }
+
+    fn end(&mut self) {
+        if self.sentinel == Sentinel::Matched(SENTINEL.len()) {
+            self.facts.stream_done();
+        } else {
+            self.facts.document_done();
+        }
+        self.scanner.reset();
+        self.sentinel = Sentinel::Matched(0);
+    }
+
+    fn whole(&mut self, bytes: &[u8]) {
+        if bytes.first() == Some(&b'{') && self.facts.are_untouched_by(bytes) {
+            return;
+        }
+        self.part(bytes);
+        self.end();
+    }
+}

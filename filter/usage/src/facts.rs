@@ -1,0 +1,153 @@
+//! What a response has told so far, and which format it has.
+//!
+//! The format is settled at the end of the first document that bears a format's mark; from then on only that format's
+//! values count, and a document that can have none of them may be passed by unread. Since both happen only between
+//! documents, the result does not depend on how the bytes were cut.
+
+use crate::format::{Counts, Field, Format, Formats, Text, TokenUsage};
+use crate::json::{Sink, Value, decode};
+use crate::paths::Leaf;
+use crate::signals;
+
+/// More finish reasons than these are not kept.
+pub(crate) const MAX_FINISH_REASONS: usize = 16;
+/// A greater number is no count: 2^53, up to where every JSON reader agrees on integers.
+const MAX_COUNT: u64 = 1 << 53;
+/// A number with more digits is no count.
+const MAX_NUMBER_BYTES: usize = 32;
+
+/// What a response has told so far.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    counts: Counts,
+    pub(crate) model: Option<String>,
+    pub(crate) response_id: Option<String>,
+    pub(crate) finish_reasons: Vec<String>,
+    /// The formats whose mark was seen.
+    marked: Formats,
+    /// The formats that agree with all counts that were seen.
+    counted: Formats,
+    settled: Option<Format>,
+    stream: Stream,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stream {
+    Open,
+    Done,
+}
+
+impl Default for Facts {
+    fn default() -> Self {
+        Facts {
+            counts: Counts::default(),
+            model: None,
+            response_id: None,
+            finish_reasons: Vec::new(),
+            marked: Formats::NONE,
+            counted: Formats::ALL,
+            settled: None,
+            stream: Stream::Open,
+        }
+    }
+}
+
+impl Facts {
+    /// A document has ended.
+    pub(crate) fn document_done(&mut self) {
+        self.settled = self.settled.or(self.marked.first());
+    }
+
+    /// The stream said that nothing follows.
+    pub(crate) fn stream_done(&mut self) {
+        self.stream = Stream::Done;
+    }
+
+    /// Whether a stream has told all that it had to: it said so, or both a finish reason and usage were seen.
+    pub(crate) fn are_complete(&self, format: Option<Format>) -> bool {
+        self.stream == Stream::Done || (!self.finish_reasons.is_empty() && self.usage(format).is_some())
+    }
+
+    /// The format. Where counts alone were seen it is the one that the request's path speaks for, or else the first of
+    /// those that they fit.
+    pub(crate) fn format(&self, hinted: Formats) -> Option<Format> {
+        let counted = || match self.counted {
+            Formats::ALL => None,
+            counted => counted.common(hinted).first().or(counted.first()),
+        };
+        self.settled.or(self.marked.first()).or_else(counted)
+    }
+
+    /// The tokens, if enough was seen.
+    pub(crate) fn usage(&self, format: Option<Format>) -> Option<TokenUsage> {
+        (format?.spec().usage)(&self.counts)
+    }
+
+    /// Whether reading this document would change nothing. May be false where it would not.
+    pub(crate) fn are_untouched_by(&self, document: &[u8]) -> bool {
+        let Some(signals) = self.settled.and_then(signals::of) else { return false };
+        !signals::any(&signals.always, document)
+            && (self.model.is_some() || !signals::any(&signals.model, document))
+            && (self.response_id.is_some() || !signals::any(&signals.response_id, document))
+    }
+
+    fn keep_text(&mut self, text: Text, raw: &[u8]) {
+        if raw.is_empty() {
+            return;
+        }
+        match text {
+            Text::Model => self.model = Some(decode(raw)),
+            Text::ResponseId => self.response_id = Some(decode(raw)),
+            Text::FinishReason => {
+                if !self.finish_reasons.iter().any(|known| known.as_bytes() == raw) {
+                    self.finish_reasons.push(decode(raw));
+                }
+            }
+        }
+    }
+}
+
+impl Sink for Facts {
+    fn wants(&self, leaf: Leaf) -> bool {
+        let active = self.settled.map_or(Formats::ALL, Formats::only);
+        !leaf.formats.common(active).is_empty()
+            && match leaf.field {
+                Field::Count(_) => true,
+                Field::Text(Text::Model) => self.model.is_none(),
+                Field::Text(Text::ResponseId) => self.response_id.is_none(),
+                Field::Text(Text::FinishReason) => self.finish_reasons.len() < MAX_FINISH_REASONS,
+                Field::Mark => self.settled.is_none(),
+            }
+    }
+
+    fn value(&mut self, leaf: Leaf, value: Value<'_>) {
+        match (leaf.field, value) {
+            (Field::Count(count), Value::Number(number)) => {
+                if let Some(number) = whole_number(number) {
+                    self.counts.set(count, number);
+                    let agreeing = self.counted.common(leaf.formats);
+                    self.counted = if agreeing.is_empty() { self.counted } else { agreeing };
+                }
+            }
+            (Field::Text(text), Value::Text(raw)) => self.keep_text(text, raw),
+            (Field::Mark, _) => self.marked = self.marked.and(leaf.formats),
+            _ => {}
+        }
+    }
+}
+
+/// A count: a number from 0 to [`MAX_COUNT`], rounded up. Anything else is none.
+fn whole_number(number: &[u8]) -> Option<u64> {
+    if number.len() > MAX_NUMBER_BYTES {
+        return None;
+    }
+    let number = std::str::from_utf8(number).ok()?;
+    let count = match number.parse::<u64>() {
+        Ok(count) => count,
+        Err(_) => {
+            let fractional = number.parse::<f64>().ok()?.ceil();
+            (fractional >= 0.0).then_some(fractional as u64)?
+        }
+    };
+    (count <= MAX_COUNT).then_some(count)
+}

@@ -1,0 +1,163 @@
+//! The formats, one file each, and what they have in common: where a count stands, and how the counts become
+//! [`TokenUsage`].
+//!
+//! To add a format: a file with a [`Spec`], a line in [`TABLE`], a variant of [`Format`], fixtures.
+
+mod openai_chat;
+
+/// A provider's way to report usage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Format {
+    /// OpenAI chat completions, and every provider that is compatible with them.
+    OpenAiChat,
+}
+
+impl Format {
+    /// The format's name, as in `openai-chat`.
+    pub fn as_str(self) -> &'static str {
+        self.spec().name
+    }
+
+    /// OpenTelemetry's `gen_ai.operation.name`, as in `chat`.
+    pub fn operation(self) -> &'static str {
+        self.spec().operation
+    }
+
+    pub(crate) fn spec(self) -> &'static Spec {
+        match self {
+            Format::OpenAiChat => &openai_chat::SPEC,
+        }
+    }
+}
+
+/// All formats. Where a response bears the marks of several, the first here is meant.
+pub(crate) static TABLE: &[&Spec] = &[&openai_chat::SPEC];
+
+/// Tokens as OpenTelemetry counts them: the sub-counts are part of their totals. A sub-count stands as the provider
+/// reported it, even where it is greater than its total.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TokenUsage {
+    /// All input tokens, cache reads and writes among them.
+    pub input: u64,
+    /// All output tokens, reasoning among them.
+    pub output: u64,
+    /// Input tokens that were read from the provider's cache.
+    pub cache_read: u64,
+    /// Input tokens that were written to the provider's cache.
+    pub cache_creation: u64,
+    /// Output tokens that the model spent on reasoning.
+    pub reasoning: u64,
+}
+
+/// A format: where it puts what, and what it means by it.
+#[derive(Debug)]
+pub(crate) struct Spec {
+    pub(crate) format: Format,
+    pub(crate) name: &'static str,
+    pub(crate) operation: &'static str,
+    /// A part of the request's path that speaks for this format where the response's content leaves it open.
+    pub(crate) request_path: &'static str,
+    /// The places of usage objects. The counts stand below each of them.
+    pub(crate) usage_at: &'static [&'static [&'static str]],
+    /// Paths below a usage object. Of several that give the same count the last in the response wins.
+    pub(crate) counts: &'static [(&'static [&'static str], Count)],
+    /// Paths of texts and marks.
+    pub(crate) facts: &'static [(&'static [&'static str], Field)],
+    /// Keys such that a document in which none of them has a value but null holds neither counts nor a finish reason.
+    pub(crate) signals: &'static [&'static str],
+    /// What was counted, in OpenTelemetry's terms; `None` when it is not enough to be a usage report.
+    pub(crate) usage: fn(&Counts) -> Option<TokenUsage>,
+}
+
+impl Spec {
+    /// All paths and what stands there. A segment that ends in `[]` is an array, and the path goes on in its elements.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (Vec<&'static str>, Field)> {
+        let counts = self.usage_at.iter().flat_map(|place| {
+            self.counts.iter().map(|(path, count)| ([*place, *path].concat(), Field::Count(*count)))
+        });
+        counts.chain(self.facts.iter().map(|(path, field)| (path.to_vec(), *field)))
+    }
+}
+
+/// What a value tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Field {
+    /// A number of tokens.
+    Count(Count),
+    /// A name or an id.
+    Text(Text),
+    /// Nothing but that the response has this format: any value but null will do.
+    Mark,
+}
+
+/// The numbers that formats report. Which of them include which others is the format's to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Count {
+    Input,
+    Output,
+    Total,
+    CacheRead,
+    CacheCreation,
+    Reasoning,
+}
+
+/// The texts that formats report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Text {
+    Model,
+    ResponseId,
+    FinishReason,
+}
+
+/// The last value that was seen of each count.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Counts([Option<u64>; Count::Reasoning as usize + 1]);
+
+impl Counts {
+    /// The last value, or `None` when the response did not have this count.
+    pub(crate) fn get(&self, count: Count) -> Option<u64> {
+        self.0.get(count as usize).copied().flatten()
+    }
+
+    /// The last value, 0 when the response did not have this count.
+    pub(crate) fn or_zero(&self, count: Count) -> u64 {
+        self.get(count).unwrap_or(0)
+    }
+
+    pub(crate) fn set(&mut self, count: Count, value: u64) {
+        if let Some(slot) = self.0.get_mut(count as usize) {
+            *slot = Some(value);
+        }
+    }
+}
+
+/// A set of formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Formats(u32);
+
+impl Formats {
+    pub(crate) const NONE: Formats = Formats(0);
+    pub(crate) const ALL: Formats = Formats(u32::MAX);
+
+    pub(crate) fn only(format: Format) -> Formats {
+        Formats(1 << format as u32)
+    }
+
+    pub(crate) fn and(self, other: Formats) -> Formats {
+        Formats(self.0 | other.0)
+    }
+
+    pub(crate) fn common(self, other: Formats) -> Formats {
+        Formats(self.0 & other.0)
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The format of the set that stands first in [`TABLE`].
+    pub(crate) fn first(self) -> Option<Format> {
+        TABLE.iter().map(|spec| spec.format).find(|format| !self.common(Formats::only(*format)).is_empty())
+    }
+}
