@@ -2,6 +2,8 @@
 //!
 //! - [`standin`]: a server that speaks OpenAI's API in an LLM provider's place, and does what each request tells it to.
 //! - [`harness`]: starts and stops the real Envoy, the real service and the stand-in, on ports of their own.
+//! - [`local`]: the demo, and the same left running.
 
 pub mod harness;
+pub mod local;
 pub mod standin;

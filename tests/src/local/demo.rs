@@ -1,0 +1,155 @@
+//! The story that `make demo` tells.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, ensure};
+use hyper::StatusCode;
+use serde_json::{Value, json};
+
+use super::screen::Screen;
+use super::{Local, Ports};
+use crate::harness::http::{Answer, Reply, Request};
+use crate::harness::run_dir::RunDir;
+use crate::harness::wait::{PATIENCE, eventually};
+
+/// How long the streamed answer is, and how slowly it comes.
+const STREAM_TOKENS: &str = "36";
+const TOKEN_DELAY_MS: &str = "25";
+/// More than `starter` admits at once: 60 a minute.
+const BURST: usize = 70;
+
+/// Starts everything on free ports, tells the story and stops everything.
+///
+/// # Errors
+/// When something does not happen as it is told.
+pub async fn run() -> anyhow::Result<()> {
+    let dir = RunDir::create()?;
+    let result = tell(&dir).await;
+    if result.is_err() {
+        eprintln!("All logs are kept in {}", dir.keep().display());
+    }
+    result
+}
+
+async fn tell(dir: &RunDir) -> anyhow::Result<()> {
+    let screen = Screen::new();
+    screen.heading("Starting");
+    let free = Ports::default();
+    let local = Local::start(dir.path(), free, |what| screen.note(what)).await?;
+    let scene = Scene { screen: &screen, envoy: local.envoy.listener(), rest: local.service.rest() };
+    let answer = scene.stream().await?;
+    scene.limits(&answer);
+    scene.usage().await?;
+    scene.burst().await?;
+    scene.other_tenant().await?;
+    screen.heading("Stopping");
+    local.stop().await?;
+    screen.line("All stopped. `make up` starts the same and leaves it running.");
+    Ok(())
+}
+
+struct Scene<'a> {
+    screen: &'a Screen,
+    envoy: SocketAddr,
+    rest: SocketAddr,
+}
+
+impl Scene<'_> {
+    async fn stream(&self) -> anyhow::Result<Answer> {
+        self.screen.heading("1. Tenant `acme`, on the plan `starter`, streams a chat answer through Envoy");
+        let request = chat(self.envoy, "acme", "starter")
+            .header("x-standin-chunks", STREAM_TOKENS)
+            .header("x-standin-delay-ms", TOKEN_DELAY_MS)
+            .json(&json!({
+                "model": "gpt-4o-mini",
+                "messages": [{"role": "user", "content": "What does a tollgate do?"}],
+                "stream": true,
+                "stream_options": {"include_usage": true},
+            }));
+        let mut answer = request.start().await?;
+        ensure!(answer.status == StatusCode::OK, "the stream was answered with {}", answer.status);
+        self.screen.token("  ");
+        let mut lines = Vec::new();
+        while let Some(bytes) = answer.next_bytes().await? {
+            lines.extend_from_slice(&bytes);
+            while let Some(end) = lines.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = lines.drain(..=end).collect();
+                if let Some(text) = content(&line) {
+                    self.screen.token(&text);
+                }
+            }
+        }
+        println!();
+        Ok(answer)
+    }
+
+    fn limits(&self, answer: &Answer) {
+        self.screen.heading("2. That answer's headers say where the plan's limits stand");
+        self.headers(&answer.headers);
+    }
+
+    async fn usage(&self) -> anyhow::Result<()> {
+        let path = "/api/v1/usage/acme?period=month";
+        self.screen.heading("3. What was recorded: one usage event, sent by the filter beside the answer");
+        self.screen.note(&format!("GET http://{}{path}", self.rest));
+        let usage = eventually("the recorded usage", PATIENCE, async || {
+            let usage = Request::get(self.rest, path).send().await?.json()?;
+            ensure!(usage["requests"] == 1, "not recorded yet: {usage}");
+            Ok(usage)
+        })
+        .await?;
+        for line in serde_json::to_string_pretty(&usage)?.lines() {
+            self.screen.line(line);
+        }
+        Ok(())
+    }
+
+    async fn burst(&self) -> anyhow::Result<()> {
+        self.screen.heading(&format!("4. `acme` sends {BURST} calls at once; `starter` admits 60 a minute"));
+        let calls: Vec<_> = (0..BURST).map(|_| tokio::spawn(chat(self.envoy, "acme", "starter").send())).collect();
+        let (mut admitted, mut denied) = (0, Vec::new());
+        for call in calls {
+            let reply: Reply = call.await.context("a call of the burst")??;
+            match reply.status {
+                StatusCode::OK => admitted += 1,
+                StatusCode::TOO_MANY_REQUESTS => denied.push(reply),
+                other => anyhow::bail!("a call of the burst was answered with {other}: {}", reply.text()),
+            }
+        }
+        self.screen.line(&format!("{admitted} admitted, {} denied. A denied one, as its SDK sees it:", denied.len()));
+        let reply = denied.first().context("the burst ran into no limit")?;
+        self.screen.note(&format!("HTTP {}", reply.status));
+        self.headers(&reply.headers);
+        self.screen.line(&reply.text());
+        Ok(())
+    }
+
+    async fn other_tenant(&self) -> anyhow::Result<()> {
+        self.screen.heading("5. Meanwhile tenant `globex`, on the plan `pro`, is not affected");
+        let reply = chat(self.envoy, "globex", "pro").send().await?;
+        ensure!(reply.status == StatusCode::OK, "globex was answered with {}", reply.status);
+        self.screen.note(&format!("HTTP {}", reply.status));
+        self.headers(&reply.headers);
+        Ok(())
+    }
+
+    /// The headers that tell of limits.
+    fn headers(&self, headers: &hyper::HeaderMap) {
+        for (name, value) in headers {
+            if name.as_str().contains("ratelimit") || name == "retry-after" {
+                self.screen.line(&format!("{name}: {}", value.to_str().unwrap_or("?")));
+            }
+        }
+    }
+}
+
+fn chat(envoy: SocketAddr, tenant: &str, tier: &str) -> Request {
+    let body = json!({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]});
+    Request::post(envoy, "/v1/chat/completions", &body).header("x-tenant-id", tenant).header("x-plan-tier", tier)
+}
+
+/// The text in one line of the stream.
+fn content(line: &[u8]) -> Option<String> {
+    let event: Value = serde_json::from_slice(line.strip_prefix(b"data: ")?).ok()?;
+    Some(event["choices"][0]["delta"]["content"].as_str()?.to_owned())
+}
