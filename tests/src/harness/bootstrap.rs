@@ -71,9 +71,13 @@ impl Bootstrap {
     /// Merges `patch` into the filter's own config.
     ///
     /// # Errors
-    /// When the bootstrap has no such filter.
+    /// When the bootstrap has no such filter, or its config is no JSON.
     pub fn configure_filter(&mut self, patch: &Value) -> anyhow::Result<()> {
-        merge(self.filter("/configuration/value")?, patch);
+        // Envoy hands the filter a text as it stands; the text is JSON.
+        let text = self.filter("/configuration/value")?;
+        let mut config = serde_json::from_str(text.as_str().context("the filter's config: no text")?)?;
+        merge(&mut config, patch);
+        *text = Value::String(config.to_string());
         Ok(())
     }
 
@@ -86,20 +90,22 @@ impl Bootstrap {
         Ok(())
     }
 
-    /// Puts Envoy's own rate limit filter in the filter's place, with the same service, limits and timeout.
+    /// Puts Envoy's own rate limit filter in the filter's place, with the service and timeout that it was configured with.
     ///
     /// # Errors
     /// When the bootstrap has another shape than is expected.
     pub fn use_native_ratelimit(&mut self) -> anyhow::Result<()> {
+        let admission = self.filter("/configuration/value/admission")?.clone();
+        let timeout_ms = admission["timeout_ms"].as_u64().context("admission.timeout_ms: no number")?;
         self.http_filters()?[0] = json!({
             "name": "envoy.filters.http.ratelimit",
             "typed_config": {
                 "@type": "type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit",
                 "domain": "tollgate",
-                "timeout": "0.1s",
+                "timeout": format!("{}.{:03}s", timeout_ms / 1000, timeout_ms % 1000),
                 "rate_limit_service": {
                     "transport_api_version": "V3",
-                    "grpc_service": { "envoy_grpc": { "cluster_name": "tollgate" } },
+                    "grpc_service": { "envoy_grpc": { "cluster_name": admission["cluster"] } },
                 },
             },
         });
