@@ -73,9 +73,10 @@ pub(crate) struct Spec {
 impl Spec {
     /// All paths and what stands there. A segment that ends in `[]` is an array, and the path goes on in its elements.
     pub(crate) fn rows(&self) -> impl Iterator<Item = (Vec<&'static str>, Field)> {
-        let counts = self.usage_at.iter().flat_map(|place| {
-            self.counts.iter().map(|(path, count)| ([*place, *path].concat(), Field::Count(*count)))
-        });
+        let counts = self
+            .usage_at
+            .iter()
+            .flat_map(|place| self.counts.iter().map(|(path, count)| ([*place, *path].concat(), Field::Count(*count))));
         counts.chain(self.facts.iter().map(|(path, field)| (path.to_vec(), *field)))
     }
 }
