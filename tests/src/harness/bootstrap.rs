@@ -73,12 +73,16 @@ impl Bootstrap {
     /// # Errors
     /// When the bootstrap has no such filter, or its config is no JSON.
     pub fn configure_filter(&mut self, patch: &Value) -> anyhow::Result<()> {
-        // Envoy hands the filter a text as it stands; the text is JSON.
-        let text = self.filter("/configuration/value")?;
-        let mut config = serde_json::from_str(text.as_str().context("the filter's config: no text")?)?;
+        let mut config = self.filter_config()?;
         merge(&mut config, patch);
-        *text = Value::String(config.to_string());
+        *self.filter("/configuration/value")? = Value::String(config.to_string());
         Ok(())
+    }
+
+    /// The filter's own config. Envoy hands it the text as it stands; the text is JSON.
+    fn filter_config(&mut self) -> anyhow::Result<Value> {
+        let text = self.filter("/configuration/value")?.as_str().context("the filter's config: no text")?;
+        serde_json::from_str(text).context("the filter's config: no JSON")
     }
 
     /// Takes the filter out: plain Envoy.
@@ -95,7 +99,7 @@ impl Bootstrap {
     /// # Errors
     /// When the bootstrap has another shape than is expected.
     pub fn use_native_ratelimit(&mut self) -> anyhow::Result<()> {
-        let admission = self.filter("/configuration/value/admission")?.clone();
+        let admission = &self.filter_config()?["admission"];
         let timeout_ms = admission["timeout_ms"].as_u64().context("admission.timeout_ms: no number")?;
         self.http_filters()?[0] = json!({
             "name": "envoy.filters.http.ratelimit",

@@ -37,6 +37,8 @@ impl Envoy {
             admin_file.as_os_str(),
             "--concurrency".as_ref(),
             "1".as_ref(),
+            "--log-level".as_ref(),
+            "warning".as_ref(),
             // No shared memory, so that Envoys do not meet in it.
             "--disable-hot-restart".as_ref(),
         ];
@@ -69,18 +71,18 @@ impl Envoy {
         self.process.log()
     }
 
-    /// The sum of all series of the metric `name` in `/stats/prometheus`; 0 when there is none yet.
+    /// The sum of all series of the counter or gauge `name` in `/stats/prometheus`; 0 when there is none yet.
     ///
     /// # Errors
     /// When the admin interface does not answer.
-    pub async fn stat(&self, name: &str) -> anyhow::Result<f64> {
+    pub async fn stat(&self, name: &str) -> anyhow::Result<u64> {
         let text = Request::get(self.admin, "/stats/prometheus").send().await?.text();
         let values = text.lines().filter_map(|line| {
             let rest = line.strip_prefix(name)?;
             if !rest.starts_with([' ', '{']) {
                 return None;
             }
-            rest.rsplit(' ').next()?.parse::<f64>().ok()
+            rest.rsplit(' ').next()?.parse::<u64>().ok()
         });
         Ok(values.sum())
     }

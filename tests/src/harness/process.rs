@@ -72,10 +72,10 @@ impl Process {
     }
 
     /// # Errors
-    /// When it has ended; the error has the end of its log.
+    /// When it has ended.
     pub fn check_running(&mut self) -> anyhow::Result<()> {
         if let Some(status) = self.child.try_wait()? {
-            bail!("{} ended with {status}; the end of its log:\n{}", self.name, self.log_tail());
+            bail!("{} ended with {status}", self.name);
         }
         Ok(())
     }
@@ -95,7 +95,7 @@ impl Process {
         let status = match how {
             End::Kill => self.kill()?,
             End::Stop => {
-                kill_process(self.pid()?, Signal::TERM).with_context(|| format!("stopping {}", self.name))?;
+                self.signal(Signal::TERM)?;
                 eventually("the process's end", PATIENCE, async || {
                     self.child.try_wait()?.with_context(|| format!("{} still runs", self.name))
                 })
@@ -111,8 +111,25 @@ impl Process {
         }
     }
 
-    fn pid(&self) -> anyhow::Result<Pid> {
-        i32::try_from(self.id()).ok().and_then(Pid::from_raw).context("a process id out of range")
+    /// Holds it (SIGSTOP): it still has its connections, and does nothing.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn freeze(&self) -> anyhow::Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on (SIGCONT).
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn thaw(&self) -> anyhow::Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let pid = i32::try_from(self.id()).ok().and_then(Pid::from_raw).context("a process id out of range")?;
+        kill_process(pid, signal).with_context(|| format!("signalling {}", self.name))
     }
 
     fn kill(&mut self) -> anyhow::Result<ExitStatus> {

@@ -57,6 +57,14 @@ impl Service {
         self.addrs.rest
     }
 
+    /// The running process.
+    ///
+    /// # Errors
+    /// When the service was ended.
+    pub fn process(&self) -> anyhow::Result<&Process> {
+        self.process.as_ref().context("the service does not run")
+    }
+
     /// Ends the running service.
     ///
     /// # Errors
