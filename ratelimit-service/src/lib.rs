@@ -1,1 +1,19 @@
-//! Skeleton.
+//! The service behind the Tollgate filter: the limiter that it asks before a call, and the collector that it tells after.
+//!
+//! - [`config`]: what a file may say, and its defaults.
+//! - [`serve`]: the running service, from bound ports to a graceful end.
+//! - [`rls`] and [`collector`]: the two gRPC services, Envoy's rate limit service v3 and OTLP logs.
+//! - [`rest`]: usage, limits and metrics over HTTP.
+//! - [`limiter`] over [`counters`]: the rules of `tollgate-domain` for all tenants.
+//! - [`ledger`]: every usage event once, and daily sums.
+
+mod clock;
+pub mod collector;
+pub mod config;
+pub mod counters;
+pub mod ledger;
+pub mod limiter;
+pub mod metrics;
+pub mod rest;
+pub mod rls;
+pub mod serve;

@@ -1,2 +1,80 @@
 //! The `tollgate` binary.
-fn main() {}
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tollgate::config::{Config, LogFormat};
+use tollgate::serve::Service;
+use tracing_subscriber::EnvFilter;
+
+/// The limiter and collector that the Tollgate filter talks to.
+#[derive(Debug, Parser)]
+#[command(name = "tollgate", version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service until SIGTERM or SIGINT.
+    Serve {
+        /// The configuration, in YAML. Without it every field has its default.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Check a configuration without running the service.
+    CheckConfig {
+        /// The configuration, in YAML.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Args::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("tollgate: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve { config } => serve(Config::load(config.as_deref())?).map(|()| ExitCode::SUCCESS),
+        Command::CheckConfig { file } => {
+            Config::load(Some(&file))?;
+            println!("{}: ok", file.display());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+#[tokio::main]
+async fn serve(mut config: Config) -> anyhow::Result<()> {
+    start_log(config.log_format, std::mem::take(&mut config.log_filter));
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let service = Service::start(config).await?;
+    tracing::info!(grpc = %service.grpc_address()?, rest = %service.rest_address()?, "serving");
+    let stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    service.run(stop).await
+}
+
+fn start_log(format: LogFormat, filter: EnvFilter) {
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}

@@ -89,7 +89,8 @@ impl Window {
 ///
 /// A tenant has one count for each unit and window, also when its tier changes: the new capacity then holds against what
 /// is already spent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Limit {
     /// What is counted.
     pub unit: Unit,

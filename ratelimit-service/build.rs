@@ -1,0 +1,5 @@
+//! A new migration is compiled in only when the crate is built again.
+
+fn main() {
+    println!("cargo:rerun-if-changed=migrations");
+}

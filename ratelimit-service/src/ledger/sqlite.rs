@@ -1,0 +1,243 @@
+//! The ledger in one SQLite file.
+//!
+//! Invariants:
+//! - One connection writes. Exports that wait for it go into one transaction, which is durable (WAL with `synchronous=FULL`)
+//!   before any of them is answered.
+//! - At most [`MAX_QUEUED_EXPORTS`] wait; one more is refused as [`LedgerError::Busy`].
+//! - Whether an event is new is the primary key's word; the daily sums follow by a trigger, in the same transaction.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use parking_lot::Mutex;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, Connection, QueryBuilder, Row, Sqlite, SqliteConnection, Transaction};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tollgate_domain::{Day, Period};
+use tollgate_wire::usage_event::UsageEvent;
+
+use super::{Ledger, LedgerError, Usage};
+use crate::metrics::Metrics;
+
+/// The most exports that wait to be written.
+pub const MAX_QUEUED_EXPORTS: usize = 256;
+
+/// The most exports in one transaction.
+const MAX_COMMITTED_EXPORTS: usize = 64;
+
+/// Rows in one statement: 26 variables each, of the 32766 that SQLite takes.
+const STATEMENT_ROWS: usize = 100;
+
+const READERS: u32 = 4;
+
+/// How long a statement waits for another process that has the file locked, and a read for a free connection.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The embedded engine.
+pub struct SqliteLedger {
+    queue: Mutex<Option<mpsc::Sender<Export>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    readers: SqlitePool,
+}
+
+struct Export {
+    events: Vec<UsageEvent>,
+    reply: oneshot::Sender<Result<Vec<UsageEvent>, LedgerError>>,
+}
+
+impl SqliteLedger {
+    /// Opens the database, creating the file and its folder where they are missing, and brings its tables up to date.
+    ///
+    /// # Errors
+    /// When the file cannot be created or opened, or is no database of this version or an earlier one.
+    pub async fn open(file: &Path, metrics: Metrics) -> anyhow::Result<SqliteLedger> {
+        if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        }
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(LOCK_TIMEOUT);
+        let opening = || format!("cannot open {}", file.display());
+        let mut connection = options.connect().await.with_context(opening)?;
+        sqlx::migrate!().run(&mut connection).await.with_context(opening)?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(LOCK_TIMEOUT)
+            .connect_with(options.read_only(true))
+            .await
+            .with_context(opening)?;
+        let (queue, exports) = mpsc::channel(MAX_QUEUED_EXPORTS);
+        let writer = tokio::spawn(write(connection, exports, metrics));
+        Ok(SqliteLedger { queue: Mutex::new(Some(queue)), writer: Mutex::new(Some(writer)), readers })
+    }
+}
+
+#[tonic::async_trait]
+impl Ledger for SqliteLedger {
+    async fn append(&self, events: Vec<UsageEvent>) -> Result<Vec<UsageEvent>, LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        let queue = self.queue.lock().clone().ok_or(LedgerError::Closed)?;
+        queue.try_send(Export { events, reply }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => LedgerError::Busy,
+            mpsc::error::TrySendError::Closed(_) => LedgerError::Closed,
+        })?;
+        drop(queue);
+        answer.await.map_err(|_| LedgerError::Closed)?
+    }
+
+    async fn days(&self, tenant: &str, period: Period) -> Result<Vec<(Day, Usage)>, LedgerError> {
+        let rows = sqlx::query(
+            "SELECT day, requests, succeeded, input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens, \
+             reasoning_tokens, duration_ms FROM usage_days WHERE tenant = ? AND day >= ? AND day < ? ORDER BY day",
+        )
+        .bind(tenant)
+        .bind(period.first.number())
+        .bind(period.end.number())
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(|row| Ok((Day::from_number(row.try_get(0)?), usage(row)?))).collect()
+    }
+
+    async fn by_tenant(&self, period: Period) -> Result<Vec<(String, Usage)>, LedgerError> {
+        let rows = sqlx::query(
+            "SELECT tenant, sum(requests), sum(succeeded), sum(input_tokens), sum(output_tokens), \
+             sum(cache_read_tokens), sum(cache_creation_tokens), sum(reasoning_tokens), sum(duration_ms) \
+             FROM usage_days WHERE day >= ? AND day < ? GROUP BY tenant",
+        )
+        .bind(period.first.number())
+        .bind(period.end.number())
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(|row| Ok((row.try_get(0)?, usage(row)?))).collect()
+    }
+
+    async fn last_tier(&self, tenant: &str) -> Result<Option<String>, LedgerError> {
+        let tier = "SELECT last_tier FROM usage_days WHERE tenant = ? ORDER BY day DESC LIMIT 1";
+        Ok(sqlx::query_scalar(tier).bind(tenant).fetch_optional(&self.readers).await?)
+    }
+
+    async fn ping(&self) -> Result<(), LedgerError> {
+        sqlx::query("SELECT 1 FROM usage_days LIMIT 1").fetch_optional(&self.readers).await?;
+        match self.queue.lock().as_ref() {
+            Some(queue) if !queue.is_closed() => Ok(()),
+            _ => Err(LedgerError::Closed),
+        }
+    }
+
+    async fn close(&self) {
+        // The readers first: the last connection folds the write-ahead log into the file, which they cannot.
+        self.readers.close().await;
+        self.queue.lock().take();
+        let writer = self.writer.lock().take();
+        if let Some(writer) = writer
+            && let Err(error) = writer.await
+        {
+            tracing::error!(%error, "the ledger's writer died");
+        }
+    }
+}
+
+/// A sum from a row whose first column is something else.
+fn usage(row: &SqliteRow) -> Result<Usage, sqlx::Error> {
+    let count = |column: usize| row.try_get::<i64, _>(column).map(i64::unsigned_abs);
+    Ok(Usage {
+        requests: count(1)?,
+        succeeded: count(2)?,
+        input_tokens: count(3)?,
+        output_tokens: count(4)?,
+        cache_read_tokens: count(5)?,
+        cache_creation_tokens: count(6)?,
+        reasoning_tokens: count(7)?,
+        duration_ms: count(8)?,
+    })
+}
+
+/// Writes until the queue is closed and empty.
+async fn write(mut connection: SqliteConnection, mut queue: mpsc::Receiver<Export>, metrics: Metrics) {
+    let mut exports = Vec::with_capacity(MAX_COMMITTED_EXPORTS);
+    while queue.recv_many(&mut exports, MAX_COMMITTED_EXPORTS).await > 0 {
+        let begun = Instant::now();
+        let committed = commit(&mut connection, &exports).await;
+        metrics.ledger_commit_seconds.observe(begun.elapsed().as_secs_f64());
+        let replies = exports.drain(..);
+        match committed {
+            Ok(new_ids) => {
+                for (export, mut new_ids) in replies.zip(new_ids) {
+                    let new = export.events.into_iter().filter(|event| new_ids.remove(&event.event_id)).collect();
+                    // Nobody waits when the client has gone; it will send the events again.
+                    let _ = export.reply.send(Ok(new));
+                }
+            }
+            Err(error) => {
+                let message = error.to_string();
+                tracing::error!(error = message, exports = replies.len(), "usage events were not stored");
+                for export in replies {
+                    let _ = export.reply.send(Err(LedgerError::Database(message.clone())));
+                }
+            }
+        }
+    }
+    if let Err(error) = connection.close().await {
+        tracing::error!(%error, "the ledger did not close cleanly");
+    }
+}
+
+/// Stores the exports in one transaction; gives the ids that were new in each.
+async fn commit(connection: &mut SqliteConnection, exports: &[Export]) -> Result<Vec<HashSet<String>>, sqlx::Error> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let mut new_ids = Vec::with_capacity(exports.len());
+    for export in exports {
+        let mut ids = HashSet::with_capacity(export.events.len());
+        for events in export.events.chunks(STATEMENT_ROWS) {
+            ids.extend(insert(&mut transaction, events).await?);
+        }
+        new_ids.push(ids);
+    }
+    transaction.commit().await?;
+    Ok(new_ids)
+}
+
+async fn insert(transaction: &mut Transaction<'_, Sqlite>, events: &[UsageEvent]) -> Result<Vec<String>, sqlx::Error> {
+    // SQLite's integers are signed; the collector refuses counts that come near to that.
+    let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let mut statement = QueryBuilder::<Sqlite>::new("INSERT INTO usage_events ");
+    statement.push_values(events, |mut row, event| {
+        row.push_bind(&event.event_id)
+            .push_bind(&event.reservation_id)
+            .push_bind(&event.request_id)
+            .push_bind(&event.tenant)
+            .push_bind(&event.tier)
+            .push_bind(count(event.started_at_ms))
+            .push_bind(count(event.duration_ms))
+            .push_bind(event.time_to_first_token_ms.map(count))
+            .push_bind(&event.api)
+            .push_bind(&event.operation)
+            .push_bind(&event.provider)
+            .push_bind(&event.request_model)
+            .push_bind(&event.response_model)
+            .push_bind(&event.response_id)
+            .push_bind(serde_json::Value::from(event.finish_reasons.as_slice()).to_string())
+            .push_bind(event.streaming)
+            .push_bind(event.status)
+            .push_bind(count(event.tokens.input))
+            .push_bind(count(event.tokens.output))
+            .push_bind(count(event.tokens.cache_read))
+            .push_bind(count(event.tokens.cache_creation))
+            .push_bind(count(event.tokens.reasoning))
+            .push_bind(event.usage_source.as_str())
+            .push_bind(event.finish.as_str())
+            .push_bind(count(event.request_bytes))
+            .push_bind(count(event.response_bytes));
+    });
+    statement.push(" ON CONFLICT (event_id) DO NOTHING RETURNING event_id");
+    statement.build_query_scalar().persistent(false).fetch_all(&mut **transaction).await
+}

@@ -1,0 +1,109 @@
+//! What the service counts, in Prometheus' words. No label names a tenant.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// Handles to all metrics; clones count together.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Calls that all limits admitted.
+    pub calls_admitted: Counter,
+    /// Calls that some limit denied.
+    pub calls_denied: Counter,
+    /// RLS requests for a domain that is not ours.
+    pub calls_of_unknown_domain: Counter,
+    /// Calls and questions that named a tier which is not configured.
+    pub unknown_tiers: Counter,
+    /// Usage events that were stored.
+    pub events_accepted: Counter,
+    /// Usage events that were stored before.
+    pub events_duplicate: Counter,
+    /// Log records that were no valid usage event.
+    pub events_rejected: Counter,
+    /// Exports refused because too many were waiting.
+    pub exports_busy: Counter,
+    /// Exports that the ledger failed to store.
+    pub exports_failed: Counter,
+    /// What the ledger needs to make waiting exports durable.
+    pub ledger_commit_seconds: Histogram,
+    /// Tenants whose counters are held.
+    pub tenants: Gauge,
+    /// Tenants forgotten to make room: nothing of theirs was spent.
+    pub tenants_evicted: Counter,
+    /// Decisions and settlements for tenants that there was no room for.
+    pub tenants_untracked: Counter,
+}
+
+impl Metrics {
+    /// New metrics, and the registry that shows them.
+    pub fn new() -> (Metrics, Registry) {
+        let mut registry = Registry::with_prefix("tollgate");
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        let build = Family::<_, Gauge>::default();
+        build.get_or_create_owned(&version).set(1);
+        registry.register("build_info", "Always 1, for the running version", build);
+        let [calls_admitted, calls_denied, calls_of_unknown_domain] = by_label(
+            &mut registry,
+            ("rls_decisions", "Answers of the rate limit service"),
+            ("outcome", ["admitted", "denied", "unknown_domain"]),
+        );
+        let [events_accepted, events_duplicate, events_rejected] = by_label(
+            &mut registry,
+            ("usage_events", "Usage events received"),
+            ("result", ["accepted", "duplicate", "rejected"]),
+        );
+        let [exports_busy, exports_failed] = by_label(
+            &mut registry,
+            ("exports_refused", "OTLP exports refused, to be sent again"),
+            ("reason", ["busy", "ledger"]),
+        );
+        let ledger_commit_seconds = Histogram::new(exponential_buckets(0.0005, 2.0, 14));
+        registry.register(
+            "ledger_commit_seconds",
+            "Time to make the waiting exports durable, in seconds",
+            ledger_commit_seconds.clone(),
+        );
+        let tenants = Gauge::default();
+        registry.register("limiter_tenants", "Tenants whose counters are held", tenants.clone());
+        let metrics = Metrics {
+            calls_admitted,
+            calls_denied,
+            calls_of_unknown_domain,
+            unknown_tiers: counter(&mut registry, "unknown_tiers", "Uses of a tier that is not configured"),
+            events_accepted,
+            events_duplicate,
+            events_rejected,
+            exports_busy,
+            exports_failed,
+            ledger_commit_seconds,
+            tenants,
+            tenants_evicted: counter(&mut registry, "limiter_tenants_evicted", "Idle tenants forgotten to make room"),
+            tenants_untracked: counter(
+                &mut registry,
+                "limiter_tenants_untracked",
+                "Decisions and settlements for tenants that there was no room for",
+            ),
+        };
+        (metrics, registry)
+    }
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
+    let counter = Counter::default();
+    registry.register(name, help, counter.clone());
+    counter
+}
+
+/// One counter for each value of a label, so that counting looks nothing up.
+fn by_label<const N: usize>(
+    registry: &mut Registry,
+    (name, help): (&str, &str),
+    (label, values): (&'static str, [&'static str; N]),
+) -> [Counter; N] {
+    let family = Family::<[(&'static str, &'static str); 1], Counter>::default();
+    registry.register(name, help, family.clone());
+    values.map(|value| family.get_or_create_owned(&[(label, value)]))
+}

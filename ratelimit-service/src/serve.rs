@@ -1,0 +1,133 @@
+//! The running service.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tollgate_wire::proto::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer;
+use tollgate_wire::proto::opentelemetry::proto::collector::logs::v1::logs_service_server::LogsServiceServer;
+use tollgate_wire::{admission, proto, usage_event};
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+
+use crate::clock;
+use crate::collector::Collector;
+use crate::config::Config;
+use crate::counters::{MAX_TENANTS, MemoryCounters};
+use crate::ledger::{Ledger, SqliteLedger};
+use crate::limiter::Limiter;
+use crate::metrics::Metrics;
+use crate::rest;
+use crate::rls::Rls;
+
+/// How long calls in flight may take to end after a signal to stop.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A service whose ports are bound and whose ledger is open, and that serves once it [runs](Service::run).
+pub struct Service {
+    grpc: TcpListener,
+    rest: TcpListener,
+    domain: String,
+    limiter: Arc<Limiter>,
+    ledger: Arc<dyn Ledger>,
+    metrics: Metrics,
+    registry: Registry,
+}
+
+impl Service {
+    /// Binds the ports, opens the ledger and restores the counters from it.
+    ///
+    /// # Errors
+    /// When a port is taken or the ledger cannot be opened; the error names the config's key.
+    pub async fn start(config: Config) -> anyhow::Result<Service> {
+        let grpc = bind("grpc.listen", config.grpc_listen).await?;
+        let rest = bind("rest.listen", config.rest_listen).await?;
+        let (metrics, registry) = Metrics::new();
+        let ledger = SqliteLedger::open(&config.sqlite, metrics.clone()).await.context("ledger.sqlite")?;
+        let counters = MemoryCounters::new(MAX_TENANTS, metrics.clone());
+        let limiter = Limiter::new(config.plans, Box::new(counters), metrics.clone());
+        limiter.restore(&ledger, clock::now_ms()).await.context("ledger.sqlite")?;
+        let (limiter, ledger) = (Arc::new(limiter), Arc::new(ledger));
+        Ok(Service { grpc, rest, domain: config.domain, limiter, ledger, metrics, registry })
+    }
+
+    /// Where gRPC listens: the configured address, with the port that was given for 0.
+    ///
+    /// # Errors
+    /// When the operating system does not say.
+    pub fn grpc_address(&self) -> std::io::Result<SocketAddr> {
+        self.grpc.local_addr()
+    }
+
+    /// Where REST listens, likewise.
+    ///
+    /// # Errors
+    /// When the operating system does not say.
+    pub fn rest_address(&self) -> std::io::Result<SocketAddr> {
+        self.rest.local_addr()
+    }
+
+    /// Serves until `stop` resolves, then ends the calls in flight, for [`STOP_TIMEOUT`] at most, and closes the ledger.
+    ///
+    /// # Errors
+    /// When a server fails.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let Service { grpc, rest, domain, limiter, ledger, metrics, registry } = self;
+        let (stopping, stopped) = watch::channel(());
+        let rls = Rls::new(domain, limiter.clone(), metrics.clone());
+        let collector = Collector::new(ledger.clone(), limiter.clone(), metrics.clone());
+        let (health_reporter, health) = tonic_health::server::health_reporter();
+        for service in [admission::SERVICE, usage_event::SERVICE] {
+            health_reporter.set_service_status(service, ServingStatus::Serving).await;
+        }
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()?;
+        let grpc = Server::builder()
+            .add_service(RateLimitServiceServer::new(rls))
+            .add_service(LogsServiceServer::new(collector))
+            .add_service(health)
+            .add_service(reflection)
+            .serve_with_incoming_shutdown(TcpIncoming::from(grpc).with_nodelay(Some(true)), until(stopped.clone()));
+        let rest =
+            axum::serve(rest, rest::router(limiter, ledger.clone(), registry)).with_graceful_shutdown(until(stopped));
+        let mut servers = std::pin::pin!(async {
+            tokio::try_join!(async { grpc.await.context("the gRPC server failed") }, async {
+                rest.await.context("the REST server failed")
+            },)
+        });
+
+        let served = tokio::select! {
+            served = &mut servers => served.map(drop),
+            () = stop => {
+                tracing::info!("stopping");
+                drop(stopping);
+                match tokio::time::timeout(STOP_TIMEOUT, servers).await {
+                    Ok(served) => served.map(drop),
+                    Err(_) => {
+                        tracing::warn!(timeout_s = STOP_TIMEOUT.as_secs(), "calls in flight were cut off");
+                        Ok(())
+                    }
+                }
+            }
+        };
+        ledger.close().await;
+        tracing::info!("stopped");
+        served
+    }
+}
+
+async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("{key}: cannot listen on {address}"))
+}
+
+/// Resolves when the sender is gone.
+async fn until(mut stopped: watch::Receiver<()>) {
+    while stopped.changed().await.is_ok() {}
+}
