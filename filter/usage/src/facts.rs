@@ -151,3 +151,32 @@ fn whole_number(number: &[u8]) -> Option<u64> {
     };
     (count <= MAX_COUNT).then_some(count)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_numbers_from_0_to_2_to_the_53rd() {
+        for (number, count) in [
+            ("0", Some(0)),
+            ("12", Some(12)),
+            ("12.0", Some(12)),
+            ("12.2", Some(13)),
+            ("1e3", Some(1000)),
+            ("-0", Some(0)),
+            ("-0.5", Some(0)),
+            ("9007199254740992", Some(1 << 53)),
+            ("9007199254740993", None),
+            ("18446744073709551616", None),
+            ("1e999", None),
+            ("-1", None),
+            ("-", None),
+            ("1-2", None),
+            ("nan", None),
+            ("000000000000000000000000000000000000012", None),
+        ] {
+            assert_eq!(whole_number(number.as_bytes()), count, "{number}");
+        }
+    }
+}

@@ -162,3 +162,40 @@ impl Formats {
         TABLE.iter().map(|spec| spec.format).find(|format| !self.common(Formats::only(*format)).is_empty())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    #[test]
+    fn a_path_means_the_same_to_all_formats() {
+        let mut meaning: HashMap<_, Field> = HashMap::new();
+        for spec in TABLE {
+            for (path, field) in spec.rows() {
+                assert_eq!(*meaning.entry(path.clone()).or_insert(field), field, "{path:?} in {}", spec.name);
+            }
+        }
+    }
+
+    #[test]
+    fn every_count_and_finish_reason_has_a_signal_on_its_path() {
+        for spec in TABLE {
+            for (path, field) in spec.rows() {
+                if matches!(field, Field::Count(_) | Field::Text(Text::FinishReason)) {
+                    let signals = path.iter().filter(|key| spec.signals.contains(&key.trim_end_matches("[]")));
+                    assert!(signals.count() > 0, "{path:?} in {}", spec.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn formats_have_names_of_their_own_and_stand_in_the_table_once() {
+        for (at, spec) in TABLE.iter().enumerate() {
+            assert!(std::ptr::eq(*spec, spec.format.spec()), "{}", spec.name);
+            assert!(TABLE.iter().skip(at + 1).all(|other| other.name != spec.name), "{}", spec.name);
+        }
+    }
+}

@@ -394,3 +394,102 @@ fn unicode_escape(bytes: &[u8]) -> (char, usize) {
         _ => (char::REPLACEMENT_CHARACTER, 5),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::{Field, Text};
+
+    /// What is handed over at the places of counts, texts and marks.
+    #[derive(Default)]
+    struct Seen(Vec<(Field, String)>);
+
+    impl Sink for Seen {
+        fn wants(&self, _: Leaf) -> bool {
+            true
+        }
+
+        fn value(&mut self, leaf: Leaf, value: Value<'_>) {
+            let text = match value {
+                Value::Number(text) | Value::Text(text) => String::from_utf8_lossy(text).into_owned(),
+                Value::Other => "…".to_owned(),
+            };
+            self.0.push((leaf.field, text));
+        }
+    }
+
+    fn scan(document: &str) -> (Vec<String>, bool) {
+        let (mut scanner, mut seen) = (Scanner::new(), Seen::default());
+        scanner.feed(document.as_bytes(), Paths::all(), &mut seen);
+        (seen.0.into_iter().map(|(_, text)| text).collect(), scanner.is_closed())
+    }
+
+    #[test]
+    fn values_are_found_by_their_path_alone() {
+        let found = |document| scan(document).0;
+        assert_eq!(found(r#" { "usage" : { "prompt_tokens" : 7 } } "#), ["7"]);
+        assert_eq!(found(r#"{"usage":{"a":[{"b":"]}\"}"},{}],"prompt_tokens":7}}"#), ["7"]);
+        assert_eq!(found(r#"[{"usage":{"prompt_tokens":7}},{"usage":{"prompt_tokens":8}}]"#), ["7", "8"]);
+        assert_eq!(found(r#"{"choices":[{"finish_reason":"a"},{"finish_reason":"b"}]}"#), ["a", "b"]);
+        assert!(found(r#"{"choices":{"finish_reason":"a"}}"#).is_empty());
+        assert!(found(r#"{"choices":[[{"finish_reason":"a"}]]}"#).is_empty());
+        assert!(found(r#"{"a":{"usage":{"prompt_tokens":7}}}"#).is_empty());
+        assert!(found(r#"{"usage":"{\"prompt_tokens\":7}"}"#).is_empty());
+        assert!(found(r#"{"usage":null}"#).is_empty());
+    }
+
+    #[test]
+    fn a_document_that_breaks_keeps_what_came_before() {
+        for rest in ["]", "}", "{", "\"a\" 1", "\u{1}", "\"total_tokens\" 8}}", "\"total_tokens\":,8}}"] {
+            let document = format!("{{\"usage\":{{\"prompt_tokens\":7,{rest}");
+            let (values, _) = scan(&document);
+            assert_eq!(values, ["7"], "{document}");
+        }
+        assert_eq!(scan("{\"usage\":{\"prompt_tokens\":7,!\"total_tokens\":8}}"), (vec!["7".to_owned()], false));
+    }
+
+    #[test]
+    fn the_value_after_the_first_is_not_taken() {
+        let (mut scanner, mut seen) = (Scanner::new(), Seen::default());
+        let both = b"{\"model\":\"a\"} {\"model\":\"b\"}";
+        assert_eq!(scanner.feed(both, Paths::all(), &mut seen), 14);
+        assert_eq!(seen.0, [(Field::Text(Text::Model), "a".to_owned())]);
+    }
+
+    #[test]
+    fn depth_costs_nothing() {
+        let deep = "[{\"usage\":".repeat(1_000_000);
+        assert_eq!(scan(&format!("{{\"a\":{deep}")), (vec![], false));
+        let closed = format!("{{\"a\":{}1{},\"model\":\"m\"}}", "[".repeat(1_000_000), "]".repeat(1_000_000));
+        assert_eq!(scan(&closed), (vec!["m".to_owned()], true));
+    }
+
+    #[test]
+    fn long_texts_are_cut_and_long_keys_are_unknown() {
+        let long = "m".repeat(MAX_TEXT_BYTES + 9);
+        let (mut scanner, mut seen) = (Scanner::new(), Seen::default());
+        for byte in format!("{{\"{long}\":1,\"model\":\"{long}\"}}").as_bytes().chunks(1) {
+            scanner.feed(byte, Paths::all(), &mut seen);
+        }
+        assert_eq!(seen.0, [(Field::Text(Text::Model), long[..MAX_TEXT_BYTES].to_owned())]);
+    }
+
+    #[test]
+    fn escapes_are_read_as_serde_json_reads_them() {
+        for raw in [r"a\n\t\r\b\f\/\\\u0041", r#"\"quoted\""#, r"\ud83c\udf0d earth", "plain é 你"] {
+            let expected: String = serde_json::from_str(&format!("\"{raw}\"")).unwrap();
+            assert_eq!(decode(raw.as_bytes()), expected);
+        }
+        for (raw, expected) in [
+            (&b"a\\ud83c"[..], "a\u{fffd}"),
+            (b"\\ud83c\\u0041", "\u{fffd}A"),
+            (b"\\u12", "\u{fffd}12"),
+            (b"\\u+123", "\u{fffd}+123"),
+            (b"a\\", "a\u{fffd}"),
+            (b"\\x", "\u{fffd}x"),
+            (b"\xff", "\u{fffd}"),
+        ] {
+            assert_eq!(decode(raw), expected);
+        }
+    }
+}

@@ -81,3 +81,64 @@ impl Reader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONTENT: &str = "data: {\"id\":\"\",\"model\":\"\",\"choices\":[{\"delta\":{}}]}\n\n";
+    const STOP: &str = "data: {\"id\":\"i\\u002d1\",\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+    const USAGE: &str =
+        "data: {\"model\":\"m\",\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2}}\n\n";
+
+    fn read(parts: &[&str]) -> Report {
+        let mut reader = Reader::new(Hints::default());
+        parts.iter().for_each(|part| reader.feed(part.as_bytes()));
+        reader.finish()
+    }
+
+    #[test]
+    fn a_report_holds_the_first_model_and_id_and_each_finish_reason_once() {
+        let again = STOP.replace("i\\u002d1", "i-2");
+        let length = STOP.replace("stop", "length");
+        let report = read(&[CONTENT, STOP, &again, &length, USAGE, USAGE.replace("\"m\"", "\"m-2\"").as_str()]);
+        assert_eq!(report.format, Some(Format::OpenAiChat));
+        assert_eq!(report.model.as_deref(), Some("m"));
+        assert_eq!(report.response_id.as_deref(), Some("i-1"));
+        assert_eq!(report.finish_reasons, ["stop", "length"]);
+        assert_eq!(report.usage, Some(TokenUsage { input: 1, output: 2, ..TokenUsage::default() }));
+    }
+
+    #[test]
+    fn a_stream_is_complete_when_it_says_so_or_nothing_is_outstanding() {
+        assert_eq!(read(&[CONTENT, STOP, USAGE]).end, End::Complete);
+        assert_eq!(read(&[CONTENT, "data: [DONE]\n\n"]).end, End::Complete);
+        assert_eq!(read(&[CONTENT, "data: [DONE]"]).end, End::Complete);
+        assert_eq!(read(&[CONTENT, STOP]).end, End::Cut);
+        assert_eq!(read(&[CONTENT, USAGE]).end, End::Cut);
+        assert_eq!(read(&[CONTENT, "data: \"[DONE]\"\n\n"]).end, End::Cut);
+        assert_eq!(read(&[]).end, End::Cut);
+    }
+
+    #[test]
+    fn a_body_is_complete_when_it_is_closed() {
+        let body = "{\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2}}";
+        assert_eq!(read(&[body, "\n"]).end, End::Complete);
+        let cut = read(&[&body[..body.len() - 1]]);
+        assert_eq!((cut.end, cut.usage), (End::Cut, read(&[body]).usage));
+        assert_eq!(read(&[body, "x"]).end, End::Cut);
+    }
+
+    #[test]
+    fn what_bears_no_marks_has_no_format() {
+        for body in ["{\"error\":{\"message\":\"no\"}}", "{\"object\":\"list\",\"data\":[]}", "<html></html>", ""] {
+            let report = read(&[body]);
+            assert_eq!((report.format, report.usage), (None, None), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_reader_is_small_however_much_it_reads() {
+        assert!(size_of::<Reader>() < 4096, "{}", size_of::<Reader>());
+    }
+}

@@ -139,3 +139,55 @@ impl Sse {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Seen {
+        documents: Vec<String>,
+        current: Vec<u8>,
+    }
+
+    impl Documents for Seen {
+        fn part(&mut self, bytes: &[u8]) -> usize {
+            self.current.extend_from_slice(bytes);
+            bytes.len()
+        }
+
+        fn end(&mut self) {
+            self.documents.push(String::from_utf8(std::mem::take(&mut self.current)).unwrap());
+        }
+    }
+
+    fn documents(stream: &str, chunk_bytes: usize) -> Vec<String> {
+        let (mut sse, mut seen) = (Sse::default(), Seen::default());
+        for chunk in stream.as_bytes().chunks(chunk_bytes) {
+            sse.feed(chunk, &mut seen);
+        }
+        sse.finish(&mut seen);
+        seen.documents
+    }
+
+    #[test]
+    fn follows_the_grammar() {
+        for (stream, expected) in [
+            ("data: a\n\ndata: b\n\n", &["a", "b"][..]),
+            ("data: a\r\n\r\ndata: b\r\n\r\n", &["a", "b"]),
+            ("data: a\r\rdata: b\r\r", &["a", "b"]),
+            ("data: a\r\r\ndata: b\n\r\n", &["a", "b"]),
+            ("data: a\n\r\ndata: b\r\n\r", &["a", "b"]),
+            ("data:a\n\ndata:  b \n\n", &["a", " b "]),
+            ("data: a\ndata: b\ndata:\ndata\ndata: c\n\n", &["a\nb\n\n\nc"]),
+            ("data\n\ndata:\n\n", &["", ""]),
+            ("event: x\ndata: a\nid: 1\nretry: 2\n\n\n\n: c\n\ndata: b", &["a", "b"]),
+            ("dat: a\n\ndatum: b\n\ndata : c\n\n data: d\n\nDATA: e\n\n", &[]),
+            ("event: x\n\n: only\n\n", &[]),
+        ] {
+            for chunk_bytes in [1, 2, 3, usize::MAX] {
+                assert_eq!(documents(stream, chunk_bytes), expected, "{stream:?} in chunks of {chunk_bytes}");
+            }
+        }
+    }
+}
