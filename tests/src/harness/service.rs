@@ -105,8 +105,7 @@ async fn launch(dir: &Path, config: &Value, start: u32) -> anyhow::Result<(Proce
 /// The addresses, when `line` is the one that tells them.
 fn serving(line: &str) -> Option<Addrs> {
     let line: Value = serde_json::from_str(line).ok()?;
-    let fields = &line["fields"];
-    let addr = |name: &str| fields[name].as_str()?.parse().ok();
-    (fields["message"] == "serving").then_some(())?;
+    let addr = |name: &str| line[name].as_str()?.parse().ok();
+    (line["message"] == "serving").then_some(())?;
     Some(Addrs { grpc: addr("grpc")?, rest: addr("rest")? })
 }

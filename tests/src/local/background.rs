@@ -57,7 +57,7 @@ pub async fn up(ports: Ports) -> anyhow::Result<()> {
         .process_group(0)
         .spawn()?;
     let attempt = async || match holder.try_wait()? {
-        Some(_) => Ok(Err(anyhow::anyhow!("{}", fs::read_to_string(&log)?.trim()))),
+        Some(_) => Ok(Err(anyhow::anyhow!("it did not come up: {}", fs::read_to_string(&log)?.trim()))),
         None => running(&dir)?.context("not up yet").map(Ok),
     };
     eventually("the start of everything", PATIENCE * 3, attempt).await??;
