@@ -79,7 +79,7 @@ impl Local {
     }
 }
 
-async fn start_standin(dir: &Path, port: u16) -> anyhow::Result<(Process, std::net::SocketAddr)> {
+pub(crate) async fn start_standin(dir: &Path, port: u16) -> anyhow::Result<(Process, std::net::SocketAddr)> {
     let args = ["--listen".to_owned(), format!("127.0.0.1:{port}")];
     let mut process = Process::spawn("llm-standin", &artifacts::program("llm-standin")?, args, dir)?;
     let attempt = async || match process.check_running() {

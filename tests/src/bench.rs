@@ -1,0 +1,178 @@
+//! What the filter costs, beside plain Envoy and beside Envoy's own rate limit filter.
+//!
+//! One Envoy for each [`Path`], all with one worker, the same stand-in and the same service; the paths take turns within
+//! each round, so that what the machine does meanwhile meets all of them alike; the figures are medians over the rounds.
+//! A round counts only if each call was answered 200 and the limiter was asked for each: failing open would look fast.
+
+mod report;
+mod wrk;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use serde_json::json;
+
+use crate::harness::bootstrap::Bootstrap;
+use crate::harness::envoy::{Envoy, cpu_ns};
+use crate::harness::process::End;
+use crate::harness::run_dir::RunDir;
+use crate::harness::service::Service;
+use crate::harness::wait::{PATIENCE, eventually};
+use crate::local;
+use report::Figures;
+use wrk::{Load, Wrk};
+
+/// How to measure.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Plan {
+    /// How many times each case is measured on each path; the figures are medians.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// How long each measurement takes.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
+    /// Where the figures go, as JSON.
+    #[arg(long, value_name = "FILE", default_value = "target/bench/latest.json")]
+    output: PathBuf,
+}
+
+/// What stands between the client and the stand-in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Path {
+    /// Envoy that only forwards.
+    Plain,
+    /// Envoy's own rate limit filter.
+    Native,
+    /// Ours.
+    Filter,
+}
+
+impl Path {
+    const ALL: [Path; 3] = [Path::Plain, Path::Native, Path::Filter];
+
+    fn name(self) -> &'static str {
+        match self {
+            Path::Plain => "plain",
+            Path::Native => "native",
+            Path::Filter => "filter",
+        }
+    }
+}
+
+/// The calls that are made.
+const CASES: [Load; 4] = [
+    Load { name: "json-c1", answer: "json", connections: 1 },
+    Load { name: "json-c32", answer: "json", connections: 32 },
+    Load { name: "sse50-c1", answer: "sse50", connections: 1 },
+    Load { name: "sse50-c32", answer: "sse50", connections: 32 },
+];
+
+/// How long each path is warmed up.
+const WARM_UP: Duration = Duration::from_secs(1);
+
+/// Measures all, prints the table and writes the figures.
+///
+/// # Errors
+/// When something is missing or does not come up, or a round does not count.
+pub async fn run(plan: &Plan) -> anyhow::Result<()> {
+    let wrk = Wrk::find()?;
+    let dir = RunDir::create()?;
+    let (standin, standin_addr) = local::start_standin(dir.path(), 0).await?;
+    let mut service = Service::start(dir.path(), &unlimited()).await?;
+    let mut envoys = Vec::new();
+    for path in Path::ALL {
+        let mut bootstrap = Bootstrap::reference()?;
+        bootstrap.cluster("llm", standin_addr)?;
+        bootstrap.cluster("tollgate", service.grpc())?;
+        // All asks are answered, however busy the machine: a timeout would make a call cheaper.
+        bootstrap.configure_filter(&json!({"admission": {"timeout_ms": 10_000, "on_failure": "deny"}}))?;
+        match path {
+            Path::Plain => bootstrap.remove_filter()?,
+            Path::Native => bootstrap.use_native_ratelimit()?,
+            Path::Filter => {}
+        }
+        envoys.push((path, Envoy::start(&format!("envoy-{}", path.name()), dir.path(), &bootstrap).await?));
+    }
+
+    for (path, envoy) in &envoys {
+        measure(&wrk, *path, envoy, &CASES[1], WARM_UP).await?;
+    }
+    let mut rounds: BTreeMap<(usize, Path), Vec<Figures>> = BTreeMap::new();
+    for round in 1..=plan.rounds {
+        for (index, load) in CASES.iter().enumerate() {
+            for (path, envoy) in &envoys {
+                eprint!("\rround {round} of {}: {:<9} {:<6}", plan.rounds, load.name, path.name());
+                let figures = measure(&wrk, *path, envoy, load, Duration::from_secs(plan.seconds.into())).await?;
+                rounds.entry((index, *path)).or_default().push(figures);
+            }
+        }
+    }
+    eprintln!("\r{:50}", "");
+    let medians = rounds.into_iter().map(|((case, path), rounds)| (CASES[case].name, path, Figures::medians(&rounds)));
+    let report = report::Report::new(medians.collect());
+    print!("{report}");
+    write(&plan.output, &report)?;
+
+    for (_, envoy) in envoys {
+        envoy.stop().await?;
+    }
+    service.end(End::Stop).await?;
+    standin.end(End::Stop).await
+}
+
+/// A tier that never denies.
+fn unlimited() -> serde_json::Value {
+    let limit = |unit: &str, window: &str| json!({"unit": unit, "capacity": 1_000_000_000_000_u64, "window": window});
+    let limits = [limit("requests", "minute"), limit("tokens", "minute"), limit("tokens", "month")];
+    json!({
+        "limiter": {"default_tier": "bench"},
+        "tiers": {"bench": {"context_tokens": 1_000_000, "limits": limits}},
+        "log": {"filter": "warn,tollgate=info"},
+    })
+}
+
+async fn measure(wrk: &Wrk, path: Path, envoy: &Envoy, load: &Load, time: Duration) -> anyhow::Result<Figures> {
+    let what = || format!("{} on {}", load.name, path.name());
+    let (admitted_before, cpu_before_ns) = (admitted(path, envoy).await?, cpu_ns(envoy)?);
+    let result = wrk.run(load, envoy.listener(), time).with_context(what)?;
+    if path == Path::Filter {
+        // What follows the calls belongs to them: their events' delivery counts too, and does not disturb who is next.
+        eventually("the delivery of all events", PATIENCE, async || {
+            let queued = envoy.stat("tollgate_filter_events_queued").await?;
+            ensure!(queued == 0, "{queued} still wait");
+            Ok(())
+        })
+        .await?;
+    }
+    let cpu_us = (cpu_ns(envoy)? - cpu_before_ns) as f64 / 1e3;
+    ensure!(result.requests > 0 && result.status_errors + result.io_errors == 0, "{}: {result:?}", what());
+    if path != Path::Plain {
+        let admitted = admitted(path, envoy).await? - admitted_before;
+        ensure!(admitted >= result.requests, "{}: the limiter admitted {admitted}: {result:?}", what());
+    }
+    Ok(Figures {
+        rps: result.requests as f64 / (result.duration_us as f64 / 1e6),
+        p50_us: result.p50_us,
+        p99_us: result.p99_us,
+        envoy_cpu_us: cpu_us / result.requests as f64,
+    })
+}
+
+/// How many calls the limiter has admitted so far, as Envoy knows it.
+async fn admitted(path: Path, envoy: &Envoy) -> anyhow::Result<u64> {
+    match path {
+        Path::Plain => Ok(0),
+        Path::Native => envoy.stat("envoy_cluster_ratelimit_ok").await,
+        Path::Filter => envoy.stat("tollgate_filter_calls_admitted_total").await,
+    }
+}
+
+fn write(file: &std::path::Path, report: &report::Report) -> anyhow::Result<()> {
+    if let Some(dir) = file.parent() {
+        fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+    }
+    fs::write(file, serde_json::to_string_pretty(&report.json())? + "\n").with_context(|| file.display().to_string())
+}

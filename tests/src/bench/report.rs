@@ -1,0 +1,128 @@
+//! The figures, for people and for programs.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+
+use super::Path;
+
+/// How much of the native filter's requests a second ours has to reach.
+const BAR: f64 = 0.6;
+
+/// One measurement, or the medians of many.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Figures {
+    /// Requests a second.
+    pub(super) rps: f64,
+    /// Half of all calls took no longer.
+    pub(super) p50_us: u64,
+    /// All but one in a hundred took no longer.
+    pub(super) p99_us: u64,
+    /// Envoy's processor time for each request.
+    pub(super) envoy_cpu_us: f64,
+}
+
+impl Figures {
+    /// The median of each figure by itself.
+    pub(super) fn medians(rounds: &[Figures]) -> Figures {
+        Figures {
+            rps: median(rounds.iter().map(|figures| figures.rps)),
+            p50_us: median(rounds.iter().map(|figures| figures.p50_us as f64)) as u64,
+            p99_us: median(rounds.iter().map(|figures| figures.p99_us as f64)) as u64,
+            envoy_cpu_us: median(rounds.iter().map(|figures| figures.envoy_cpu_us)),
+        }
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<_> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 0 { (values[middle - 1] + values[middle]) / 2.0 } else { values[middle] }
+}
+
+/// The medians of all cases and paths.
+#[derive(Debug)]
+pub(super) struct Report(Vec<(&'static str, Path, Figures)>);
+
+impl Report {
+    /// In the order of `rows`.
+    pub(super) fn new(rows: Vec<(&'static str, Path, Figures)>) -> Report {
+        Report(rows)
+    }
+
+    /// As programs read it.
+    pub(super) fn json(&self) -> Value {
+        let tenths = |value: f64| (value * 10.0).round() / 10.0;
+        let row = |(case, path, figures): &(&str, Path, Figures)| {
+            json!({
+                "case": case,
+                "path": path.name(),
+                "rps": tenths(figures.rps),
+                "p50_us": figures.p50_us,
+                "p99_us": figures.p99_us,
+                "envoy_cpu_us": tenths(figures.envoy_cpu_us),
+            })
+        };
+        self.0.iter().map(row).collect()
+    }
+
+    fn figures(&self, case: &str, path: Path) -> Option<&Figures> {
+        self.0.iter().find(|row| row.0 == case && row.1 == path).map(|row| &row.2)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:<10} {:<7} {:>10} {:>8} {:>8} {:>14}",
+            "case", "path", "requests/s", "p50 µs", "p99 µs", "Envoy CPU µs"
+        )?;
+        for (case, path, figures) in &self.0 {
+            let Figures { rps, p50_us, p99_us, envoy_cpu_us } = figures;
+            let path = path.name();
+            writeln!(f, "{case:<10} {path:<7} {rps:>10.0} {p50_us:>8} {p99_us:>8} {envoy_cpu_us:>14.1}")?;
+        }
+        writeln!(f)?;
+        for (case, _, filter) in self.0.iter().filter(|row| row.1 == Path::Filter) {
+            let (Some(plain), Some(native)) = (self.figures(case, Path::Plain), self.figures(case, Path::Native))
+            else {
+                continue;
+            };
+            let ratio = filter.rps / native.rps;
+            let verdict = if ratio >= BAR { "meets" } else { "MISSES" };
+            writeln!(
+                f,
+                "{case:<10} the filter has {ratio:.2} of the native filter's requests/s ({verdict} the bar of {BAR}), {:.2} of plain Envoy's",
+                filter.rps / plain.rps
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle_one_or_the_mean_of_two() {
+        assert_eq!(median([3.0, 1.0, 2.0].into_iter()), 2.0);
+        assert_eq!(median([4.0, 1.0, 2.0, 3.0].into_iter()), 2.5);
+    }
+
+    #[test]
+    fn the_ratio_is_stated_with_its_verdict() {
+        let figures = |rps| Figures { rps, p50_us: 1, p99_us: 2, envoy_cpu_us: 3.0 };
+        let rows = |filter| {
+            vec![
+                ("json-c1", Path::Plain, figures(2000.0)),
+                ("json-c1", Path::Native, figures(1000.0)),
+                ("json-c1", Path::Filter, figures(filter)),
+            ]
+        };
+        assert!(Report::new(rows(600.0)).to_string().contains("0.60 of the native filter's requests/s (meets"));
+        assert!(Report::new(rows(599.0)).to_string().contains("(MISSES the bar of 0.6), 0.30 of plain"));
+    }
+}
