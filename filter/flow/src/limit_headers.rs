@@ -88,9 +88,9 @@ pub(crate) fn window_name(window: WindowUnit) -> Option<&'static str> {
     })
 }
 
-/// A duration as OpenAI writes it: `120ms`, `1s`, `6m0s`, `1h0m5s`. From one second on, rounded up to whole seconds.
+/// A duration as OpenAI writes it: `120ms`, `1s`, `6m0s`, `1h0m5s`. Rounded up to whole seconds, except below one.
 pub(crate) fn duration(ms: u64) -> String {
-    if ms < 1000 {
+    if (1..1000).contains(&ms) {
         return format!("{ms}ms");
     }
     let seconds = ms.div_ceil(1000);
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn durations_read_as_openais() {
-        let cases = [(0, "0ms"), (999, "999ms"), (1000, "1s"), (1001, "2s"), (360_000, "6m0s"), (3_605_000, "1h0m5s")];
+        let cases = [(0, "0s"), (1, "1ms"), (999, "999ms"), (1000, "1s"), (1001, "2s"), (360_000, "6m0s"), (3_605_000, "1h0m5s")];
         for (ms, text) in cases {
             assert_eq!(duration(ms), text);
         }
