@@ -6,11 +6,13 @@
 //! - [`rest`]: usage, limits and metrics over HTTP.
 //! - [`limiter`] over [`counters`]: the rules of `tollgate-domain` for all tenants.
 //! - [`ledger`]: every usage event once, and daily sums.
+//! - [`inspect`]: what the filter would read from recorded responses.
 
 mod clock;
 pub mod collector;
 pub mod config;
 pub mod counters;
+pub mod inspect;
 pub mod ledger;
 pub mod limiter;
 pub mod metrics;

@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tollgate::config::{Config, LogFormat};
+use tollgate::inspect::{self, InspectArgs};
 use tollgate::serve::Service;
 use tracing_subscriber::EnvFilter;
 
@@ -32,6 +33,8 @@ enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Show what the filter would read from recorded responses, as one JSON line each.
+    Inspect(InspectArgs),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +54,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Config::load(Some(&file))?;
             println!("{}: ok", file.display());
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Inspect(args) => {
+            Ok(inspect::run(&args, &mut std::io::stdout().lock(), &mut std::io::stderr())?.into())
         }
     }
 }

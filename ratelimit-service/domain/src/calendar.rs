@@ -102,6 +102,11 @@ impl Period {
         (self.first.0..self.end.0).map(Day)
     }
 
+    /// The shortest period that has all days of both.
+    pub fn covering(self, other: Period) -> Period {
+        Period { first: self.first.min(other.first), end: self.end.max(other.end) }
+    }
+
     /// Does `day` lie in it?
     pub fn contains(self, day: Day) -> bool {
         self.first <= day && day < self.end

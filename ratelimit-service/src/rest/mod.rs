@@ -1,17 +1,28 @@
-//! REST: usage, limits, health and metrics.
+//! REST: usage, limits, health and metrics. The shapes are in the README; every error is a `problem+json`.
+
+mod limits;
+mod problem;
+mod usage;
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 use serde_json::json;
 
 use crate::ledger::Ledger;
 use crate::limiter::Limiter;
+use problem::Problem;
+
+/// The largest request body that is read.
+pub const MAX_BODY_BYTES: usize = 64 * 1024;
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 struct Shared {
     limiter: Arc<Limiter>,
@@ -21,11 +32,17 @@ struct Shared {
 
 /// All routes.
 pub fn router(limiter: Arc<Limiter>, ledger: Arc<dyn Ledger>, registry: Registry) -> Router {
-    Router::new().route("/health", get(health)).route("/metrics", get(metrics)).with_state(Arc::new(Shared {
-        limiter,
-        ledger,
-        registry,
-    }))
+    Router::new()
+        .route("/health", get(health))
+        .route("/metrics", get(metrics))
+        .route("/api/v1/usage/check", post(limits::check))
+        .route("/api/v1/usage/{tenant}", get(usage::summary))
+        .route("/api/v1/usage/{tenant}/daily", get(usage::daily))
+        .route("/api/v1/usage/{tenant}/limit", get(limits::standings))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .with_state(Arc::new(Shared { limiter, ledger, registry }))
 }
 
 async fn health(State(shared): State<Arc<Shared>>) -> Response {
@@ -36,14 +53,26 @@ async fn health(State(shared): State<Arc<Shared>>) -> Response {
             (StatusCode::SERVICE_UNAVAILABLE, "the ledger does not answer")
         }
     };
-    (code, axum::Json(json!({ "status": status, "version": env!("CARGO_PKG_VERSION") }))).into_response()
+    (code, Json(json!({ "status": status, "version": env!("CARGO_PKG_VERSION") }))).into_response()
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
     let mut text = String::new();
-    match prometheus_client::encoding::text::encode(&mut text, &shared.registry) {
-        Ok(()) => ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
-            .into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
+    prometheus_client::encoding::text::encode(&mut text, &shared.registry)
+        .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response())
+}
+
+async fn unknown_route(uri: Uri) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, format!("nothing is served at {}", uri.path()))
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path()))
+}
+
+/// A moment in RFC 3339, the last one there is for times beyond.
+fn rfc3339(at_ms: u64) -> String {
+    let at = i64::try_from(at_ms).ok().and_then(|at_ms| Timestamp::from_millisecond(at_ms).ok());
+    at.unwrap_or(Timestamp::MAX).to_string()
 }

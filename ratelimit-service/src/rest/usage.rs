@@ -1,0 +1,194 @@
+//! What a tenant has used, from the ledger's daily sums.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use serde::{Deserialize, Serialize};
+use tollgate_domain::{Day, Period, Plan, Span, Unit, Window};
+
+use super::problem::Problem;
+use super::{Shared, rfc3339};
+use crate::clock;
+use crate::ledger::{LedgerError, Usage};
+
+/// The longest daily series.
+const MAX_DAYS: u16 = 366;
+
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum PeriodName {
+    Day,
+    Week,
+    #[default]
+    Month,
+}
+
+impl PeriodName {
+    fn span(self) -> Span {
+        match self {
+            PeriodName::Day => Span::Day,
+            PeriodName::Week => Span::Week,
+            PeriodName::Month => Span::Month,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SummaryQuery {
+    #[serde(default)]
+    period: PeriodName,
+}
+
+/// A tenant's usage in one period, and how its month stands against its plan.
+#[derive(Debug, Serialize)]
+pub(super) struct Summary {
+    tenant_id: String,
+    period: PeriodName,
+    period_start: String,
+    period_end: String,
+    plan_tier: String,
+    #[serde(flatten)]
+    usage: UsageFields,
+    last_7_days_tokens: u64,
+    last_30_days_tokens: u64,
+    token_limit: Option<u64>,
+    limit_used_percent: Option<f64>,
+    overage_tokens: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct UsageFields {
+    requests: u64,
+    input_tokens: u64,
+    output_tokens: u64,
+    total_tokens: u64,
+    cache_read_tokens: u64,
+    cache_creation_tokens: u64,
+    reasoning_tokens: u64,
+    avg_latency_ms: f64,
+    success_rate: f64,
+}
+
+impl From<Usage> for UsageFields {
+    fn from(usage: Usage) -> UsageFields {
+        let per_request = |sum: u64| rounded(sum as f64 / usage.requests.max(1) as f64);
+        UsageFields {
+            requests: usage.requests,
+            input_tokens: usage.input_tokens,
+            output_tokens: usage.output_tokens,
+            total_tokens: usage.total_tokens(),
+            cache_read_tokens: usage.cache_read_tokens,
+            cache_creation_tokens: usage.cache_creation_tokens,
+            reasoning_tokens: usage.reasoning_tokens,
+            avg_latency_ms: per_request(usage.duration_ms),
+            success_rate: per_request(usage.succeeded),
+        }
+    }
+}
+
+/// To four decimals.
+fn rounded(value: f64) -> f64 {
+    (value * 1e4).round() / 1e4
+}
+
+/// `GET /api/v1/usage/{tenant}?period=month`
+pub(super) async fn summary(
+    State(shared): State<Arc<Shared>>,
+    Path(tenant): Path<String>,
+    query: Result<Query<SummaryQuery>, QueryRejection>,
+) -> Result<Json<Summary>, Problem> {
+    let Query(SummaryQuery { period }) = query?;
+    let plan = shared.last_plan(&tenant).await?;
+    Ok(Json(Summary::read(&shared, tenant, plan, period, clock::now_ms()).await?))
+}
+
+impl Summary {
+    pub(super) async fn read(
+        shared: &Shared,
+        tenant: String,
+        plan: &Plan,
+        period_name: PeriodName,
+        now_ms: u64,
+    ) -> Result<Summary, LedgerError> {
+        let period = Period::around(period_name.span(), now_ms);
+        let month = Period::around(Span::Month, now_ms);
+        let (week_back, month_back) = (Period::last_days(7, now_ms), Period::last_days(30, now_ms));
+        let all = [period, month, month_back].into_iter().fold(week_back, Period::covering);
+        let days = shared.ledger.days(&tenant, all).await?;
+        let sum = |period: Period| -> Usage {
+            days.iter().filter(|(day, _)| period.contains(*day)).map(|(_, usage)| *usage).sum()
+        };
+        let month_tokens = sum(month).total_tokens();
+        let token_limit = monthly_tokens(plan);
+        Ok(Summary {
+            tenant_id: tenant,
+            period: period_name,
+            period_start: rfc3339(period.first.start_ms()),
+            period_end: rfc3339(period.end.start_ms()),
+            plan_tier: plan.tier.clone(),
+            usage: sum(period).into(),
+            last_7_days_tokens: sum(week_back).total_tokens(),
+            last_30_days_tokens: sum(month_back).total_tokens(),
+            token_limit,
+            limit_used_percent: token_limit.map(|limit| rounded(month_tokens as f64 / limit as f64 * 100.0)),
+            overage_tokens: token_limit.map_or(0, |limit| month_tokens.saturating_sub(limit)),
+        })
+    }
+}
+
+fn monthly_tokens(plan: &Plan) -> Option<u64> {
+    let monthly = plan.limits.iter().find(|limit| limit.unit == Unit::Tokens && limit.window == Window::Month);
+    monthly.map(|limit| limit.capacity.get())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DailyQuery {
+    #[serde(default = "thirty")]
+    days: u16,
+}
+
+fn thirty() -> u16 {
+    30
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Daily {
+    tenant_id: String,
+    days: Vec<DayFields>,
+}
+
+#[derive(Debug, Serialize)]
+struct DayFields {
+    date: String,
+    #[serde(flatten)]
+    usage: UsageFields,
+}
+
+/// `GET /api/v1/usage/{tenant}/daily?days=30`: every day up to today, oldest first.
+pub(super) async fn daily(
+    State(shared): State<Arc<Shared>>,
+    Path(tenant): Path<String>,
+    query: Result<Query<DailyQuery>, QueryRejection>,
+) -> Result<Json<Daily>, Problem> {
+    let Query(DailyQuery { days }) = query?;
+    if days == 0 || days > MAX_DAYS {
+        return Err(Problem::bad_request(format!("days: {days} is not between 1 and {MAX_DAYS}")));
+    }
+    let period = Period::last_days(days, clock::now_ms());
+    let used = shared.ledger.days(&tenant, period).await?;
+    let on = |day: Day| used.iter().find(|(used_on, _)| *used_on == day).map(|(_, usage)| *usage);
+    let day_fields = |day: Day| DayFields { date: day.to_string(), usage: on(day).unwrap_or_default().into() };
+    Ok(Json(Daily { tenant_id: tenant, days: period.days().map(day_fields).collect() }))
+}
+
+impl Shared {
+    /// The plan of a tenant's latest call, the default one for a tenant never seen.
+    pub(super) async fn last_plan(&self, tenant: &str) -> Result<&Plan, LedgerError> {
+        let tier = self.ledger.last_tier(tenant).await?;
+        Ok(self.limiter.plan(tier.as_deref()))
+    }
+}
