@@ -4,7 +4,7 @@
 //! values count, and a document that can have none of them may be passed by unread. Since both happen only between
 //! documents, the result does not depend on how the bytes were cut.
 
-use crate::format::{Counts, Field, Format, Formats, Text, TokenUsage};
+use crate::format::{Counts, EndsWith, Field, Format, Formats, Text, TokenUsage};
 use crate::json::{Sink, Value, decode};
 use crate::paths::Leaf;
 use crate::signals;
@@ -63,9 +63,13 @@ impl Facts {
         self.stream = Stream::Done;
     }
 
-    /// Whether a stream has told all that it had to: it said so, or both a finish reason and usage were seen.
+    /// Whether a stream has told all that it had to: it said so, or what its format ends with was seen.
     pub(crate) fn are_complete(&self, format: Option<Format>) -> bool {
-        self.stream == Stream::Done || (!self.finish_reasons.is_empty() && self.usage(format).is_some())
+        let is_told = |format: Format| match format.spec().ends_with {
+            EndsWith::Usage => true,
+            EndsWith::UsageAndReason => !self.finish_reasons.is_empty(),
+        };
+        self.stream == Stream::Done || (self.usage(format).is_some() && format.is_some_and(is_told))
     }
 
     /// The format. Where counts alone were seen it is the one that the request's path speaks for, or else the first of

@@ -4,6 +4,9 @@
 //! To add a format: a file with a [`Spec`], a line in [`TABLE`], a variant of [`Format`], fixtures.
 
 mod openai_chat;
+mod openai_completions;
+mod openai_embeddings;
+mod openai_responses;
 
 /// A provider's way to report usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -11,6 +14,12 @@ mod openai_chat;
 pub enum Format {
     /// OpenAI chat completions, and every provider that is compatible with them.
     OpenAiChat,
+    /// OpenAI's older text completions.
+    OpenAiCompletions,
+    /// OpenAI embeddings.
+    OpenAiEmbeddings,
+    /// OpenAI Responses.
+    OpenAiResponses,
 }
 
 impl Format {
@@ -27,12 +36,16 @@ impl Format {
     pub(crate) fn spec(self) -> &'static Spec {
         match self {
             Format::OpenAiChat => &openai_chat::SPEC,
+            Format::OpenAiCompletions => &openai_completions::SPEC,
+            Format::OpenAiEmbeddings => &openai_embeddings::SPEC,
+            Format::OpenAiResponses => &openai_responses::SPEC,
         }
     }
 }
 
 /// All formats. Where a response bears the marks of several, the first here is meant.
-pub(crate) static TABLE: &[&Spec] = &[&openai_chat::SPEC];
+pub(crate) static TABLE: &[&Spec] =
+    &[&openai_chat::SPEC, &openai_completions::SPEC, &openai_embeddings::SPEC, &openai_responses::SPEC];
 
 /// Tokens as OpenTelemetry counts them: the sub-counts are part of their totals. A sub-count stands as the provider
 /// reported it, even where it is greater than its total.
@@ -58,6 +71,8 @@ pub(crate) struct Spec {
     pub(crate) operation: &'static str,
     /// A part of the request's path that speaks for this format where the response's content leaves it open.
     pub(crate) request_path: &'static str,
+    /// What the end of a stream has, when nothing else says that it is the end.
+    pub(crate) ends_with: EndsWith,
     /// The places of usage objects. The counts stand below each of them.
     pub(crate) usage_at: &'static [&'static [&'static str]],
     /// Paths below a usage object. Of several that give the same count the last in the response wins.
@@ -79,6 +94,15 @@ impl Spec {
             .flat_map(|place| self.counts.iter().map(|(path, count)| ([*place, *path].concat(), Field::Count(*count))));
         counts.chain(self.facts.iter().map(|(path, field)| (path.to_vec(), *field)))
     }
+}
+
+/// What has been seen when a stream has told all that it had to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EndsWith {
+    /// Usage, which comes once.
+    Usage,
+    /// Usage and a finish reason, in any order.
+    UsageAndReason,
 }
 
 /// What a value tells.
@@ -124,6 +148,18 @@ impl Counts {
     /// The last value, 0 when the response did not have this count.
     pub(crate) fn or_zero(&self, count: Count) -> u64 {
         self.get(count).unwrap_or(0)
+    }
+
+    /// What was counted, where totals are reported as they are meant here; `None` when neither total was.
+    pub(crate) fn inclusive(&self) -> Option<TokenUsage> {
+        self.get(Count::Input).or(self.get(Count::Output))?;
+        Some(TokenUsage {
+            input: self.or_zero(Count::Input),
+            output: self.or_zero(Count::Output),
+            cache_read: self.or_zero(Count::CacheRead),
+            cache_creation: self.or_zero(Count::CacheCreation),
+            reasoning: self.or_zero(Count::Reasoning),
+        })
     }
 
     pub(crate) fn set(&mut self, count: Count, value: u64) {

@@ -41,8 +41,8 @@ pub struct Report {
 /// Whether a response was read to its own end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// It was: a body's JSON is closed; a stream sent `[DONE]`, or else both a finish reason and usage. (Some providers
-    /// send no `[DONE]`; with both seen, nothing that is read here is still to come.)
+    /// It was: a body's JSON is closed; a stream sent `[DONE]`, or else all that is read here: usage and, in the formats
+    /// that have one beside it, a finish reason. (Some providers send no `[DONE]`.)
     Complete,
     /// The bytes ended before that.
     Cut,

@@ -4,13 +4,14 @@
 //! A stream has usage only if the request asked for it; it may come on one chunk or on several (cumulative), beside
 //! choices or without. Source: OpenAI's API reference, "The chat completion object" and "chunk object".
 
-use super::{Count, Counts, Field, Format, Spec, Text, TokenUsage};
+use super::{Count, Counts, EndsWith, Field, Format, Spec, Text, TokenUsage};
 
 pub(crate) static SPEC: Spec = Spec {
     format: Format::OpenAiChat,
     name: "openai-chat",
     operation: "chat",
     request_path: "/chat/completions",
+    ends_with: EndsWith::UsageAndReason,
     // `x_groq.usage` is Groq's older place, `choices[].usage` is Moonshot's.
     usage_at: &[&["usage"], &["x_groq", "usage"], &["choices[]", "usage"]],
     counts: &[
@@ -39,24 +40,9 @@ pub(crate) static SPEC: Spec = Spec {
 };
 
 fn usage(counts: &Counts) -> Option<TokenUsage> {
-    let input = counts.get(Count::Input);
-    let completion = counts.get(Count::Output);
-    if input.is_none() && completion.is_none() {
-        return None;
-    }
-    let (input, completion) = (input.unwrap_or(0), completion.unwrap_or(0));
-    let reasoning = counts.or_zero(Count::Reasoning);
+    let usage = counts.inclusive()?;
     // xAI counts reasoning beside the completion, all others inside it: the total tells.
-    let with_reasoning = completion.saturating_add(reasoning);
-    let output = match counts.get(Count::Total) {
-        Some(total) if total == input.saturating_add(with_reasoning) => with_reasoning,
-        _ => completion,
-    };
-    Some(TokenUsage {
-        input,
-        output,
-        cache_read: counts.or_zero(Count::CacheRead),
-        cache_creation: counts.or_zero(Count::CacheCreation),
-        reasoning,
-    })
+    let with_reasoning = usage.output.saturating_add(usage.reasoning);
+    let is_beside = counts.get(Count::Total) == Some(usage.input.saturating_add(with_reasoning));
+    Some(TokenUsage { output: if is_beside { with_reasoning } else { usage.output }, ..usage })
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use recordings::{Recording, fixtures, listed_in};
 
 /// The formats that the crate reads. Recordings of others wait.
-const READ: &[&str] = &["openai-chat"];
+const READ: &[&str] = &["openai-chat", "openai-completions", "openai-embeddings", "openai-responses"];
 
 fn assert_exact(recordings: &[Recording]) {
     let mut failures = Vec::new();
