@@ -62,7 +62,7 @@ impl Http {
 impl Context for Http {
     fn on_grpc_call_response(&mut self, _token: u32, status: u32, size: usize) {
         let message = hostcalls::get_buffer(BufferType::GrpcReceiveBuffer, 0, size).ok().flatten().unwrap_or_default();
-        let answer = if status == 0 { Ok(message.as_slice()) } else { Err(status) };
+        let answer = if status == 0 { Ok(message.as_slice()) } else { Err(host::failure(status)) };
         match self.call.on_answer(answer, host::now_ms(), &self.worker.metrics) {
             AnswerAction::Forward => {
                 self.forward();
