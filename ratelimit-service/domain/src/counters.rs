@@ -305,3 +305,247 @@ impl Counter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use super::*;
+    use crate::plan::Window;
+    use proptest::prelude::*;
+
+    /// 2026-11-23T00:00:00Z
+    const NOW_MS: u64 = 1_795_392_000_000;
+    const DAY_MS: u64 = 86_400_000;
+
+    fn limit(unit: Unit, capacity: u64, window: Window) -> Limit {
+        Limit { unit, capacity: NonZeroU64::new(capacity).unwrap(), window }
+    }
+
+    fn plan(limits: &[Limit]) -> Plan {
+        Plan { tier: "test".into(), context_tokens: 1, limits: limits.to_vec() }
+    }
+
+    fn requests(requests: u64) -> Amounts {
+        Amounts { requests, ..Amounts::default() }
+    }
+
+    fn tokens(input_tokens: u64, output_tokens: u64) -> Amounts {
+        Amounts { requests: 1, input_tokens, output_tokens }
+    }
+
+    /// A call that began and ended at `at_ms`.
+    fn used(input_tokens: u64, output_tokens: u64, at_ms: u64) -> Settlement {
+        Settlement { input_tokens, output_tokens, started_at_ms: at_ms, ended_at_ms: at_ms }
+    }
+
+    #[test]
+    fn a_burst_of_the_capacity_and_then_the_refill() {
+        let plan = plan(&[limit(Unit::Requests, 60, Window::Minute)]);
+        let mut counters = TenantCounters::default();
+        for left in (0..60).rev() {
+            let told = counters.take(&plan, requests(1), NOW_MS).requests.unwrap();
+            assert_eq!(
+                (told.outcome, told.remaining, told.reset_ms),
+                (Outcome::Admitted, left, Some((60 - left) * 1000))
+            );
+        }
+        let denied = counters.take(&plan, requests(1), NOW_MS + 1);
+        let told = denied.requests.unwrap();
+        assert_eq!((denied.outcome, told.outcome), (Outcome::Denied, Outcome::Denied));
+        assert_eq!((told.remaining, told.reset_ms), (0, Some(999)));
+        assert_eq!(counters.take(&plan, requests(1), NOW_MS + 1000).outcome, Outcome::Admitted);
+        assert_eq!(counters.take(&plan, requests(1), NOW_MS + 1000).outcome, Outcome::Denied);
+    }
+
+    #[test]
+    fn tokens_are_checked_by_admission_and_taken_by_settlement() {
+        let plan = plan(&[limit(Unit::Tokens, 1000, Window::Minute)]);
+        let mut counters = TenantCounters::default();
+        assert_eq!(counters.take(&plan, tokens(600, 401), NOW_MS).outcome, Outcome::Denied);
+        for _ in 0..3 {
+            let told = counters.take(&plan, tokens(600, 400), NOW_MS);
+            assert_eq!((told.outcome, told.input_tokens.unwrap().remaining), (Outcome::Admitted, 1000));
+        }
+        counters.settle(&plan.limits, used(900, 1100, NOW_MS), NOW_MS);
+        let told = counters.take(&plan, requests(1), NOW_MS).output_tokens.unwrap();
+        assert_eq!((told.outcome, told.used, told.remaining), (Outcome::Denied, 2000, 0));
+        // A thousand in debt: one minute to be out of it, and 60 ms for one token.
+        assert_eq!(told.reset_ms, Some(60_060));
+        assert_eq!(counters.take(&plan, requests(1), NOW_MS + 60_060).outcome, Outcome::Admitted);
+    }
+
+    #[test]
+    fn what_can_never_fit_has_no_reset() {
+        let plan = plan(&[limit(Unit::InputTokens, 100, Window::Hour), limit(Unit::OutputTokens, 7, Window::Day)]);
+        let decision = TenantCounters::default().take(&plan, tokens(101, 7), NOW_MS);
+        assert_eq!(decision.denied_by().map(|told| (told.limit, told.reset_ms)), Some((plan.limits[0], None)));
+        assert_eq!(decision.output_tokens.unwrap().outcome, Outcome::Admitted);
+    }
+
+    #[test]
+    fn the_limit_nearest_to_its_end_is_told() {
+        let plan = plan(&[limit(Unit::Tokens, 100, Window::Minute), limit(Unit::Tokens, 1000, Window::Month)]);
+        let mut counters = TenantCounters::default();
+        let told = |counters: &mut TenantCounters, now_ms| {
+            counters.take(&plan, requests(1), now_ms).input_tokens.unwrap().limit.window
+        };
+        counters.settle(&plan.limits, used(50, 0, NOW_MS), NOW_MS);
+        assert_eq!(told(&mut counters, NOW_MS), Window::Minute);
+        assert_eq!(told(&mut counters, NOW_MS + 60_000), Window::Month);
+    }
+
+    #[test]
+    fn a_month_ends_with_the_month() {
+        let plan = plan(&[limit(Unit::Tokens, 100, Window::Month), limit(Unit::Requests, 1, Window::Day)]);
+        let mut counters = TenantCounters::default();
+        assert_eq!(counters.take(&plan, requests(1), NOW_MS).outcome, Outcome::Admitted);
+        counters.settle(&plan.limits, used(100, 1, NOW_MS - 22 * DAY_MS), NOW_MS);
+        counters.settle(&plan.limits, used(100, 1, NOW_MS - 23 * DAY_MS), NOW_MS);
+        let decision = counters.take(&plan, requests(1), NOW_MS + 5);
+        assert_eq!(decision.requests.unwrap().reset_ms, Some(DAY_MS - 5));
+        let told = decision.denied_by().unwrap();
+        assert_eq!((told.limit.window, told.used), (Window::Month, 101));
+        assert_eq!(told.reset_ms, Some(8 * DAY_MS - 5));
+        assert_eq!(counters.take(&plan, requests(1), NOW_MS + 8 * DAY_MS - 1).outcome, Outcome::Denied);
+        assert_eq!(counters.take(&plan, requests(1), NOW_MS + 8 * DAY_MS).outcome, Outcome::Admitted);
+    }
+
+    #[test]
+    fn a_late_settlement_leaves_a_refilled_window_alone() {
+        let plan = plan(&[limit(Unit::Tokens, 100, Window::Minute), limit(Unit::Tokens, 100, Window::Hour)]);
+        let mut counters = TenantCounters::default();
+        counters.settle(&plan.limits, used(70, 0, NOW_MS - 60_000), NOW_MS);
+        let used: Vec<_> = counters.standings(&plan, NOW_MS).iter().map(|standing| standing.used).collect();
+        assert_eq!(used, [0, 70]);
+    }
+
+    #[test]
+    fn what_is_spent_stays_spent_when_the_tier_changes() {
+        let small = plan(&[limit(Unit::Requests, 10, Window::Hour), limit(Unit::Tokens, 100, Window::Month)]);
+        let large = plan(&[limit(Unit::Requests, 100, Window::Hour), limit(Unit::Tokens, 1000, Window::Month)]);
+        let mut counters = TenantCounters::default();
+        counters.take(&small, requests(10), NOW_MS);
+        counters.settle(&small.limits, used(100, 0, NOW_MS), NOW_MS);
+        assert_eq!(counters.check(&small, requests(1), NOW_MS).outcome, Outcome::Denied);
+        let remaining: Vec<_> = counters.standings(&large, NOW_MS).iter().map(|standing| standing.remaining).collect();
+        assert_eq!(remaining, [90, 900]);
+    }
+
+    #[test]
+    fn a_tenant_is_untouched_once_all_is_back() {
+        let plan = plan(&[limit(Unit::Requests, 60, Window::Minute), limit(Unit::Tokens, 9, Window::Day)]);
+        let mut counters = TenantCounters::default();
+        counters.take(&plan, requests(2), NOW_MS);
+        assert!(!counters.is_untouched(NOW_MS + 1999));
+        assert!(counters.is_untouched(NOW_MS + 2000));
+        let used = Amounts { input_tokens: 1, ..Amounts::default() };
+        counters.restore(&plan.limits, Span::Day, used, NOW_MS + 2000);
+        assert!(!counters.is_untouched(NOW_MS + DAY_MS - 1));
+        assert!(counters.is_untouched(NOW_MS + DAY_MS));
+    }
+
+    #[test]
+    fn a_restored_period_counts_on() {
+        let plan = plan(&[limit(Unit::Tokens, 9, Window::Day), limit(Unit::Tokens, 99, Window::Month)]);
+        let mut counters = TenantCounters::default();
+        counters.restore(&plan.limits, Span::Month, tokens(40, 2), NOW_MS);
+        counters.restore(&plan.limits, Span::Day, tokens(1, 1), NOW_MS);
+        let used: Vec<_> = counters.standings(&plan, NOW_MS).iter().map(|standing| standing.used).collect();
+        assert_eq!(used, [2, 42]);
+    }
+
+    fn any_limits() -> impl Strategy<Value = Vec<Limit>> {
+        let units = vec![Unit::Requests, Unit::Tokens, Unit::InputTokens, Unit::OutputTokens];
+        let windows = vec![Window::Second, Window::Minute, Window::Hour, Window::Day, Window::Month];
+        let limit = (prop::sample::select(units), 1..200u64, prop::sample::select(windows))
+            .prop_map(|(unit, capacity, window)| limit(unit, capacity, window));
+        prop::collection::vec(limit, 1..6).prop_map(|limits| {
+            let mut distinct: Vec<Limit> = Vec::new();
+            for limit in limits {
+                if !distinct.iter().any(|other| other.counts_like(&limit)) {
+                    distinct.push(limit);
+                }
+            }
+            distinct
+        })
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Wait(u64),
+        Take(Amounts),
+        Settle(u64, u64),
+    }
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0..20u64, 0..4u32).prop_map(|(ms, scale)| Step::Wait(ms * 100u64.pow(scale))),
+            (0..4u64, 0..50u64, 0..50u64).prop_map(|(requests, input_tokens, output_tokens)| Step::Take(Amounts {
+                requests,
+                input_tokens,
+                output_tokens
+            })),
+            (0..100u64, 0..100u64).prop_map(|(input, output)| Step::Settle(input, output)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn all_agree_or_nothing_is_taken_and_a_retry_after_the_reset_succeeds(
+            limits in any_limits(), steps in prop::collection::vec(any_step(), 1..40),
+        ) {
+            let plan = plan(&limits);
+            let (mut counters, mut now_ms) = (TenantCounters::default(), NOW_MS);
+            for step in steps {
+                match step {
+                    Step::Wait(ms) => now_ms += ms,
+                    Step::Settle(input, output) => counters.settle(&limits, used(input, output, now_ms), now_ms),
+                    Step::Take(amounts) => {
+                        let before = counters.standings(&plan, now_ms);
+                        let decision = counters.take(&plan, amounts, now_ms);
+                        let after = counters.standings(&plan, now_ms);
+                        let fits = |standing: &Standing| standing.remaining >= amounts.of(standing.limit.unit).max(1);
+                        prop_assert_eq!(decision.outcome == Outcome::Admitted, before.iter().all(fits));
+                        match decision.denied_by() {
+                            None => for (before, after) in before.iter().zip(&after) {
+                                let taken = if before.limit.unit == Unit::Requests { amounts.requests } else { 0 };
+                                prop_assert_eq!(after.used, before.used + taken);
+                            },
+                            Some(denied) => {
+                                prop_assert_eq!(&before, &after);
+                                let later = denied.reset_ms.map_or(u64::MAX / 2, |reset_ms| now_ms + reset_ms);
+                                let again = counters.check(&plan, amounts, later).outcome;
+                                prop_assert_eq!(again == Outcome::Admitted, denied.reset_ms.is_some());
+                                if let Some(reset_ms) = denied.reset_ms {
+                                    let earlier = counters.check(&plan, amounts, now_ms + reset_ms - 1);
+                                    prop_assert_eq!(earlier.outcome, Outcome::Denied);
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn no_interval_admits_more_than_the_capacity_and_what_comes_back_in_it(
+            capacity in 1..100u64,
+            steps in prop::collection::vec((0..3000u64, 1..30u64), 1..80),
+        ) {
+            let plan = plan(&[limit(Unit::Requests, capacity, Window::Minute)]);
+            let (mut counters, mut now_ms) = (TenantCounters::default(), NOW_MS);
+            let mut admitted: Vec<(u64, u64)> = Vec::new();
+            for (wait_ms, amount) in steps {
+                now_ms += wait_ms;
+                if counters.take(&plan, requests(amount), now_ms).outcome == Outcome::Admitted {
+                    admitted.push((now_ms, amount));
+                }
+                for begin in 0..admitted.len() {
+                    let sum: u64 = admitted[begin..].iter().map(|(_, amount)| amount).sum();
+                    prop_assert!(sum * 60_000 <= capacity * (60_000 + now_ms - admitted[begin].0));
+                }
+            }
+        }
+    }
+}
