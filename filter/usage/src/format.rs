@@ -3,6 +3,9 @@
 //!
 //! To add a format: a file with a [`Spec`], a line in [`TABLE`], a variant of [`Format`], fixtures.
 
+mod anthropic;
+mod gemini;
+mod gemini_interactions;
 mod openai_chat;
 mod openai_completions;
 mod openai_embeddings;
@@ -20,6 +23,12 @@ pub enum Format {
     OpenAiEmbeddings,
     /// OpenAI Responses.
     OpenAiResponses,
+    /// Anthropic Messages.
+    Anthropic,
+    /// Gemini and Vertex: generateContent, streamed or not.
+    Gemini,
+    /// Gemini Interactions.
+    GeminiInteractions,
 }
 
 impl Format {
@@ -39,13 +48,23 @@ impl Format {
             Format::OpenAiCompletions => &openai_completions::SPEC,
             Format::OpenAiEmbeddings => &openai_embeddings::SPEC,
             Format::OpenAiResponses => &openai_responses::SPEC,
+            Format::Anthropic => &anthropic::SPEC,
+            Format::Gemini => &gemini::SPEC,
+            Format::GeminiInteractions => &gemini_interactions::SPEC,
         }
     }
 }
 
 /// All formats. Where a response bears the marks of several, the first here is meant.
-pub(crate) static TABLE: &[&Spec] =
-    &[&openai_chat::SPEC, &openai_completions::SPEC, &openai_embeddings::SPEC, &openai_responses::SPEC];
+pub(crate) static TABLE: &[&Spec] = &[
+    &openai_chat::SPEC,
+    &openai_completions::SPEC,
+    &openai_embeddings::SPEC,
+    &openai_responses::SPEC,
+    &anthropic::SPEC,
+    &gemini::SPEC,
+    &gemini_interactions::SPEC,
+];
 
 /// Tokens as OpenTelemetry counts them: the sub-counts are part of their totals. A sub-count stands as the provider
 /// reported it, even where it is greater than its total.
@@ -120,6 +139,8 @@ pub(crate) enum Field {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Count {
     Input,
+    /// Input that tools add beside the prompt.
+    ToolInput,
     Output,
     Total,
     CacheRead,
