@@ -4,8 +4,11 @@
 //! To add a format: a file with a [`Spec`], a line in [`TABLE`], a variant of [`Format`], fixtures.
 
 mod anthropic;
+mod cohere_v1;
+mod cohere_v2;
 mod gemini;
 mod gemini_interactions;
+mod ollama;
 mod openai_chat;
 mod openai_completions;
 mod openai_embeddings;
@@ -29,6 +32,12 @@ pub enum Format {
     Gemini,
     /// Gemini Interactions.
     GeminiInteractions,
+    /// Cohere v2.
+    CohereV2,
+    /// Cohere v1.
+    CohereV1,
+    /// Ollama's own API.
+    Ollama,
 }
 
 impl Format {
@@ -51,6 +60,9 @@ impl Format {
             Format::Anthropic => &anthropic::SPEC,
             Format::Gemini => &gemini::SPEC,
             Format::GeminiInteractions => &gemini_interactions::SPEC,
+            Format::CohereV2 => &cohere_v2::SPEC,
+            Format::CohereV1 => &cohere_v1::SPEC,
+            Format::Ollama => &ollama::SPEC,
         }
     }
 }
@@ -64,6 +76,9 @@ pub(crate) static TABLE: &[&Spec] = &[
     &anthropic::SPEC,
     &gemini::SPEC,
     &gemini_interactions::SPEC,
+    &cohere_v2::SPEC,
+    &cohere_v1::SPEC,
+    &ollama::SPEC,
 ];
 
 /// Tokens as OpenTelemetry counts them: the sub-counts are part of their totals. A sub-count stands as the provider
@@ -146,6 +161,9 @@ pub(crate) enum Count {
     CacheRead,
     CacheCreation,
     Reasoning,
+    /// Input that is charged for, where that is reported beside what was read.
+    BilledInput,
+    BilledOutput,
 }
 
 /// The texts that formats report.
@@ -158,7 +176,7 @@ pub(crate) enum Text {
 
 /// The last value that was seen of each count.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Counts([Option<u64>; Count::Reasoning as usize + 1]);
+pub(crate) struct Counts([Option<u64>; Count::BilledOutput as usize + 1]);
 
 impl Counts {
     /// The last value, or `None` when the response did not have this count.

@@ -17,6 +17,9 @@ const READ: &[&str] = &[
     "anthropic",
     "gemini",
     "gemini-interactions",
+    "cohere-v1",
+    "cohere-v2",
+    "ollama",
 ];
 
 fn assert_exact(recordings: &[Recording]) {
