@@ -4,6 +4,8 @@
 //! To add a format: a file with a [`Spec`], a line in [`TABLE`], a variant of [`Format`], fixtures.
 
 mod anthropic;
+mod bedrock_converse;
+mod bedrock_invoke;
 mod cohere_v1;
 mod cohere_v2;
 mod gemini;
@@ -38,6 +40,10 @@ pub enum Format {
     CohereV1,
     /// Ollama's own API.
     Ollama,
+    /// Bedrock Converse.
+    BedrockConverse,
+    /// Bedrock InvokeModel streams of models that have no format of their own here.
+    BedrockInvoke,
 }
 
 impl Format {
@@ -63,6 +69,8 @@ impl Format {
             Format::CohereV2 => &cohere_v2::SPEC,
             Format::CohereV1 => &cohere_v1::SPEC,
             Format::Ollama => &ollama::SPEC,
+            Format::BedrockConverse => &bedrock_converse::SPEC,
+            Format::BedrockInvoke => &bedrock_invoke::SPEC,
         }
     }
 }
@@ -79,6 +87,8 @@ pub(crate) static TABLE: &[&Spec] = &[
     &cohere_v2::SPEC,
     &cohere_v1::SPEC,
     &ollama::SPEC,
+    &bedrock_converse::SPEC,
+    &bedrock_invoke::SPEC,
 ];
 
 /// Tokens as OpenTelemetry counts them: the sub-counts are part of their totals. A sub-count stands as the provider
@@ -199,6 +209,13 @@ impl Counts {
             cache_creation: self.or_zero(Count::CacheCreation),
             reasoning: self.or_zero(Count::Reasoning),
         })
+    }
+
+    /// The same where the reported input leaves cache reads and writes out.
+    pub(crate) fn beside_cache(&self) -> Option<TokenUsage> {
+        let usage = self.inclusive()?;
+        let cached = usage.cache_read.saturating_add(usage.cache_creation);
+        Some(TokenUsage { input: usage.input.saturating_add(cached), ..usage })
     }
 
     pub(crate) fn set(&mut self, count: Count, value: u64) {

@@ -3,9 +3,11 @@
 //! The framing is recognised by the first byte that is neither whitespace nor part of a byte order mark; only lines, which
 //! begin like a body, need the content type.
 
+mod event_stream;
 mod lines;
 mod sse;
 
+use event_stream::EventStream;
 use lines::Lines;
 use sse::Sse;
 
@@ -34,6 +36,8 @@ pub(crate) enum Framing {
     Lines(Lines),
     /// Server-sent events.
     Sse(Sse),
+    /// Amazon's binary frames.
+    EventStream(EventStream),
 }
 
 /// What it means when the first byte is an object's.
@@ -63,6 +67,8 @@ impl Framing {
             *self = match (bytes.first(), objects) {
                 (Some(b'{'), Objects::Lines) => Framing::Lines(Lines::default()),
                 (Some(b'{' | b'['), _) => Framing::Values,
+                // The length of a frame of less than 16 MiB.
+                (Some(0), _) => Framing::EventStream(EventStream::default()),
                 _ => Framing::Sse(Sse::default()),
             };
         }
@@ -71,13 +77,14 @@ impl Framing {
             Framing::Values => values(bytes, documents),
             Framing::Lines(lines) => lines.feed(bytes, documents),
             Framing::Sse(sse) => sse.feed(bytes, documents),
+            Framing::EventStream(frames) => frames.feed(bytes, documents),
         }
     }
 
     /// The response has ended.
     pub(crate) fn finish(&mut self, documents: &mut impl Documents) {
         match self {
-            Framing::Unknown(_) => {}
+            Framing::Unknown(_) | Framing::EventStream(_) => {}
             Framing::Values | Framing::Lines(_) => documents.end(),
             Framing::Sse(sse) => sse.finish(documents),
         }

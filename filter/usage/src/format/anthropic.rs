@@ -2,7 +2,7 @@
 //! has the input, `message_delta` the output so far and often the input again: the last value of each counts. Source:
 //! Anthropic's API reference, "Messages" and "Streaming messages".
 
-use super::{Count, Counts, EndsWith, Field, Format, Spec, Text, TokenUsage};
+use super::{Count, Counts, EndsWith, Field, Format, Spec, Text};
 
 pub(crate) static SPEC: Spec = Spec {
     format: Format::Anthropic,
@@ -34,12 +34,5 @@ pub(crate) static SPEC: Spec = Spec {
         (&["content_block"], Field::Mark),
     ],
     signals: &["usage", "stop_reason"],
-    usage,
+    usage: Counts::beside_cache,
 };
-
-/// Input leaves cache reads and writes out.
-fn usage(counts: &Counts) -> Option<TokenUsage> {
-    let usage = counts.inclusive()?;
-    let cached = usage.cache_read.saturating_add(usage.cache_creation);
-    Some(TokenUsage { input: usage.input.saturating_add(cached), ..usage })
-}
