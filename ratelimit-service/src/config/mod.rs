@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde_saphyr::{DefaultMessageFormatter, MessageFormatter};
+use serde_saphyr::{MessageFormatter, UserMessageFormatter};
 use tollgate_domain::Plans;
 use tracing_subscriber::EnvFilter;
 
@@ -96,9 +96,10 @@ fn refused(name: &str, path: &str, error: &serde_saphyr::Error) -> ConfigError {
         Some(at) => format!("{name}:{}:{}", at.line(), at.column()),
         None => name.to_owned(),
     };
-    let what = DefaultMessageFormatter.format_message(error.without_snippet());
-    match path {
-        "" | "." => ConfigError(format!("{place}: {what}")),
+    let what = UserMessageFormatter.format_message(error.without_snippet());
+    // A path ends so where there is no name: for the whole file, or on a line that cannot be read.
+    match path.trim_end_matches(['.', '?']) {
+        "" => ConfigError(format!("{place}: {what}")),
         path => ConfigError(format!("{place}: {path}: {what}")),
     }
 }

@@ -108,3 +108,80 @@ impl Counters for MemoryCounters {
         self.read(tenant, |counters| counters.standings(plan, now_ms))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use super::*;
+    use tollgate_domain::{Outcome, Unit, Window};
+
+    const NOW_MS: u64 = 1_795_392_000_000;
+
+    fn plan() -> Plan {
+        let limit = |unit, capacity, window| Limit { unit, capacity: NonZeroU64::new(capacity).unwrap(), window };
+        Plan {
+            tier: "test".into(),
+            context_tokens: 1,
+            limits: vec![limit(Unit::Requests, 1, Window::Minute), limit(Unit::Tokens, 10, Window::Month)],
+        }
+    }
+
+    /// An engine with room for one tenant in each shard, and the names of two tenants that share a shard.
+    fn crowded() -> (MemoryCounters, Metrics, [String; 2]) {
+        let (metrics, _) = Metrics::new();
+        let counters = MemoryCounters::new(SHARDS, metrics.clone());
+        let first = "tenant".to_owned();
+        let shares = |name: &String| std::ptr::eq(counters.shard(&first), counters.shard(name));
+        let second = (0..).map(|number| format!("tenant-{number}")).find(shares).unwrap();
+        (counters, metrics, [first, second])
+    }
+
+    fn take(counters: &MemoryCounters, tenant: &str, now_ms: u64) -> Outcome {
+        counters.take(tenant, &plan(), Amounts { requests: 1, ..Amounts::default() }, now_ms).outcome
+    }
+
+    #[test]
+    fn a_tenant_with_nothing_spent_makes_room() {
+        let (counters, metrics, [first, second]) = crowded();
+        assert_eq!(take(&counters, &first, NOW_MS), Outcome::Admitted);
+        assert_eq!(take(&counters, &second, NOW_MS + 60_000), Outcome::Admitted);
+        assert_eq!(take(&counters, &second, NOW_MS + 60_000), Outcome::Denied);
+        assert_eq!((metrics.tenants.get(), metrics.tenants_evicted.get(), metrics.tenants_untracked.get()), (1, 1, 0));
+    }
+
+    #[test]
+    fn a_tenant_that_has_spent_is_not_forgotten() {
+        let (counters, metrics, [first, second]) = crowded();
+        let used = Settlement { input_tokens: 10, output_tokens: 0, started_at_ms: NOW_MS, ended_at_ms: NOW_MS };
+        counters.settle(&first, &plan().limits, used, NOW_MS);
+        for _ in 0..2 {
+            assert_eq!(take(&counters, &second, NOW_MS + 60_000), Outcome::Admitted);
+        }
+        assert_eq!(take(&counters, &first, NOW_MS + 60_000), Outcome::Denied);
+        assert_eq!((metrics.tenants.get(), metrics.tenants_evicted.get(), metrics.tenants_untracked.get()), (1, 0, 2));
+    }
+
+    #[test]
+    fn asking_about_a_tenant_holds_nothing() {
+        let (counters, metrics, [first, _]) = crowded();
+        counters.check(&first, &plan(), Amounts::default(), NOW_MS);
+        assert_eq!(counters.standings(&first, &plan(), NOW_MS).len(), 2);
+        assert_eq!(metrics.tenants.get(), 0);
+    }
+
+    #[test]
+    fn threads_take_no_more_than_there_is() {
+        let counters = MemoryCounters::new(MAX_TENANTS, Metrics::new().0);
+        let mut plan = plan();
+        plan.limits[0].capacity = NonZeroU64::new(1000).unwrap();
+        let one = Amounts { requests: 1, ..Amounts::default() };
+        let admitted =
+            || (0..500).filter(|_| counters.take("acme", &plan, one, NOW_MS).outcome == Outcome::Admitted).count();
+        let sum: usize = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(admitted)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(sum, 1000);
+    }
+}

@@ -26,7 +26,7 @@ use super::{Ledger, LedgerError, Usage};
 use crate::metrics::Metrics;
 
 /// The most exports that wait to be written.
-pub const MAX_QUEUED_EXPORTS: usize = 256;
+pub const MAX_QUEUED_EXPORTS: usize = 128;
 
 /// The most exports in one transaction.
 const MAX_COMMITTED_EXPORTS: usize = 64;

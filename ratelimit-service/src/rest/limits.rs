@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -55,9 +55,10 @@ impl LimitFields {
 /// `GET /api/v1/usage/{tenant}/limit?plan_tier=`
 pub(super) async fn standings(
     State(shared): State<Arc<Shared>>,
-    Path(tenant): Path<String>,
+    tenant: Result<Path<String>, PathRejection>,
     query: Result<Query<LimitQuery>, QueryRejection>,
 ) -> Result<Json<Limits>, Problem> {
+    let Path(tenant) = tenant?;
     let Query(LimitQuery { plan_tier }) = query?;
     let plan = shared.named_plan(plan_tier.as_deref(), &tenant).await?;
     let limits = shared.limit_fields(&tenant, plan, clock::now_ms());
@@ -97,23 +98,25 @@ struct Denial {
 }
 
 #[derive(Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
 enum Reason {
     /// The prompt is longer than the plan's context.
-    ContextLengthExceeded,
+    #[serde(rename = "context_length_exceeded")]
+    ContextLength,
     /// Of a limit that is refilled continuously.
-    RateLimitExceeded,
+    #[serde(rename = "rate_limit_exceeded")]
+    RateLimit,
     /// Of a day's or month's limit.
-    QuotaExceeded,
+    #[serde(rename = "quota_exceeded")]
+    Quota,
 }
 
 impl Denial {
     fn by(standing: &Standing) -> Denial {
         let limit = Some(standing.limit.to_string());
         match standing.limit.window.calendar() {
-            Some(_) => Denial { reason: Reason::QuotaExceeded, limit, retry_after_s: None },
+            Some(_) => Denial { reason: Reason::Quota, limit, retry_after_s: None },
             None => Denial {
-                reason: Reason::RateLimitExceeded,
+                reason: Reason::RateLimit,
                 limit,
                 retry_after_s: standing.reset_ms.map(|reset_ms| reset_ms.div_ceil(1000)),
             },
@@ -162,7 +165,7 @@ impl Shared {
 
     fn denial(&self, tenant: &str, plan: &Plan, estimated_tokens: u64, now_ms: u64) -> Option<Denial> {
         if estimated_tokens > plan.context_tokens {
-            return Some(Denial { reason: Reason::ContextLengthExceeded, limit: None, retry_after_s: None });
+            return Some(Denial { reason: Reason::ContextLength, limit: None, retry_after_s: None });
         }
         let amounts = Amounts { requests: 1, input_tokens: estimated_tokens, output_tokens: 0 };
         let decision = self.limiter.check(tenant, plan, amounts, now_ms);

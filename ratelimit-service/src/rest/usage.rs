@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use serde::{Deserialize, Serialize};
 use tollgate_domain::{Day, Period, Plan, Span, Unit, Window};
@@ -97,9 +97,10 @@ fn rounded(value: f64) -> f64 {
 /// `GET /api/v1/usage/{tenant}?period=month`
 pub(super) async fn summary(
     State(shared): State<Arc<Shared>>,
-    Path(tenant): Path<String>,
+    tenant: Result<Path<String>, PathRejection>,
     query: Result<Query<SummaryQuery>, QueryRejection>,
 ) -> Result<Json<Summary>, Problem> {
+    let Path(tenant) = tenant?;
     let Query(SummaryQuery { period }) = query?;
     let plan = shared.last_plan(&tenant).await?;
     Ok(Json(Summary::read(&shared, tenant, plan, period, clock::now_ms()).await?))
@@ -171,9 +172,10 @@ struct DayFields {
 /// `GET /api/v1/usage/{tenant}/daily?days=30`: every day up to today, oldest first.
 pub(super) async fn daily(
     State(shared): State<Arc<Shared>>,
-    Path(tenant): Path<String>,
+    tenant: Result<Path<String>, PathRejection>,
     query: Result<Query<DailyQuery>, QueryRejection>,
 ) -> Result<Json<Daily>, Problem> {
+    let Path(tenant) = tenant?;
     let Query(DailyQuery { days }) = query?;
     if days == 0 || days > MAX_DAYS {
         return Err(Problem::bad_request(format!("days: {days} is not between 1 and {MAX_DAYS}")));

@@ -1,0 +1,243 @@
+//! Usage events over OTLP: acknowledged means kept, and counted once.
+
+use sqlx::{Connection, Executor, SqliteConnection};
+use tokio_stream::StreamExt;
+use tollgate_wire::admission::SERVICE as RLS;
+use tollgate_wire::proto::opentelemetry::proto::logs::v1::LogRecord;
+use tollgate_wire::usage_event::{Finish, SERVICE as OTLP, TokenCounts, UsageEvent, UsageSource};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+
+use crate::harness::{Folder, Service, event, export_request, now_ms};
+
+async fn database(folder: &Folder) -> SqliteConnection {
+    SqliteConnection::connect(&format!("sqlite://{}", folder.ledger().display())).await.unwrap()
+}
+
+async fn month_tokens(service: &Service, tenant: &str) -> u64 {
+    let (_, usage) = service.get(&format!("/api/v1/usage/{tenant}")).await;
+    usage["total_tokens"].as_u64().unwrap()
+}
+
+/// By the limiter's counters: the tier is named, so the ledger is not asked for it.
+async fn month_used(service: &Service, tenant: &str) -> u64 {
+    let (_, standings) = service.get(&format!("/api/v1/usage/{tenant}/limit?plan_tier=large")).await;
+    let limits = standings["limits"].as_array().unwrap();
+    let month = limits.iter().find(|limit| limit["name"] == "tokens_per_month").unwrap();
+    month["used"].as_u64().unwrap()
+}
+
+#[tokio::test]
+async fn an_event_counts_once_however_often_it_comes() {
+    let folder = Folder::new();
+    let service = Service::start(&folder);
+    let (first, second) = (event("e1", "acme", 100, 20), event("e2", "acme", 3, 4));
+    service.export(&[first.clone(), second.clone(), first.clone()]).await;
+    service.export(&[second, event("e3", "acme", 1, 0), first]).await;
+    assert_eq!(month_tokens(&service, "acme").await, 128);
+    assert_eq!(month_used(&service, "acme").await, 128);
+    let metrics = service.metrics().await;
+    assert!(metrics.contains("tollgate_usage_events_total{result=\"accepted\"} 3"), "{metrics}");
+    assert!(metrics.contains("tollgate_usage_events_total{result=\"duplicate\"} 3"), "{metrics}");
+}
+
+#[tokio::test]
+async fn an_event_is_kept_as_it_came() {
+    let folder = Folder::new();
+    let service = Service::start(&folder);
+    let event = UsageEvent {
+        event_id: "e1".into(),
+        reservation_id: Some("r".into()),
+        request_id: Some("q".into()),
+        tenant: "acme".into(),
+        tier: "small".into(),
+        started_at_ms: 1_700_000_000_123,
+        duration_ms: 40,
+        time_to_first_token_ms: Some(7),
+        api: Some("openai-chat".into()),
+        operation: Some("chat".into()),
+        provider: Some("openai".into()),
+        request_model: Some("gpt-4o".into()),
+        response_model: Some("gpt-4o-2024-08-06".into()),
+        response_id: Some("chatcmpl-1".into()),
+        finish_reasons: vec!["stop".into(), "\"length\"".into()],
+        streaming: true,
+        status: 200,
+        tokens: TokenCounts { input: 11, output: 12, cache_read: 3, cache_creation: 4, reasoning: 5 },
+        usage_source: UsageSource::Partial,
+        finish: Finish::ClientGone,
+        request_bytes: 100,
+        response_bytes: 200,
+    };
+    service.export(std::slice::from_ref(&event)).await;
+    let mut database = database(&folder).await;
+    let row: String = sqlx::query_scalar(
+        "SELECT json_array(event_id, reservation_id, request_id, tenant, tier, started_at_ms, duration_ms, \
+         time_to_first_token_ms, api, operation, provider, request_model, response_model, response_id, \
+         json(finish_reasons), streaming, status, input_tokens, output_tokens, cache_read_tokens, \
+         cache_creation_tokens, reasoning_tokens, usage_source, finish, request_bytes, response_bytes) \
+         FROM usage_events",
+    )
+    .fetch_one(&mut database)
+    .await
+    .unwrap();
+    assert_eq!(
+        row,
+        "[\"e1\",\"r\",\"q\",\"acme\",\"small\",1700000000123,40,7,\"openai-chat\",\"chat\",\"openai\",\"gpt-4o\",\
+         \"gpt-4o-2024-08-06\",\"chatcmpl-1\",[\"stop\",\"\\\"length\\\"\"],1,200,11,12,3,4,5,\"partial\",\
+         \"client_gone\",100,200]"
+    );
+    for statement in ["UPDATE usage_events SET input_tokens = 0", "DELETE FROM usage_events"] {
+        let refused = database.execute(statement).await.unwrap_err();
+        assert!(refused.to_string().contains("usage_events is append-only"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn invalid_records_are_rejected_one_by_one() {
+    let folder = Folder::new();
+    let service = Service::start(&folder);
+    let huge = event("e3", "acme", 1_000_000_000_001, 0);
+    let records = vec![
+        event("e1", "acme", 1, 0).to_log_record(),
+        LogRecord::default(),
+        event("", "acme", 2, 0).to_log_record(),
+        huge.to_log_record(),
+        event("e2", "acme", 4, 0).to_log_record(),
+    ];
+    let answer = service.collector().await.export(export_request(records)).await.unwrap().into_inner();
+    let partial = answer.partial_success.unwrap();
+    assert_eq!(partial.rejected_log_records, 3);
+    assert_eq!(
+        partial.error_message,
+        "record 1: event_name has the wrong type or a value out of range; \
+         record 2: tollgate.event_id is missing or empty; record 3: a count is larger than 1000000000000"
+    );
+    assert_eq!(month_tokens(&service, "acme").await, 5);
+    assert!(service.metrics().await.contains("tollgate_usage_events_total{result=\"rejected\"} 3"));
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_crash_and_a_restart_counts_on() {
+    let folder = Folder::new();
+    let service = Service::start(&folder);
+    for round in 0..20 {
+        let events: Vec<_> = (0..10).map(|at| event(&format!("e{round}-{at}"), "acme", 1, 2)).collect();
+        service.export(&events).await;
+    }
+    service.kill();
+
+    let service = Service::start(&folder);
+    assert_eq!(month_tokens(&service, "acme").await, 600);
+    assert_eq!(month_used(&service, "acme").await, 600);
+    service.export(&[event("e0-0", "acme", 1, 2), event("new", "acme", 5, 0)]).await;
+    assert_eq!(month_tokens(&service, "acme").await, 605);
+    assert_eq!(month_used(&service, "acme").await, 605);
+    assert!(service.terminate().await.success());
+}
+
+#[tokio::test]
+async fn a_graceful_stop_loses_nothing_that_was_acknowledged() {
+    let folder = Folder::new();
+    let service = Service::start(&folder);
+    let (acknowledged, mut answers) = tokio::sync::mpsc::unbounded_channel();
+    for sender in 0..8 {
+        let (mut collector, acknowledged) = (service.collector().await, acknowledged.clone());
+        tokio::spawn(async move {
+            for round in 0.. {
+                let id = format!("{sender}-{round}");
+                let request = export_request(vec![event(&id, "acme", 1, 0).to_log_record()]);
+                if collector.export(request).await.is_err() || acknowledged.send(id).is_err() {
+                    break;
+                }
+            }
+        });
+    }
+    drop(acknowledged);
+    let mut ids = Vec::new();
+    while ids.len() < 50 {
+        ids.push(answers.recv().await.unwrap());
+    }
+    assert!(service.terminate().await.success());
+    while let Some(id) = answers.recv().await {
+        ids.push(id);
+    }
+    let mut database = database(&folder).await;
+    let kept: Vec<String> =
+        sqlx::query_scalar("SELECT event_id FROM usage_events").fetch_all(&mut database).await.unwrap();
+    let lost: Vec<_> = ids.iter().filter(|id| !kept.contains(id)).collect();
+    assert!(lost.is_empty(), "{lost:?}");
+}
+
+#[tokio::test]
+async fn a_failing_ledger_asks_for_another_try_and_settles_nothing() {
+    let folder = Folder::new();
+    let service = Service::start(&folder);
+    let mut database = database(&folder).await;
+    database
+        .execute("CREATE TRIGGER full BEFORE INSERT ON usage_events BEGIN SELECT raise(ABORT, 'no room'); END")
+        .await
+        .unwrap();
+    let request = export_request(vec![event("e1", "acme", 7, 0).to_log_record()]);
+    let mut collector = service.collector().await;
+    let refused = collector.export(request.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
+    assert_eq!(month_used(&service, "acme").await, 0);
+    database.execute("DROP TRIGGER full").await.unwrap();
+    collector.export(request).await.unwrap();
+    assert_eq!(month_used(&service, "acme").await, 7);
+    assert_eq!(month_tokens(&service, "acme").await, 7);
+    assert!(service.metrics().await.contains("tollgate_exports_refused_total{reason=\"ledger\"} 1"));
+}
+
+#[tokio::test]
+async fn a_ledger_that_cannot_be_read_is_told() {
+    let folder = Folder::new();
+    let service = Service::start(&folder);
+    let mut database = database(&folder).await;
+    database.execute("ALTER TABLE usage_days RENAME TO gone").await.unwrap();
+    let (status, health) = service.get("/health").await;
+    assert_eq!((status.as_u16(), &health["status"]), (503, &"the ledger does not answer".into()));
+    let (status, problem) = service.get("/api/v1/usage/acme").await;
+    assert_eq!((status.as_u16(), &problem["detail"]), (503, &"the ledger does not answer; try again later".into()));
+    database.execute("ALTER TABLE gone RENAME TO usage_days").await.unwrap();
+    let (status, health) = service.get("/health").await;
+    assert_eq!((status.as_u16(), &health["status"]), (200, &"ok".into()));
+}
+
+#[tokio::test]
+async fn a_late_event_belongs_to_the_day_of_its_call() {
+    let folder = Folder::new();
+    let service = Service::start(&folder);
+    let late = UsageEvent { started_at_ms: now_ms() - 2 * 86_400_000, ..event("e1", "acme", 5, 0) };
+    service.export(&[late, event("e2", "acme", 1, 0)]).await;
+    let (_, daily) = service.get("/api/v1/usage/acme/daily?days=3").await;
+    let tokens: Vec<_> =
+        daily["days"].as_array().unwrap().iter().map(|day| day["total_tokens"].as_u64().unwrap()).collect();
+    assert_eq!(tokens, [5, 0, 1]);
+}
+
+#[tokio::test]
+async fn health_and_reflection_answer() {
+    let folder = Folder::new();
+    let service = Service::start(&folder);
+    let mut health = HealthClient::new(service.channel().await);
+    for name in ["", RLS, OTLP] {
+        let answer = health.check(HealthCheckRequest { service: name.to_owned() }).await.unwrap().into_inner();
+        assert_eq!(answer.status().as_str_name(), "SERVING", "{name}");
+    }
+    let list = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut reflection = ServerReflectionClient::new(service.channel().await);
+    let mut answers = reflection.server_reflection_info(tokio_stream::once(list)).await.unwrap().into_inner();
+    let answer = answers.next().await.unwrap().unwrap().message_response;
+    let Some(MessageResponse::ListServicesResponse(services)) = answer else { panic!("{answer:?}") };
+    let names: Vec<_> = services.service.iter().map(|service| service.name.as_str()).collect();
+    assert!([RLS, OTLP, "grpc.health.v1.Health"].iter().all(|name| names.contains(name)), "{names:?}");
+}

@@ -1,0 +1,7 @@
+//! The `tollgate` binary, driven from outside as Envoy, an operator and a crash would.
+
+mod collector;
+mod command_line;
+mod harness;
+mod limits;
+mod rest;

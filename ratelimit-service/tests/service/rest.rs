@@ -1,0 +1,168 @@
+//! Usage, limits and checks over REST.
+
+use hyper::Request;
+use serde_json::{Value, json};
+use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent};
+
+use crate::harness::{Answer, Folder, Service, event, now_ms};
+
+async fn check(service: &Service, question: Value) -> Answer {
+    service.post("/api/v1/usage/check", question.to_string()).await
+}
+
+#[tokio::test]
+async fn usage_is_the_sum_of_a_tenants_calls() {
+    let folder = Folder::new();
+    let service = Service::start(&folder);
+    let tokens = TokenCounts { input: 1000, output: 500, cache_read: 30, cache_creation: 20, reasoning: 10 };
+    let begun = UsageEvent { tokens, duration_ms: 100, ..event("e1", "acme", 0, 0) };
+    let client_gone = UsageEvent { finish: Finish::ClientGone, duration_ms: 50, ..event("e2", "acme", 1, 1) };
+    let broken = UsageEvent { finish: Finish::UpstreamReset, duration_ms: 0, ..event("e3", "acme", 1, 1) };
+    let failed = UsageEvent { status: 500, tier: "large".into(), duration_ms: 0, ..event("e4", "acme", 0, 0) };
+    service.export(&[begun, client_gone, broken, failed, event("e5", "other", 7, 7)]).await;
+
+    let (status, usage) = service.get("/api/v1/usage/acme?period=day").await;
+    assert_eq!(status.as_u16(), 200);
+    for (field, value) in [
+        ("tenant_id", json!("acme")),
+        ("period", json!("day")),
+        ("plan_tier", json!("large")),
+        ("requests", json!(4)),
+        ("input_tokens", json!(1002)),
+        ("output_tokens", json!(502)),
+        ("total_tokens", json!(1504)),
+        ("cache_read_tokens", json!(30)),
+        ("cache_creation_tokens", json!(20)),
+        ("reasoning_tokens", json!(10)),
+        ("avg_latency_ms", json!(37.5)),
+        ("success_rate", json!(0.5)),
+        ("last_7_days_tokens", json!(1504)),
+        ("last_30_days_tokens", json!(1504)),
+        ("token_limit", json!(20000)),
+        ("limit_used_percent", json!(7.52)),
+        ("overage_tokens", json!(0)),
+    ] {
+        assert_eq!(usage[field], value, "{field}");
+    }
+    let start = usage["period_start"].as_str().unwrap();
+    let start: jiff::Timestamp = start.parse().unwrap();
+    let end: jiff::Timestamp = usage["period_end"].as_str().unwrap().parse().unwrap();
+    assert_eq!(end.as_millisecond() - start.as_millisecond(), 86_400_000);
+    assert!(start.as_millisecond() as u64 <= now_ms());
+}
+
+#[tokio::test]
+async fn a_tenant_never_seen_has_used_nothing() {
+    let folder = Folder::new();
+    let service = Service::start(&folder);
+    let (status, usage) = service.get("/api/v1/usage/nobody%2Fhere").await;
+    assert_eq!(status.as_u16(), 200);
+    assert_eq!((&usage["tenant_id"], &usage["plan_tier"]), (&json!("nobody/here"), &json!("small")));
+    assert_eq!((&usage["total_tokens"], &usage["success_rate"]), (&json!(0), &json!(0.0)));
+    let (_, daily) = service.get("/api/v1/usage/nobody/daily").await;
+    let days = daily["days"].as_array().unwrap();
+    assert_eq!(days.len(), 30);
+    assert!(days.is_sorted_by_key(|day| day["date"].as_str()));
+    assert!(days.iter().all(|day| day["requests"] == 0));
+}
+
+#[tokio::test]
+async fn limits_tell_what_is_left() {
+    let folder = Folder::new();
+    let service = Service::start(&folder);
+    service.export(&[event("e1", "acme", 6000, 1)]).await;
+    let (_, standings) = service.get("/api/v1/usage/acme/limit").await;
+    assert_eq!((&standings["plan_tier"], &standings["context_tokens"]), (&json!("small"), &json!(100)));
+    let month = &standings["limits"][2];
+    let expected = json!({
+        "name": "tokens_per_month", "unit": "tokens", "window": "month", "capacity": 5000, "used": 6001, "remaining": 0,
+    });
+    for (field, value) in expected.as_object().unwrap() {
+        assert_eq!(&month[field], value, "{field}");
+    }
+    let reset: jiff::Timestamp = month["reset_at"].as_str().unwrap().parse().unwrap();
+    assert!(reset.as_millisecond() as u64 > now_ms());
+    let (_, usage) = service.get("/api/v1/usage/acme").await;
+    assert_eq!((&usage["overage_tokens"], &usage["limit_used_percent"]), (&json!(1001), &json!(120.02)));
+    let (_, standings) = service.get("/api/v1/usage/acme/limit?plan_tier=large").await;
+    assert_eq!(standings["limits"][1]["remaining"], 13_999);
+}
+
+#[tokio::test]
+async fn a_check_says_whether_a_call_would_pass_and_takes_nothing() {
+    let folder = Folder::new();
+    let service = Service::start(&folder);
+    for _ in 0..5 {
+        let answer = check(&service, json!({"tenant_id": "acme", "estimated_tokens": 100})).await;
+        let body = answer.json();
+        assert_eq!((answer.status.as_u16(), &body["allowed"]), (200, &json!(true)));
+        assert_eq!((&body["limits"][0]["remaining"], &body["total_tokens"]), (&json!(3), &json!(0)));
+        assert_eq!(body.get("reason"), None);
+    }
+    let long = check(&service, json!({"tenant_id": "acme", "estimated_tokens": 101})).await;
+    assert_eq!((long.status.as_u16(), long.retry_after.as_deref()), (429, None));
+    assert_eq!(long.json()["reason"], "context_length_exceeded");
+    assert_eq!(
+        check(&service, json!({"tenant_id": "acme", "plan_tier": "large", "estimated_tokens": 101})).await.status,
+        200
+    );
+
+    service.export(&[event("e1", "acme", 1000, 0)]).await;
+    let denied = check(&service, json!({"tenant_id": "acme"})).await;
+    let body = denied.json();
+    assert_eq!((denied.status.as_u16(), &body["allowed"]), (429, &json!(false)));
+    assert_eq!((&body["reason"], &body["limit"]), (&json!("rate_limit_exceeded"), &json!("tokens_per_hour")));
+    // A thousand tokens an hour: one in 3.6 seconds.
+    let seconds: u64 = denied.retry_after.as_deref().unwrap().parse().unwrap();
+    assert!((1..=4).contains(&seconds), "{seconds}");
+    assert_eq!(body["retry_after_s"], seconds);
+
+    service.export(&[event("e2", "acme", 19_000, 0)]).await;
+    let spent = check(&service, json!({"tenant_id": "acme", "plan_tier": "large"})).await;
+    assert_eq!((spent.status.as_u16(), spent.retry_after.as_deref()), (429, None));
+    let body = spent.json();
+    assert_eq!((&body["reason"], &body["limit"]), (&json!("quota_exceeded"), &json!("tokens_per_month")));
+    assert_eq!(body["limit_used_percent"], 100.0);
+}
+
+#[tokio::test]
+async fn an_error_says_what_is_wrong() {
+    let folder = Folder::new();
+    let service = Service::start(&folder);
+    let get = |path: &str| Request::get(path).body(String::new()).unwrap();
+    let post = |body: &str| {
+        let request = Request::post("/api/v1/usage/check").header("content-type", "application/json");
+        request.body(body.to_owned()).unwrap()
+    };
+    let cases = [
+        (get("/nope"), 404, "nothing is served at /nope"),
+        (Request::delete("/health").body(String::new()).unwrap(), 405, "/health does not take DELETE"),
+        (
+            get("/api/v1/usage/acme?period=year"),
+            400,
+            "period: unknown variant `year`, expected one of `day`, `week`, `month`",
+        ),
+        (get("/api/v1/usage/acme?perid=day"), 400, "unknown field `perid`, expected `period`"),
+        (get("/api/v1/usage/acme/daily?days=0"), 400, "days: 0 is not between 1 and 366"),
+        (get("/api/v1/usage/acme/daily?days=x"), 400, "days: invalid digit found in string"),
+        (get("/api/v1/usage/%ff"), 400, "Invalid UTF-8 in `tenant`"),
+        (post("{"), 400, "EOF while parsing an object at line 1 column 1"),
+        (post("{\"tenant\": \"acme\"}"), 422, "unknown field `tenant`, expected one of `tenant_id`"),
+        (post("{\"tenant_id\": \"\"}"), 400, "tenant_id: is empty"),
+        (
+            post("{\"tenant_id\": \"a\", \"estimated_tokens\": -1}"),
+            422,
+            "estimated_tokens: invalid value: integer `-1`",
+        ),
+        (post(&" ".repeat(70_000)), 413, "length limit exceeded"),
+    ];
+    for (request, status, detail) in cases {
+        let asked = format!("{} {}", request.method(), request.uri());
+        let answer = service.http(request).await;
+        assert_eq!(answer.status.as_u16(), status, "{asked}: {answer:?}");
+        assert_eq!(answer.content_type.as_deref(), Some("application/problem+json"), "{asked}");
+        let problem = answer.json();
+        assert_eq!(problem["status"], status, "{asked}");
+        assert!(problem["detail"].as_str().unwrap().contains(detail), "{asked}: {problem}");
+    }
+}
