@@ -59,16 +59,6 @@ impl Upstream {
     }
 }
 
-/// The status of the gRPC call that has just failed with `status`, a timeout of Envoy's told from other failures.
-pub(crate) fn failure(status: u32) -> u32 {
-    const DEADLINE_EXCEEDED: u32 = 4;
-    match hostcalls::get_grpc_status() {
-        // Envoy gives its own timeout out as UNAVAILABLE; only the message says what it is.
-        Ok((_, Some(message))) if message.contains("timeout") => DEADLINE_EXCEEDED,
-        _ => status,
-    }
-}
-
 /// The ids that Envoy gave to the metrics, in the order of their enums.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {

@@ -11,9 +11,6 @@ use tollgate_wire::admission::RESERVATION_ID_METADATA;
 use crate::host;
 use crate::root::Worker;
 
-/// gRPC's `UNAVAILABLE`: what a question that Envoy would not send is taken for.
-const UNAVAILABLE: u32 = 14;
-
 /// A request's context: one [`Call`].
 #[derive(Debug)]
 pub(crate) struct Http {
@@ -39,7 +36,7 @@ impl Http {
         let metadata = vec![(RESERVATION_ID_METADATA, ask.reservation_id.as_bytes())];
         match self.worker.limiter.call(metadata, &ask.message) {
             Ok(()) => Action::Pause,
-            Err(()) => match self.call.on_answer(Err(UNAVAILABLE), host::now_ms(), &self.worker.metrics) {
+            Err(()) => match self.call.on_answer(None, host::now_ms(), &self.worker.metrics) {
                 AnswerAction::Forward | AnswerAction::Ignore => self.forward(),
                 AnswerAction::Reply(reply) => self.reply(&reply),
             },
@@ -62,7 +59,7 @@ impl Http {
 impl Context for Http {
     fn on_grpc_call_response(&mut self, _token: u32, status: u32, size: usize) {
         let message = hostcalls::get_buffer(BufferType::GrpcReceiveBuffer, 0, size).ok().flatten().unwrap_or_default();
-        let answer = if status == 0 { Ok(message.as_slice()) } else { Err(host::failure(status)) };
+        let answer = (status == 0).then_some(message.as_slice());
         match self.call.on_answer(answer, host::now_ms(), &self.worker.metrics) {
             AnswerAction::Forward => {
                 self.forward();

@@ -24,8 +24,8 @@ use crate::limit_headers;
 use crate::metric::{Counter, Histogram, Recorder};
 use crate::reply::Reply;
 
-/// gRPC's `DEADLINE_EXCEEDED`.
-const DEADLINE_EXCEEDED: u32 = 4;
+/// How much too early a timeout may come: Envoy's timers count from the beginning of its loop's turn.
+const TIMER_SLACK_MS: u64 = 5;
 /// What is kept of a client's `x-request-id`, in bytes; a longer one is left out.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
@@ -160,14 +160,14 @@ impl Call {
         Ok((tenant, tier))
     }
 
-    /// The limiter answered: an encoded `RateLimitResponse`, or a gRPC status when it did not.
-    pub fn on_answer(&mut self, answer: Result<&[u8], u32>, now_ms: u64, recorder: &impl Recorder) -> AnswerAction {
+    /// The limiter answered with an encoded `RateLimitResponse`; `None` when it failed or took too long.
+    pub fn on_answer(&mut self, answer: Option<&[u8]>, now_ms: u64, recorder: &impl Recorder) -> AnswerAction {
         let Stage::Asking(mut call) = std::mem::replace(&mut self.stage, Stage::Aside) else {
             return AnswerAction::Ignore;
         };
-        recorder.observe(Histogram::AdmissionMs, now_ms.saturating_sub(call.event.started_at_ms));
-        let timed_out = matches!(answer, Err(DEADLINE_EXCEEDED));
-        match answer.ok().and_then(|bytes| AdmissionResponse::decode(bytes).ok()) {
+        let waited_ms = now_ms.saturating_sub(call.event.started_at_ms);
+        recorder.observe(Histogram::AdmissionMs, waited_ms);
+        match answer.and_then(|bytes| AdmissionResponse::decode(bytes).ok()) {
             Some(answer) if answer.decision == Decision::Denied => {
                 recorder.add(Counter::CallsDenied, 1);
                 return AnswerAction::Reply(Reply::denied(&answer, now_ms));
@@ -178,6 +178,8 @@ impl Call {
                 call.limits = answer.limits;
             }
             None => {
+                // Envoy gives its own timeout out as UNAVAILABLE: only the time tells the two apart.
+                let timed_out = waited_ms.saturating_add(TIMER_SLACK_MS) >= self.config.admission.timeout_ms;
                 recorder.add(if timed_out { Counter::AdmissionTimeouts } else { Counter::AdmissionErrors }, 1);
                 if self.config.admission.on_failure == FailurePolicy::Deny {
                     recorder.add(Counter::CallsFailedClosed, 1);

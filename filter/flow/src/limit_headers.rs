@@ -149,7 +149,15 @@ mod tests {
 
     #[test]
     fn durations_read_as_openais() {
-        let cases = [(0, "0s"), (1, "1ms"), (999, "999ms"), (1000, "1s"), (1001, "2s"), (360_000, "6m0s"), (3_605_000, "1h0m5s")];
+        let cases = [
+            (0, "0s"),
+            (1, "1ms"),
+            (999, "999ms"),
+            (1000, "1s"),
+            (1001, "2s"),
+            (360_000, "6m0s"),
+            (3_605_000, "1h0m5s"),
+        ];
         for (ms, text) in cases {
             assert_eq!(duration(ms), text);
         }
