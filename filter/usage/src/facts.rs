@@ -7,7 +7,7 @@
 use crate::format::{Counts, EndsWith, Field, Format, Formats, Text, TokenUsage};
 use crate::json::{Sink, Value, decode};
 use crate::paths::Leaf;
-use crate::signals;
+use crate::signals::{self, Signals};
 
 /// More finish reasons than these are not kept.
 pub(crate) const MAX_FINISH_REASONS: usize = 16;
@@ -27,7 +27,8 @@ pub(crate) struct Facts {
     marked: Formats,
     /// The formats that agree with all counts that were seen.
     counted: Formats,
-    settled: Option<Format>,
+    /// The format, once it is settled, by its signals.
+    settled: Option<&'static Signals>,
     stream: Stream,
 }
 
@@ -55,7 +56,7 @@ impl Default for Facts {
 impl Facts {
     /// A document has ended.
     pub(crate) fn document_done(&mut self) {
-        self.settled = self.settled.or(self.marked.first());
+        self.settled = self.settled.or_else(|| self.marked.first().and_then(signals::of));
     }
 
     /// The stream said that nothing follows.
@@ -79,7 +80,7 @@ impl Facts {
             Formats::ALL => None,
             counted => counted.common(hinted).first().or(counted.first()),
         };
-        self.settled.or(self.marked.first()).or_else(counted)
+        self.settled.map(|signals| signals.format).or(self.marked.first()).or_else(counted)
     }
 
     /// The tokens, if enough was seen.
@@ -89,7 +90,7 @@ impl Facts {
 
     /// Whether reading this document would change nothing. May be false where it would not.
     pub(crate) fn are_untouched_by(&self, document: &[u8]) -> bool {
-        let Some(signals) = self.settled.and_then(signals::of) else { return false };
+        let Some(signals) = self.settled else { return false };
         !signals::any(&signals.always, document)
             && (self.model.is_some() || !signals::any(&signals.model, document))
             && (self.response_id.is_some() || !signals::any(&signals.response_id, document))
@@ -113,7 +114,7 @@ impl Facts {
 
 impl Sink for Facts {
     fn wants(&self, leaf: Leaf) -> bool {
-        let active = self.settled.map_or(Formats::ALL, Formats::only);
+        let active = self.settled.map_or(Formats::ALL, |signals| Formats::only(signals.format));
         !leaf.formats.common(active).is_empty()
             && match leaf.field {
                 Field::Count(_) => true,

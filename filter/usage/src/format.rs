@@ -260,6 +260,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+    use crate::json::{MAX_KNOWN_DEPTH, MAX_TEXT_BYTES};
 
     #[test]
     fn a_path_means_the_same_to_all_formats() {
@@ -280,6 +281,16 @@ mod tests {
                     assert!(signals.count() > 0, "{path:?} in {}", spec.name);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn every_path_is_within_the_depth_that_the_scanner_keeps() {
+        for (path, _) in TABLE.iter().flat_map(|spec| spec.rows()) {
+            let arrays = path.iter().filter(|key| key.ends_with("[]")).count();
+            // One more for an array around everything.
+            assert!(path.len() + arrays < MAX_KNOWN_DEPTH, "{path:?}");
+            assert!(path.iter().all(|key| key.len() < MAX_TEXT_BYTES), "{path:?}");
         }
     }
 

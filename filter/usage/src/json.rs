@@ -13,7 +13,7 @@ use crate::paths::{Leaf, NodeId, Paths};
 /// The longest text that is handed over; a longer one is cut here, escapes not yet decoded. A longer key is not known.
 pub(crate) const MAX_TEXT_BYTES: usize = 256;
 /// The most containers that a known path goes through, with the array around it all.
-const MAX_KNOWN_DEPTH: usize = 8;
+pub(crate) const MAX_KNOWN_DEPTH: usize = 8;
 
 /// Takes the values at known places.
 pub(crate) trait Sink {

@@ -138,6 +138,27 @@ mod tests {
     }
 
     #[test]
+    fn the_request_path_decides_where_the_content_fits_several_formats() {
+        let read_at = |path, body: &str| {
+            let mut reader = Reader::new(Hints { content_type: None, path: Some(path) });
+            reader.feed(body.as_bytes());
+            reader.finish().format.map(Format::as_str)
+        };
+        let ambiguous = "{\"usage\":{\"input_tokens\":1,\"output_tokens\":2}}";
+        assert_eq!(read_at("/v1/messages?beta=true", ambiguous), Some("anthropic"));
+        assert_eq!(read_at("/openai/v1/responses", ambiguous), Some("openai-responses"));
+        assert_eq!(read_at("/unknown", ambiguous), Some("openai-responses"));
+        let marked = "{\"choices\":[{\"message\":{}}],\"usage\":{\"prompt_tokens\":1}}";
+        assert_eq!(read_at("/v1/messages", marked), Some("openai-chat"));
+    }
+
+    #[test]
+    fn a_settled_format_ignores_the_others() {
+        let other = "data: {\"usageMetadata\":{\"promptTokenCount\":9},\"content_block\":{},\"done\":true}\n\n";
+        assert_eq!(read(&[CONTENT, other, STOP, USAGE, other]), read(&[CONTENT, STOP, USAGE]));
+    }
+
+    #[test]
     fn a_reader_is_small_however_much_it_reads() {
         assert!(size_of::<Reader>() < 4096, "{}", size_of::<Reader>());
     }

@@ -11,7 +11,7 @@ use crate::json::is_whitespace;
 /// The keys of one format, in quotes.
 #[derive(Debug)]
 pub(crate) struct Signals {
-    format: Format,
+    pub(crate) format: Format,
     /// For counts and finish reasons.
     pub(crate) always: Vec<Finder<'static>>,
     /// For the model.
