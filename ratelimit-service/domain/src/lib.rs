@@ -1,8 +1,7 @@
 //! Plans and what a tenant has spent of them: pure rules, no clock and no I/O.
 //!
 //! Invariants:
-//! - Time is an argument: `now_ms`, milliseconds since the Unix epoch. A clock that steps back changes nothing until it
-//!   has caught up.
+//! - Time is an argument: `now_ms`, milliseconds since the Unix epoch. A clock that steps back gives nothing back.
 //! - All limits of a call are decided together: it takes from all of them or from none.
 //! - Admission takes requests and only *checks* tokens: while a token limit has something left (and room for the
 //!   estimate, when there is one) the call goes on. [`TenantCounters::settle`] then takes the tokens that were used, and
@@ -11,9 +10,12 @@
 
 mod bucket;
 mod calendar;
+mod counter;
 mod counters;
+mod decision;
 mod plan;
 
 pub use calendar::{Day, Period, Span};
-pub use counters::{Amounts, Decision, Outcome, Settlement, Standing, TenantCounters};
+pub use counters::TenantCounters;
+pub use decision::{Amounts, Decision, Outcome, Settlement, Standing};
 pub use plan::{Limit, Plan, Plans, Unit, UnknownTier, Window};
