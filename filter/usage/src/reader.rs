@@ -26,7 +26,8 @@ pub struct Reader {
 pub struct Report {
     /// The format; `None` when the response bears no format's marks.
     pub format: Option<Format>,
-    /// The tokens; `None` when the response reported none.
+    /// The tokens; `None` when the response reported none. Some formats report as they go: with [`End::Cut`] it is the last
+    /// that was reported, not what the call used.
     pub usage: Option<TokenUsage>,
     /// The model that answered, its first 256 bytes.
     pub model: Option<String>,

@@ -49,14 +49,18 @@ fn finder(key: &str) -> Finder<'static> {
 /// Whether one of the keys stands in the document with a value that is not null.
 pub(crate) fn any(keys: &[Finder<'_>], document: &[u8]) -> bool {
     keys.iter().any(|key| {
-        key.find_iter(document).any(|at| {
-            let value = document.get(at + key.needle().len()..).unwrap_or_default();
-            !is_null(value)
-        })
+        let mut rest = document;
+        while let Some(at) = key.find(rest) {
+            rest = rest.get(at + key.needle().len()..).unwrap_or_default();
+            if !is_null(rest) {
+                return true;
+            }
+        }
+        false
     })
 }
 
-/// Whether a key's quote is followed by a colon and null.
+/// Whether a key is followed by a colon and null.
 fn is_null(after_key: &[u8]) -> bool {
     let value = skip_whitespace(after_key).strip_prefix(b":");
     value.is_some_and(|value| skip_whitespace(value).starts_with(b"null"))
