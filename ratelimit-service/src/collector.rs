@@ -50,6 +50,20 @@ impl Collector {
         self.metrics.events_duplicate.inc_by((received - new.len()) as u64);
         Ok(())
     }
+
+    /// Nothing was stored: both codes ask the client to send the export again, later.
+    fn refuse(&self, error: &LedgerError) -> Status {
+        match error {
+            LedgerError::Busy => {
+                self.metrics.exports_busy.inc();
+                Status::resource_exhausted(error.to_string())
+            }
+            LedgerError::Closed | LedgerError::Database(_) => {
+                self.metrics.exports_failed.inc();
+                Status::unavailable(error.to_string())
+            }
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -68,22 +82,6 @@ impl LogsService for Collector {
             stored.map_err(|error| self.refuse(&error))?;
         }
         Ok(Response::new(ExportLogsServiceResponse { partial_success: partial_success(&rejected) }))
-    }
-}
-
-impl Collector {
-    /// Both codes are ones that an OTLP client tries again on.
-    fn refuse(&self, error: &LedgerError) -> Status {
-        match error {
-            LedgerError::Busy => {
-                self.metrics.exports_busy.inc();
-                Status::resource_exhausted(error.to_string())
-            }
-            LedgerError::Closed | LedgerError::Database(_) => {
-                self.metrics.exports_failed.inc();
-                Status::unavailable(error.to_string())
-            }
-        }
     }
 }
 

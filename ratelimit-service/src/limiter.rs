@@ -1,8 +1,6 @@
 //! The limiter: plans, and the counters that hold tenants to them.
 
-use std::collections::BTreeMap;
-
-use tollgate_domain::{Amounts, Decision, Period, Plan, Plans, Settlement, Standing};
+use tollgate_domain::{Amounts, Decision, Period, Plan, Plans, Settlement, Span, Standing};
 use tollgate_wire::usage_event::UsageEvent;
 
 use crate::counters::Counters;
@@ -29,13 +27,10 @@ impl Limiter {
     /// # Errors
     /// When the ledger cannot be read.
     pub async fn restore(&self, ledger: &dyn Ledger, now_ms: u64) -> Result<(), LedgerError> {
-        let spans: BTreeMap<_, _> = self
-            .plans
-            .tracked()
-            .iter()
-            .filter_map(|limit| Some((limit.window.as_str(), limit.window.calendar()?)))
-            .collect();
-        for span in spans.into_values() {
+        for span in [Span::Day, Span::Month] {
+            if !self.plans.tracked().iter().any(|limit| limit.window.calendar() == Some(span)) {
+                continue;
+            }
             for (tenant, used) in ledger.by_tenant(Period::around(span, now_ms)).await? {
                 let used = Amounts {
                     requests: used.requests,

@@ -25,6 +25,9 @@ use crate::metrics::Metrics;
 /// The most descriptors in a call.
 pub const MAX_DESCRIPTORS: usize = 32;
 
+/// What protobuf's `Duration` allows: some 10000 years.
+const MAX_DURATION_SECONDS: i64 = 315_576_000_000;
+
 /// The gRPC service.
 pub struct Rls {
     domain: String,
@@ -38,45 +41,43 @@ impl Rls {
         Rls { domain, limiter, metrics }
     }
 
-    fn decide(&self, request: &RateLimitRequest, now_ms: u64) -> Result<RateLimitResponse, Status> {
+    fn answer(&self, request: &RateLimitRequest, now_ms: u64) -> Result<RateLimitResponse, Status> {
         let descriptors = request.descriptors.len();
         if descriptors > MAX_DESCRIPTORS {
             let message = format!("{descriptors} descriptors; at most {MAX_DESCRIPTORS} are taken");
             return Err(Status::invalid_argument(message));
         }
-        let mut statuses = vec![DescriptorStatus { code: Code::Ok.into(), ..Default::default() }; descriptors];
-        if request.domain != self.domain {
-            self.metrics.calls_of_unknown_domain.inc();
-            return Ok(RateLimitResponse { overall_code: Code::Ok.into(), statuses, ..Default::default() });
-        }
-        let demands = demands(request)?;
+        let mut statuses = vec![status(None); descriptors];
         let mut overall = Code::Ok;
-        for (first, lead) in demands.iter().enumerate() {
-            let Some(lead) = lead else { continue };
-            if demands[..first].iter().flatten().any(|demand| same_call(demand, lead)) {
-                continue;
-            }
-            let call = demands.iter().enumerate().filter_map(|(at, demand)| Some((at, demand.as_ref()?)));
-            let call = call.filter(|(_, demand)| same_call(demand, lead));
-            let plan = self.limiter.plan(lead.tier);
-            let decision = self.limiter.take(lead.tenant, plan, amounts(call.clone()), now_ms);
-            for (at, demand) in call {
-                statuses[at] = status(told(&decision, demand.unit));
-            }
-            match decision.outcome {
-                Outcome::Admitted => {
-                    self.metrics.calls_admitted.inc();
-                }
-                Outcome::Denied => {
-                    self.metrics.calls_denied.inc();
+        if request.domain == self.domain {
+            for call in calls(demands(request)?) {
+                if let Outcome::Denied = self.decide(&call, &mut statuses, now_ms) {
                     overall = Code::OverLimit;
-                    if statuses.iter().all(|status| status.code() == Code::Ok) {
-                        statuses[first] = status(decision.denied_by());
-                    }
                 }
             }
+        } else {
+            self.metrics.calls_of_unknown_domain.inc();
         }
         Ok(RateLimitResponse { overall_code: overall.into(), statuses, ..Default::default() })
+    }
+
+    /// Decides about one call and sets its descriptors' statuses.
+    fn decide(&self, call: &Call<'_>, statuses: &mut [DescriptorStatus], now_ms: u64) -> Outcome {
+        let plan = self.limiter.plan(call.tier);
+        let decision = self.limiter.take(call.tenant, plan, call.amounts, now_ms);
+        for (place, unit) in &call.descriptors {
+            statuses[*place] = status(told(&decision, *unit));
+        }
+        match decision.outcome {
+            Outcome::Admitted => self.metrics.calls_admitted.inc(),
+            Outcome::Denied => {
+                if call.descriptors.iter().all(|(place, _)| statuses[*place].code() == Code::Ok) {
+                    statuses[call.descriptors[0].0] = status(decision.denied_by());
+                }
+                self.metrics.calls_denied.inc()
+            }
+        };
+        decision.outcome
     }
 }
 
@@ -86,40 +87,50 @@ impl RateLimitService for Rls {
         &self,
         request: Request<RateLimitRequest>,
     ) -> Result<Response<RateLimitResponse>, Status> {
-        self.decide(request.get_ref(), clock::now_ms()).map(Response::new)
+        self.answer(request.get_ref(), clock::now_ms()).map(Response::new)
     }
 }
 
-/// What each descriptor asks for, `None` where it limits nothing.
-fn demands(request: &RateLimitRequest) -> Result<Vec<Option<Demand<'_>>>, Status> {
-    let demand = |(at, descriptor): (usize, &_)| {
-        let descriptor: &tollgate_wire::proto::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor =
-            descriptor;
-        match Demand::read(request, at) {
-            Some(demand) if demand.tenant.len() > MAX_NAME_BYTES => Err(Status::invalid_argument(format!(
-                "descriptor {at}: a tenant is at most {MAX_NAME_BYTES} bytes long"
-            ))),
-            demand => Ok(demand.filter(|_| !descriptor.is_negative_hits)),
+/// What the descriptors of one tenant and tier ask for together.
+struct Call<'a> {
+    tenant: &'a str,
+    tier: Option<&'a str>,
+    amounts: Amounts,
+    /// Their places in the request, at least one, and what each counts.
+    descriptors: Vec<(usize, Unit)>,
+}
+
+/// What each descriptor asks for, with its place; those that limit nothing are left out.
+fn demands(request: &RateLimitRequest) -> Result<Vec<(usize, Demand<'_>)>, Status> {
+    let mut demands = Vec::with_capacity(request.descriptors.len());
+    for (place, descriptor) in request.descriptors.iter().enumerate() {
+        let Some(demand) = Demand::read(request, place).filter(|_| !descriptor.is_negative_hits) else { continue };
+        if demand.tenant.len() > MAX_NAME_BYTES {
+            let message = format!("descriptor {place}: a tenant is at most {MAX_NAME_BYTES} bytes long");
+            return Err(Status::invalid_argument(message));
         }
-    };
-    request.descriptors.iter().enumerate().map(demand).collect()
+        demands.push((place, demand));
+    }
+    Ok(demands)
 }
 
-fn same_call(one: &Demand<'_>, other: &Demand<'_>) -> bool {
-    one.tenant == other.tenant && one.tier == other.tier
-}
-
-fn amounts<'a>(call: impl Iterator<Item = (usize, &'a Demand<'a>)>) -> Amounts {
-    let mut amounts = Amounts::default();
-    for (_, demand) in call {
-        let amount = match demand.unit {
+fn calls<'a>(demands: Vec<(usize, Demand<'a>)>) -> Vec<Call<'a>> {
+    let mut calls: Vec<Call<'a>> = Vec::with_capacity(1);
+    for (place, Demand { tenant, tier, unit, amount, .. }) in demands {
+        let at = calls.iter().position(|call| call.tenant == tenant && call.tier == tier).unwrap_or_else(|| {
+            calls.push(Call { tenant, tier, amounts: Amounts::default(), descriptors: Vec::with_capacity(3) });
+            calls.len() - 1
+        });
+        let Call { amounts, descriptors, .. } = &mut calls[at];
+        let sum = match unit {
             Unit::Requests => &mut amounts.requests,
             Unit::InputTokens => &mut amounts.input_tokens,
             Unit::OutputTokens => &mut amounts.output_tokens,
         };
-        *amount = amount.saturating_add(demand.amount);
+        *sum = sum.saturating_add(amount);
+        descriptors.push((place, unit));
     }
-    amounts
+    calls
 }
 
 fn told(decision: &Decision, unit: Unit) -> Option<Standing> {
@@ -162,6 +173,6 @@ fn window_unit(window: Window) -> WindowUnit {
 }
 
 fn duration(ms: u64) -> Duration {
-    // A u64 of milliseconds is fewer seconds than fit into an i64.
-    Duration { seconds: (ms / 1000) as i64, nanos: (ms % 1000) as i32 * 1_000_000 }
+    let seconds = i64::try_from(ms / 1000).unwrap_or(MAX_DURATION_SECONDS).min(MAX_DURATION_SECONDS);
+    Duration { seconds, nanos: (ms % 1000) as i32 * 1_000_000 }
 }

@@ -90,7 +90,6 @@ impl Ledger for SqliteLedger {
             mpsc::error::TrySendError::Full(_) => LedgerError::Busy,
             mpsc::error::TrySendError::Closed(_) => LedgerError::Closed,
         })?;
-        drop(queue);
         answer.await.map_err(|_| LedgerError::Closed)?
     }
 
