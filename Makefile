@@ -21,11 +21,11 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: release envoy ## See it work: a metered stream, a limit, the usage that was recorded (stops by itself)
+demo: build envoy ## See it work: a metered stream, a limit, the usage that was recorded (stops by itself)
 	@target/release/tollgate-local demo
 
 .PHONY: up
-up: release envoy ## Start Envoy, the service and an LLM stand-in, and leave them running
+up: build envoy ## Start Envoy, the service and an LLM stand-in, and leave them running
 	@target/release/tollgate-local up
 
 .PHONY: down
@@ -33,9 +33,9 @@ down: ## Stop what `make up` started
 	@[ ! -x target/release/tollgate-local ] || target/release/tollgate-local down
 
 .PHONY: test
-test: debug envoy sdk ## Run every test, those through the real Envoy included
+test: build envoy sdk ## Run every test, those through the real Envoy included
 	@scripts/step 'Running all tests'
-	@$(CARGO) test --locked --workspace
+	@$(CARGO) test --locked --release --workspace
 
 .PHONY: lint
 lint: toolchain ## Check formatting and run clippy, for this machine and for wasm
@@ -46,8 +46,11 @@ lint: toolchain ## Check formatting and run clippy, for this machine and for was
 	@$(CARGO) clippy --locked -p tollgate-filter --target wasm32-wasip1 -- -D warnings
 
 .PHONY: bench
-bench: release envoy wrk ## Measure: plain Envoy, its own rate limit filter, and ours, in one run
+bench: build envoy wrk ## Measure: plain Envoy, its own rate limit filter, and ours, in one run
 	@target/release/tollgate-bench
+
+.PHONY: tools
+tools: toolchain envoy sdk wrk ## Fetch what is no part of the code into .tools/
 
 .PHONY: clean
 clean: down ## Remove all that was built or fetched
@@ -64,15 +67,11 @@ wasm: toolchain
 	@scripts/step 'Building the filter'
 	@$(CARGO) build --locked -p tollgate-filter --target wasm32-wasip1 --profile wasm
 
-.PHONY: release
-release: wasm
+# What is tested is what is run: one profile for all.
+.PHONY: build
+build: wasm ## Build the filter, the service, the stand-in and the tools around them
 	@scripts/step 'Building the service and its surroundings (a few minutes the first time)'
 	@$(CARGO) build --locked --release -p tollgate -p tollgate-e2e --bins
-
-.PHONY: debug
-debug: wasm
-	@scripts/step 'Building the service and its surroundings for the tests'
-	@$(CARGO) build --locked -p tollgate -p tollgate-e2e --bins
 
 .PHONY: envoy
 envoy:
