@@ -88,7 +88,8 @@ mod tests {
     use super::*;
 
     const CONTENT: &str = "data: {\"id\":\"\",\"model\":\"\",\"choices\":[{\"delta\":{}}]}\n\n";
-    const STOP: &str = "data: {\"id\":\"i\\u002d1\",\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+    const NAMED: &str = "data: {\"id\":\"i\\u002d1\",\"model\":\"m\",\"choices\":[{\"delta\":{}}]}\n\n";
+    const STOP: &str = "data: {\"id\":\"i-2\",\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
     const USAGE: &str =
         "data: {\"model\":\"m\",\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2}}\n\n";
 
@@ -100,9 +101,9 @@ mod tests {
 
     #[test]
     fn a_report_holds_the_first_model_and_id_and_each_finish_reason_once() {
-        let again = STOP.replace("i\\u002d1", "i-2");
         let length = STOP.replace("stop", "length");
-        let report = read(&[CONTENT, STOP, &again, &length, USAGE, USAGE.replace("\"m\"", "\"m-2\"").as_str()]);
+        let other_model = USAGE.replace("\"m\"", "\"m-2\"");
+        let report = read(&[CONTENT, NAMED, STOP, STOP, &length, &other_model]);
         assert_eq!(report.format, Some(Format::OpenAiChat));
         assert_eq!(report.model.as_deref(), Some("m"));
         assert_eq!(report.response_id.as_deref(), Some("i-1"));

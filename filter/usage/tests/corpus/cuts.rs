@@ -56,6 +56,9 @@ const PARTS: &[&str] = &[
     "1.5",
     "1e9",
     "18446744073709551616",
+    "\"usageMetadata\":{\"promptTokenCount\":",
+    "\"message\":{\"usage\":{",
+    "\"done\":true",
     "[DONE]",
     "\u{feff}",
     "é",
@@ -63,7 +66,7 @@ const PARTS: &[&str] = &[
     "{\"usage\":{\"prompt_tokens\":7}}",
 ];
 
-fn broken_response() -> impl Strategy<Value = Vec<u8>> {
+pub(crate) fn broken_response() -> impl Strategy<Value = Vec<u8>> {
     let part = prop_oneof![
         9 => prop::sample::select(PARTS).prop_map(|part| part.as_bytes().to_vec()),
         1 => prop::collection::vec(any::<u8>(), 0..4),

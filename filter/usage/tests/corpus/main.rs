@@ -1,6 +1,7 @@
 //! Recorded responses come out exactly, whole and in pieces: our own fixtures always, and a larger corpus of real
 //! responses where it lies beside the checkout.
 
+mod answers;
 mod cuts;
 mod recordings;
 
