@@ -160,6 +160,37 @@ fn whole_number(number: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::TABLE;
+    use crate::json::Scanner;
+    use crate::paths::Paths;
+
+    /// A document with one value, at this path.
+    fn document(path: &[&str], value: &str) -> String {
+        path.iter().rev().fold(value.to_owned(), |value, key| match key.strip_suffix("[]") {
+            Some(key) => format!("{{\"{key}\":[{value}]}}"),
+            None => format!("{{\"{key}\":{value}}}"),
+        })
+    }
+
+    #[test]
+    fn every_row_of_the_tables_is_reached() {
+        for spec in TABLE {
+            for (path, field) in spec.rows() {
+                let mut facts = Facts::default();
+                let value = if matches!(field, Field::Count(_)) { "7" } else { "\"x\"" };
+                Scanner::new().feed(document(&path, value).as_bytes(), Paths::all(), &mut facts);
+                let x = Some("x");
+                let is_reached = match field {
+                    Field::Count(count) => facts.counts.get(count) == Some(7),
+                    Field::Text(Text::Model) => facts.model.as_deref() == x,
+                    Field::Text(Text::ResponseId) => facts.response_id.as_deref() == x,
+                    Field::Text(Text::FinishReason) => facts.finish_reasons == ["x"],
+                    Field::Mark => !facts.marked.common(Formats::only(spec.format)).is_empty(),
+                };
+                assert!(is_reached, "{path:?} in {}", spec.name);
+            }
+        }
+    }
 
     #[test]
     fn counts_are_numbers_from_0_to_2_to_the_53rd() {
