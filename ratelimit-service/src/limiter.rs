@@ -28,7 +28,8 @@ impl Limiter {
     /// When the ledger cannot be read.
     pub async fn restore(&self, ledger: &dyn Ledger, now_ms: u64) -> Result<(), LedgerError> {
         for span in [Span::Day, Span::Month] {
-            if !self.plans.tracked().iter().any(|limit| limit.window.calendar() == Some(span)) {
+            let plan = self.plans.default_plan();
+            if !plan.counted().any(|limit| limit.window.calendar() == Some(span)) {
                 continue;
             }
             for (tenant, used) in ledger.by_tenant(Period::around(span, now_ms)).await? {
@@ -37,7 +38,7 @@ impl Limiter {
                     input_tokens: used.input_tokens,
                     output_tokens: used.output_tokens,
                 };
-                self.counters.restore(&tenant, self.plans.tracked(), span, used, now_ms);
+                self.counters.restore(&tenant, plan, span, used, now_ms);
             }
         }
         Ok(())
@@ -70,7 +71,7 @@ impl Limiter {
             started_at_ms: event.started_at_ms,
             ended_at_ms: event.started_at_ms.saturating_add(event.duration_ms),
         };
-        self.counters.settle(&event.tenant, self.plans.tracked(), used, now_ms);
+        self.counters.settle(&event.tenant, self.plan(Some(&event.tier)), used, now_ms);
     }
 
     /// Where each limit of the plan stands for `tenant`.

@@ -14,11 +14,14 @@ pub struct TenantCounters {
 impl TenantCounters {
     /// Decides about a call, and takes its requests when all limits of the plan agree. Nothing else is taken.
     pub fn take(&mut self, plan: &Plan, amounts: Amounts, now_ms: u64) -> Decision {
-        self.advance(&plan.limits, now_ms);
+        self.advance(now_ms);
+        self.follow(plan, now_ms);
         let fits = |counter: &Counter| counter.standing_for(amounts).outcome == Outcome::Admitted;
         if plan.limits.iter().all(|limit| self.counter(limit).is_none_or(fits)) {
             for limit in plan.limits.iter().filter(|limit| limit.unit == Unit::Requests) {
-                self.spend(limit, amounts.requests);
+                if let Some(counter) = self.counter_mut(limit) {
+                    counter.spend(amounts.requests);
+                }
             }
             return self.told(plan, Outcome::Admitted, |counter| counter.standing());
         }
@@ -30,12 +33,14 @@ impl TenantCounters {
         self.clone().take(plan, amounts, now_ms)
     }
 
-    /// Takes the tokens of a finished call from every limit that counts them: those in `limits` and all met before.
+    /// Takes the tokens of a finished call from every limit that counts them: those that its plan counts, and all met
+    /// before.
     ///
     /// A window that is refilled continuously is left alone by a call that ended a whole window ago: what it would have
     /// taken then has come back since. So is a day or month by a call that began before it.
-    pub fn settle(&mut self, limits: &[Limit], used: Settlement, now_ms: u64) {
-        self.advance(limits, now_ms);
+    pub fn settle(&mut self, plan: &Plan, used: Settlement, now_ms: u64) {
+        self.advance(now_ms);
+        self.track(plan.counted(), now_ms);
         let amounts = Amounts { requests: 0, input_tokens: used.input_tokens, output_tokens: used.output_tokens };
         for counter in &mut self.counters {
             if counter.reaches_back_to(used, now_ms) {
@@ -45,37 +50,51 @@ impl TenantCounters {
     }
 
     /// Takes what a ledger says was used in the current calendar period of one length, after a restart.
-    pub fn restore(&mut self, limits: &[Limit], span: Span, used: Amounts, now_ms: u64) {
-        self.advance(limits, now_ms);
-        for counter in &mut self.counters {
-            if counter.limit.window.calendar() == Some(span) {
-                counter.spend(used.of(counter.limit.unit));
-            }
+    pub fn restore(&mut self, plan: &Plan, span: Span, used: Amounts, now_ms: u64) {
+        let of_span = |limit: &Limit| limit.window.calendar() == Some(span);
+        self.advance(now_ms);
+        self.track(plan.counted().filter(|limit| of_span(limit)), now_ms);
+        for counter in self.counters.iter_mut().filter(|counter| of_span(&counter.limit)) {
+            counter.spend(used.of(counter.limit.unit));
         }
     }
 
     /// Where each limit of the plan stands, in the plan's order.
     pub fn standings(&self, plan: &Plan, now_ms: u64) -> Vec<Standing> {
         let mut now = self.clone();
-        now.advance(&plan.limits, now_ms);
+        now.advance(now_ms);
+        now.follow(plan, now_ms);
         plan.limits.iter().filter_map(|limit| now.counter(limit)).map(Counter::standing).collect()
     }
 
     /// Whether nothing is spent any more, so that forgetting this tenant forgives it nothing.
     pub fn is_untouched(&mut self, now_ms: u64) -> bool {
-        self.advance(&[], now_ms);
+        self.advance(now_ms);
         self.counters.iter().all(|counter| counter.used() == 0)
     }
 
-    /// Brings all counters up to the present, with one for each of `limits`, at its capacity.
-    fn advance(&mut self, limits: &[Limit], now_ms: u64) {
+    /// Brings all counters up to the present.
+    fn advance(&mut self, now_ms: u64) {
         for counter in &mut self.counters {
             counter.advance(now_ms);
         }
-        for limit in limits {
-            match self.counters.iter_mut().find(|counter| counter.limit.counts_like(limit)) {
+    }
+
+    /// Sets the capacities to the plan's. The time before was drained at the old ones.
+    fn follow(&mut self, plan: &Plan, now_ms: u64) {
+        for limit in &plan.limits {
+            match self.counter_mut(limit) {
                 Some(counter) => counter.limit = *limit,
                 None => self.counters.push(Counter::new(*limit, now_ms)),
+            }
+        }
+    }
+
+    /// Begins to count what is not counted yet.
+    fn track<'a>(&mut self, limits: impl Iterator<Item = &'a Limit>, now_ms: u64) {
+        for limit in limits {
+            if self.counter(limit).is_none() {
+                self.counters.push(Counter::new(*limit, now_ms));
             }
         }
     }
@@ -84,10 +103,8 @@ impl TenantCounters {
         self.counters.iter().find(|counter| counter.limit.counts_like(limit))
     }
 
-    fn spend(&mut self, limit: &Limit, amount: u64) {
-        for counter in self.counters.iter_mut().filter(|counter| counter.limit.counts_like(limit)) {
-            counter.spend(amount);
-        }
+    fn counter_mut(&mut self, limit: &Limit) -> Option<&mut Counter> {
+        self.counters.iter_mut().find(|counter| counter.limit.counts_like(limit))
     }
 
     fn told(&self, plan: &Plan, outcome: Outcome, standing: impl Fn(&Counter) -> Standing) -> Decision {
@@ -130,7 +147,7 @@ mod tests {
     }
 
     fn plan(limits: &[Limit]) -> Plan {
-        Plan { tier: "test".into(), context_tokens: 1, limits: limits.to_vec() }
+        Plan::new("test".into(), 1, limits.to_vec())
     }
 
     fn requests(requests: u64) -> Amounts {
@@ -174,7 +191,7 @@ mod tests {
             let told = counters.take(&plan, tokens(600, 400), NOW_MS);
             assert_eq!((told.outcome, told.input_tokens.unwrap().remaining), (Outcome::Admitted, 1000));
         }
-        counters.settle(&plan.limits, used(900, 1100, NOW_MS), NOW_MS);
+        counters.settle(&plan, used(900, 1100, NOW_MS), NOW_MS);
         let told = counters.take(&plan, requests(1), NOW_MS).output_tokens.unwrap();
         assert_eq!((told.outcome, told.used, told.remaining), (Outcome::Denied, 2000, 0));
         // A thousand in debt: one minute to be out of it, and 60 ms for one token.
@@ -197,7 +214,7 @@ mod tests {
         let told = |counters: &mut TenantCounters, now_ms| {
             counters.take(&plan, requests(1), now_ms).input_tokens.unwrap().limit.window
         };
-        counters.settle(&plan.limits, used(50, 0, NOW_MS), NOW_MS);
+        counters.settle(&plan, used(50, 0, NOW_MS), NOW_MS);
         assert_eq!(told(&mut counters, NOW_MS), Window::Minute);
         assert_eq!(told(&mut counters, NOW_MS + 60_000), Window::Month);
     }
@@ -207,8 +224,8 @@ mod tests {
         let plan = plan(&[limit(Unit::Tokens, 100, Window::Month), limit(Unit::Requests, 1, Window::Day)]);
         let mut counters = TenantCounters::default();
         assert_eq!(counters.take(&plan, requests(1), NOW_MS).outcome, Outcome::Admitted);
-        counters.settle(&plan.limits, used(100, 1, NOW_MS - 22 * DAY_MS), NOW_MS);
-        counters.settle(&plan.limits, used(100, 1, NOW_MS - 23 * DAY_MS), NOW_MS);
+        counters.settle(&plan, used(100, 1, NOW_MS - 22 * DAY_MS), NOW_MS);
+        counters.settle(&plan, used(100, 1, NOW_MS - 23 * DAY_MS), NOW_MS);
         let decision = counters.take(&plan, requests(1), NOW_MS + 5);
         assert_eq!(decision.requests.unwrap().reset_ms, Some(DAY_MS - 5));
         let told = decision.denied_by().unwrap();
@@ -222,7 +239,7 @@ mod tests {
     fn a_late_settlement_leaves_a_refilled_window_alone() {
         let plan = plan(&[limit(Unit::Tokens, 100, Window::Minute), limit(Unit::Tokens, 100, Window::Hour)]);
         let mut counters = TenantCounters::default();
-        counters.settle(&plan.limits, used(70, 0, NOW_MS - 60_000), NOW_MS);
+        counters.settle(&plan, used(70, 0, NOW_MS - 60_000), NOW_MS);
         let used: Vec<_> = counters.standings(&plan, NOW_MS).iter().map(|standing| standing.used).collect();
         assert_eq!(used, [0, 70]);
     }
@@ -233,10 +250,21 @@ mod tests {
         let large = plan(&[limit(Unit::Requests, 100, Window::Hour), limit(Unit::Tokens, 1000, Window::Month)]);
         let mut counters = TenantCounters::default();
         counters.take(&small, requests(10), NOW_MS);
-        counters.settle(&small.limits, used(100, 0, NOW_MS), NOW_MS);
+        counters.settle(&small, used(100, 0, NOW_MS), NOW_MS);
         assert_eq!(counters.check(&small, requests(1), NOW_MS).outcome, Outcome::Denied);
         let remaining: Vec<_> = counters.standings(&large, NOW_MS).iter().map(|standing| standing.remaining).collect();
         assert_eq!(remaining, [90, 900]);
+    }
+
+    #[test]
+    fn a_settlement_changes_no_refill() {
+        let small = plan(&[limit(Unit::Tokens, 60, Window::Minute)]);
+        let large = plan(&[limit(Unit::Tokens, 6000, Window::Minute)]);
+        let mut counters = TenantCounters::default();
+        counters.take(&small, requests(1), NOW_MS);
+        counters.settle(&large, used(60, 0, NOW_MS), NOW_MS);
+        assert_eq!(counters.check(&small, requests(1), NOW_MS + 999).outcome, Outcome::Denied);
+        assert_eq!(counters.check(&small, requests(1), NOW_MS + 1000).outcome, Outcome::Admitted);
     }
 
     #[test]
@@ -247,7 +275,7 @@ mod tests {
         assert!(!counters.is_untouched(NOW_MS + 1999));
         assert!(counters.is_untouched(NOW_MS + 2000));
         let used = Amounts { input_tokens: 1, ..Amounts::default() };
-        counters.restore(&plan.limits, Span::Day, used, NOW_MS + 2000);
+        counters.restore(&plan, Span::Day, used, NOW_MS + 2000);
         assert!(!counters.is_untouched(NOW_MS + DAY_MS - 1));
         assert!(counters.is_untouched(NOW_MS + DAY_MS));
     }
@@ -256,8 +284,8 @@ mod tests {
     fn a_restored_period_counts_on() {
         let plan = plan(&[limit(Unit::Tokens, 9, Window::Day), limit(Unit::Tokens, 99, Window::Month)]);
         let mut counters = TenantCounters::default();
-        counters.restore(&plan.limits, Span::Month, tokens(40, 2), NOW_MS);
-        counters.restore(&plan.limits, Span::Day, tokens(1, 1), NOW_MS);
+        counters.restore(&plan, Span::Month, tokens(40, 2), NOW_MS);
+        counters.restore(&plan, Span::Day, tokens(1, 1), NOW_MS);
         let used: Vec<_> = counters.standings(&plan, NOW_MS).iter().map(|standing| standing.used).collect();
         assert_eq!(used, [2, 42]);
     }
@@ -307,7 +335,7 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Wait(ms) => now_ms += ms,
-                    Step::Settle(input, output) => counters.settle(&limits, used(input, output, now_ms), now_ms),
+                    Step::Settle(input, output) => counters.settle(&plan, used(input, output, now_ms), now_ms),
                     Step::Take(amounts) => {
                         let before = counters.standings(&plan, now_ms);
                         let decision = counters.take(&plan, amounts, now_ms);

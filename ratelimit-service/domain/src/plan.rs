@@ -123,6 +123,24 @@ pub struct Plan {
     pub context_tokens: u64,
     /// At most one for each unit and window.
     pub limits: Vec<Limit>,
+    others: Vec<Limit>,
+}
+
+impl Plan {
+    /// A plan that stands alone.
+    pub fn new(tier: String, context_tokens: u64, limits: Vec<Limit>) -> Plan {
+        Plan { tier, context_tokens, limits, others: Vec::new() }
+    }
+
+    /// What is counted for this plan's tenants: its own limits, and of what other plans limit besides one each, since a
+    /// tenant's tier may change.
+    pub fn counted(&self) -> impl Iterator<Item = &Limit> {
+        self.limits.iter().chain(&self.others)
+    }
+
+    fn counts(&self, limit: &Limit) -> bool {
+        self.counted().any(|own| own.counts_like(limit))
+    }
 }
 
 /// The plans by their tiers, one of them the default.
@@ -130,7 +148,6 @@ pub struct Plan {
 pub struct Plans {
     by_tier: BTreeMap<String, Plan>,
     default: Plan,
-    tracked: Vec<Limit>,
 }
 
 /// The default tier is not among the plans.
@@ -142,16 +159,18 @@ impl Plans {
     ///
     /// # Errors
     /// When no plan has the default tier.
-    pub fn new(plans: Vec<Plan>, default_tier: &str) -> Result<Plans, UnknownTier> {
-        let default = plans.iter().find(|plan| plan.tier == default_tier).ok_or(UnknownTier)?.clone();
-        let mut tracked: Vec<Limit> = Vec::new();
-        for limit in plans.iter().flat_map(|plan| &plan.limits) {
-            if !tracked.iter().any(|other| other.counts_like(limit)) {
-                tracked.push(*limit);
+    pub fn new(mut plans: Vec<Plan>, default_tier: &str) -> Result<Plans, UnknownTier> {
+        let all: Vec<Limit> = plans.iter().flat_map(|plan| &plan.limits).copied().collect();
+        for plan in &mut plans {
+            for limit in &all {
+                if !plan.counts(limit) {
+                    plan.others.push(*limit);
+                }
             }
         }
+        let default = plans.iter().find(|plan| plan.tier == default_tier).ok_or(UnknownTier)?.clone();
         let by_tier = plans.into_iter().map(|plan| (plan.tier.clone(), plan)).collect();
-        Ok(Plans { by_tier, default, tracked })
+        Ok(Plans { by_tier, default })
     }
 
     /// The plan of this tier.
@@ -163,14 +182,21 @@ impl Plans {
     pub fn default_plan(&self) -> &Plan {
         &self.default
     }
+}
 
-    /// All plans, by name.
-    pub fn iter(&self) -> impl Iterator<Item = &Plan> {
-        self.by_tier.values()
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// One limit for each unit and window that any plan limits: what must be counted for a tenant, whose tier may change.
-    pub fn tracked(&self) -> &[Limit] {
-        &self.tracked
+    #[test]
+    fn a_plan_counts_its_own_limits_and_what_others_limit_besides() {
+        let limit = |unit, capacity, window| Limit { unit, capacity: NonZeroU64::new(capacity).unwrap(), window };
+        let (minute, month) = (limit(Unit::Requests, 1, Window::Minute), limit(Unit::Tokens, 2, Window::Month));
+        let large = limit(Unit::Requests, 3, Window::Minute);
+        let plan = |tier: &str, limits: &[Limit]| Plan::new(tier.to_owned(), 1, limits.to_vec());
+        let plans = Plans::new(vec![plan("a", &[minute]), plan("b", &[large, month])], "a").unwrap();
+        assert_eq!(plans.default_plan().counted().copied().collect::<Vec<_>>(), [minute, month]);
+        assert_eq!(plans.get("b").unwrap().counted().copied().collect::<Vec<_>>(), [large, month]);
+        assert_eq!(Plans::new(vec![plan("a", &[])], "b"), Err(UnknownTier));
     }
 }

@@ -155,12 +155,8 @@ impl Config {
     pub(super) fn validated(self, name: &str) -> Result<super::Config, ConfigError> {
         let Config { grpc, rest, limiter, ledger, log, tiers } = self;
         let names: Vec<_> = tiers.0.keys().cloned().collect();
-        let plan = |(tier, Tier { context_tokens, limits }): (String, Tier)| Plan {
-            tier,
-            context_tokens: context_tokens.get(),
-            limits: limits.0,
-        };
-        let plans = Plans::new(tiers.0.into_iter().map(plan).collect(), &limiter.default_tier).map_err(|_| {
+        let plans = tiers.0.into_iter().map(|(name, tier)| Plan::new(name, tier.context_tokens.get(), tier.limits.0));
+        let plans = Plans::new(plans.collect(), &limiter.default_tier).map_err(|_| {
             let (tier, names) = (&limiter.default_tier, names.join(", "));
             ConfigError(format!("{name}: limiter.default_tier: no tier is called `{tier}`; `tiers` has: {names}"))
         })?;

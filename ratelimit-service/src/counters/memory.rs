@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
 use parking_lot::Mutex;
-use tollgate_domain::{Amounts, Decision, Limit, Plan, Settlement, Span, Standing, TenantCounters};
+use tollgate_domain::{Amounts, Decision, Plan, Settlement, Span, Standing, TenantCounters};
 
 use super::Counters;
 use crate::metrics::Metrics;
@@ -96,12 +96,12 @@ impl Counters for MemoryCounters {
         self.read(tenant, |counters| counters.check(plan, amounts, now_ms))
     }
 
-    fn settle(&self, tenant: &str, limits: &[Limit], used: Settlement, now_ms: u64) {
-        self.change(tenant, now_ms, |counters| counters.settle(limits, used, now_ms));
+    fn settle(&self, tenant: &str, plan: &Plan, used: Settlement, now_ms: u64) {
+        self.change(tenant, now_ms, |counters| counters.settle(plan, used, now_ms));
     }
 
-    fn restore(&self, tenant: &str, limits: &[Limit], span: Span, used: Amounts, now_ms: u64) {
-        self.change(tenant, now_ms, |counters| counters.restore(limits, span, used, now_ms));
+    fn restore(&self, tenant: &str, plan: &Plan, span: Span, used: Amounts, now_ms: u64) {
+        self.change(tenant, now_ms, |counters| counters.restore(plan, span, used, now_ms));
     }
 
     fn standings(&self, tenant: &str, plan: &Plan, now_ms: u64) -> Vec<Standing> {
@@ -114,17 +114,14 @@ mod tests {
     use std::num::NonZeroU64;
 
     use super::*;
-    use tollgate_domain::{Outcome, Unit, Window};
+    use tollgate_domain::{Limit, Outcome, Unit, Window};
 
     const NOW_MS: u64 = 1_795_392_000_000;
 
     fn plan() -> Plan {
         let limit = |unit, capacity, window| Limit { unit, capacity: NonZeroU64::new(capacity).unwrap(), window };
-        Plan {
-            tier: "test".into(),
-            context_tokens: 1,
-            limits: vec![limit(Unit::Requests, 1, Window::Minute), limit(Unit::Tokens, 10, Window::Month)],
-        }
+        let limits = vec![limit(Unit::Requests, 1, Window::Minute), limit(Unit::Tokens, 10, Window::Month)];
+        Plan::new("test".into(), 1, limits)
     }
 
     /// An engine with room for one tenant in each shard, and the names of two tenants that share a shard.
@@ -154,7 +151,7 @@ mod tests {
     fn a_tenant_that_has_spent_is_not_forgotten() {
         let (counters, metrics, [first, second]) = crowded();
         let used = Settlement { input_tokens: 10, output_tokens: 0, started_at_ms: NOW_MS, ended_at_ms: NOW_MS };
-        counters.settle(&first, &plan().limits, used, NOW_MS);
+        counters.settle(&first, &plan(), used, NOW_MS);
         for _ in 0..2 {
             assert_eq!(take(&counters, &second, NOW_MS + 60_000), Outcome::Admitted);
         }

@@ -2,7 +2,7 @@
 
 mod memory;
 
-use tollgate_domain::{Amounts, Decision, Limit, Plan, Settlement, Span, Standing};
+use tollgate_domain::{Amounts, Decision, Plan, Settlement, Span, Standing};
 
 pub use memory::{MAX_TENANTS, MemoryCounters};
 
@@ -14,11 +14,11 @@ pub trait Counters: Send + Sync {
     /// Decides likewise, and takes nothing.
     fn check(&self, tenant: &str, plan: &Plan, amounts: Amounts, now_ms: u64) -> Decision;
 
-    /// Takes the tokens of a finished call from `limits` and all other limits of the tenant that count them.
-    fn settle(&self, tenant: &str, limits: &[Limit], used: Settlement, now_ms: u64);
+    /// Takes the tokens of a finished call from what its plan counts and all other limits of the tenant that count them.
+    fn settle(&self, tenant: &str, plan: &Plan, used: Settlement, now_ms: u64);
 
     /// Takes what the ledger says was used in the present period of the length `span`, after a restart.
-    fn restore(&self, tenant: &str, limits: &[Limit], span: Span, used: Amounts, now_ms: u64);
+    fn restore(&self, tenant: &str, plan: &Plan, span: Span, used: Amounts, now_ms: u64);
 
     /// Where each limit of the plan stands for `tenant`.
     fn standings(&self, tenant: &str, plan: &Plan, now_ms: u64) -> Vec<Standing>;
