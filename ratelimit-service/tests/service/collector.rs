@@ -195,6 +195,43 @@ async fn a_failing_ledger_asks_for_another_try_and_settles_nothing() {
 }
 
 #[tokio::test]
+async fn exports_past_the_bound_are_refused_and_none_is_lost() {
+    let folder = Folder::new();
+    let service = Service::start(&folder);
+    let mut database = database(&folder).await;
+    // The writer waits for this lock, and exports wait for the writer.
+    database.execute("BEGIN IMMEDIATE").await.unwrap();
+    let collector = service.collector().await;
+    let mut exports = tokio::task::JoinSet::new();
+    for at in 0..200 {
+        let request = export_request(vec![event(&format!("e{at}"), "acme", 1, 0).to_log_record()]);
+        let mut collector = collector.clone();
+        exports.spawn(async move { (request.clone(), collector.export(request).await) });
+    }
+    let (refused, answer) = exports.join_next().await.unwrap().unwrap();
+    assert_eq!(answer.unwrap_err().code(), tonic::Code::ResourceExhausted);
+    database.execute("ROLLBACK").await.unwrap();
+
+    let mut again = vec![refused];
+    while let Some(export) = exports.join_next().await {
+        let (request, answer) = export.unwrap();
+        match answer {
+            Ok(_) => {}
+            Err(status) => {
+                assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+                again.push(request);
+            }
+        }
+    }
+    let refusals = format!("tollgate_exports_refused_total{{reason=\"busy\"}} {}\n", again.len());
+    assert!(service.metrics().await.contains(&refusals), "{refusals}");
+    for request in again {
+        collector.clone().export(request).await.unwrap();
+    }
+    assert_eq!(month_tokens(&service, "acme").await, 200);
+}
+
+#[tokio::test]
 async fn a_ledger_that_cannot_be_read_is_told() {
     let folder = Folder::new();
     let service = Service::start(&folder);
