@@ -5,13 +5,14 @@
 //! A quarter of the prompt, rounded down, counts as read from the cache, a quarter of the completion as reasoning.
 
 use std::borrow::Cow;
-use std::io::Write;
+use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use hyper::StatusCode;
 use serde::Deserialize;
+use serde_json::Value;
 
 /// A completion's length in tokens when nothing sets another.
 pub const DEFAULT_COMPLETION_TOKENS: u32 = 8;
@@ -131,10 +132,9 @@ pub fn usage(request: &ChatRequest<'_>, chunks: Option<u32>) -> Usage {
 
 /// The body of an answer in one piece.
 pub fn body(request: &ChatRequest<'_>, usage: Usage) -> Bytes {
-    let content: String = tokens(usage).collect();
     let mut body = head(request, "chat.completion");
     body.push_str(r#""choices":[{"index":0,"message":{"role":"assistant","content":""#);
-    body.push_str(&content);
+    body.extend(tokens(usage));
     body.push_str(r#"","refusal":null,"annotations":[]},"logprobs":null,"finish_reason":""#);
     body.push_str(usage.finish_reason);
     body.push_str(r#""}],"usage":"#);
@@ -198,12 +198,14 @@ fn head(request: &ChatRequest<'_>, object: &str) -> String {
     static NEXT_ID: AtomicU64 = AtomicU64::new(1);
     let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
     let created = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
-    let mut head = Vec::with_capacity(512);
-    // Writing to memory does not fail, and a string always serialises.
-    let _ = write!(head, r#"{{"id":"chatcmpl-standin-{id}","object":"{object}","created":{created},"model":"#);
-    let _ = serde_json::to_writer(&mut head, &request.model);
-    let _ = write!(head, r#","system_fingerprint":"fp_standin","#);
-    String::from_utf8_lossy(&head).into_owned()
+    let model = Value::from(request.model.as_ref());
+    let mut head = String::with_capacity(1024);
+    // Writing to memory does not fail.
+    let _ = write!(
+        head,
+        r#"{{"id":"chatcmpl-standin-{id}","object":"{object}","created":{created},"model":{model},"system_fingerprint":"fp_standin","#
+    );
+    head
 }
 
 /// OpenAI's error body.
@@ -219,7 +221,6 @@ pub fn error_body(status: StatusCode, message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::Value;
 
     fn request(json: &str) -> ChatRequest<'_> {
         serde_json::from_str(json).unwrap()
