@@ -2,7 +2,8 @@
 //!
 //! One Envoy for each [`Path`], all with one worker, the same stand-in and the same service; the paths take turns within
 //! each round, so that what the machine does meanwhile meets all of them alike; the figures are medians over the rounds.
-//! A round counts only if each call was answered 200 and the limiter was asked for each: failing open would look fast.
+//! A measurement counts only if each call was answered well, each was admitted by the limiter, and each event delivered:
+//! what is left out would look fast.
 
 mod report;
 mod wrk;
@@ -76,7 +77,7 @@ const WARM_UP: Duration = Duration::from_secs(1);
 /// Measures all, prints the table and writes the figures.
 ///
 /// # Errors
-/// When something is missing or does not come up, or a round does not count.
+/// When something is missing or does not come up, or a measurement does not count.
 pub async fn run(plan: &Plan) -> anyhow::Result<()> {
     let wrk = Wrk::find()?;
     let dir = RunDir::create()?;
@@ -88,7 +89,9 @@ pub async fn run(plan: &Plan) -> anyhow::Result<()> {
         bootstrap.cluster("llm", standin_addr)?;
         bootstrap.cluster("tollgate", service.grpc())?;
         // All asks are answered, however busy the machine: a timeout would make a call cheaper.
-        bootstrap.configure_filter(&json!({"admission": {"timeout_ms": 10_000, "on_failure": "deny"}}))?;
+        let admission = json!({"timeout_ms": 10_000, "on_failure": "deny"});
+        // And all events are delivered: a full queue would make a call cheaper too.
+        bootstrap.configure_filter(&json!({"admission": admission, "usage": {"max_queued_events": 100_000}}))?;
         match path {
             Path::Plain => bootstrap.remove_filter()?,
             Path::Native => bootstrap.use_native_ratelimit()?,
@@ -103,14 +106,14 @@ pub async fn run(plan: &Plan) -> anyhow::Result<()> {
     let mut rounds: BTreeMap<(usize, Path), Vec<Figures>> = BTreeMap::new();
     for round in 1..=plan.rounds {
         for (index, load) in CASES.iter().enumerate() {
+            eprintln!("round {round} of {}: {}", plan.rounds, load.name);
             for (path, envoy) in &envoys {
-                eprint!("\rround {round} of {}: {:<9} {:<6}", plan.rounds, load.name, path.name());
                 let figures = measure(&wrk, *path, envoy, load, Duration::from_secs(plan.seconds.into())).await?;
                 rounds.entry((index, *path)).or_default().push(figures);
             }
         }
     }
-    eprintln!("\r{:50}", "");
+    eprintln!();
     let medians = rounds.into_iter().map(|((case, path), rounds)| (CASES[case].name, path, Figures::medians(&rounds)));
     let report = report::Report::new(medians.collect());
     print!("{report}");
@@ -136,23 +139,19 @@ fn unlimited() -> serde_json::Value {
 
 async fn measure(wrk: &Wrk, path: Path, envoy: &Envoy, load: &Load, time: Duration) -> anyhow::Result<Figures> {
     let what = || format!("{} on {}", load.name, path.name());
-    let (admitted_before, cpu_before_ns) = (admitted(path, envoy).await?, cpu_ns(envoy)?);
+    let (before, cpu_before_ns) = (Counts::read(path, envoy).await?, cpu_ns(envoy)?);
     let result = wrk.run(load, envoy.listener(), time).with_context(what)?;
-    if path == Path::Filter {
-        // What follows the calls belongs to them: their events' delivery counts too, and does not disturb who is next.
-        eventually("the delivery of all events", PATIENCE, async || {
-            let queued = envoy.stat("tollgate_filter_events_queued").await?;
-            ensure!(queued == 0, "{queued} still wait");
-            Ok(())
-        })
-        .await?;
-    }
-    let cpu_us = (cpu_ns(envoy)? - cpu_before_ns) as f64 / 1e3;
     ensure!(result.requests > 0 && result.status_errors + result.io_errors == 0, "{}: {result:?}", what());
-    if path != Path::Plain {
-        let admitted = admitted(path, envoy).await? - admitted_before;
-        ensure!(admitted >= result.requests, "{}: the limiter admitted {admitted}: {result:?}", what());
-    }
+    // What follows the calls belongs to them: the delivery of their events takes time of Envoy's too.
+    eventually(&format!("{}: an admission and an event for each call", what()), PATIENCE, async || {
+        let after = Counts::read(path, envoy).await?;
+        ensure!(path == Path::Plain || after.admitted - before.admitted >= result.requests, "{after:?}");
+        ensure!(path != Path::Filter || after.delivered - before.delivered >= result.requests, "{after:?}");
+        ensure!(after.queued == 0, "{after:?}");
+        Ok(())
+    })
+    .await?;
+    let cpu_us = (cpu_ns(envoy)? - cpu_before_ns) as f64 / 1e3;
     Ok(Figures {
         rps: result.requests as f64 / (result.duration_us as f64 / 1e6),
         p50_us: result.p50_us,
@@ -161,12 +160,28 @@ async fn measure(wrk: &Wrk, path: Path, envoy: &Envoy, load: &Load, time: Durati
     })
 }
 
-/// How many calls the limiter has admitted so far, as Envoy knows it.
-async fn admitted(path: Path, envoy: &Envoy) -> anyhow::Result<u64> {
-    match path {
-        Path::Plain => Ok(0),
-        Path::Native => envoy.stat("envoy_cluster_ratelimit_ok").await,
-        Path::Filter => envoy.stat("tollgate_filter_calls_admitted_total").await,
+/// What Envoy has counted so far.
+#[derive(Debug)]
+struct Counts {
+    /// Calls that the limiter admitted.
+    admitted: u64,
+    /// Events that the collector took.
+    delivered: u64,
+    /// Events that wait for it.
+    queued: u64,
+}
+
+impl Counts {
+    async fn read(path: Path, envoy: &Envoy) -> anyhow::Result<Counts> {
+        let admitted = match path {
+            Path::Plain | Path::Native => "envoy_cluster_ratelimit_ok",
+            Path::Filter => "tollgate_filter_calls_admitted_total",
+        };
+        Ok(Counts {
+            admitted: envoy.stat(admitted).await?,
+            delivered: envoy.stat("tollgate_filter_events_delivered_total").await?,
+            queued: envoy.stat("tollgate_filter_events_queued").await?,
+        })
     }
 }
 

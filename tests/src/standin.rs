@@ -141,7 +141,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: impl Future<Ou
     let mut stop = std::pin::pin!(stop);
     let connections = GracefulShutdown::new();
     let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new());
+    http.timer(TokioTimer::new()).writev(false);
     loop {
         let stream = tokio::select! {
             () = &mut stop => break,
