@@ -9,7 +9,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tollgate::config::{Config, LogFormat};
 use tollgate::inspect::{self, InspectArgs};
 use tollgate::serve::Service;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// The limiter and collector that the Tollgate filter talks to.
 #[derive(Debug, Parser)]
@@ -77,10 +79,10 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     service.run(stop).await
 }
 
-fn start_log(format: LogFormat, filter: EnvFilter) {
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+fn start_log(format: LogFormat, filter: Targets) {
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     match format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Text => tracing_subscriber::registry().with(filter).with(log).init(),
+        LogFormat::Json => tracing_subscriber::registry().with(filter).with(log.json().flatten_event(true)).init(),
     }
 }

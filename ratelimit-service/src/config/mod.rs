@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_saphyr::{MessageFormatter, UserMessageFormatter};
 use tollgate_domain::Plans;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 
 /// The largest configuration file that is read.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -33,7 +33,7 @@ pub struct Config {
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which log lines are written.
-    pub log_filter: EnvFilter,
+    pub log_filter: Targets,
 }
 
 /// How log lines look.

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 use tollgate_domain::{Limit, Plan, Plans, Unit, Window};
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::{ParseError, Targets};
 
 use super::{ConfigError, LogFormat};
 
@@ -80,19 +81,19 @@ struct Log {
 
 impl Default for Log {
     fn default() -> Log {
-        Log { format: LogFormat::Text, filter: Filter(EnvFilter::new("info")) }
+        Log { format: LogFormat::Text, filter: Filter(Targets::new().with_default(LevelFilter::INFO)) }
     }
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "String")]
-struct Filter(EnvFilter);
+struct Filter(Targets);
 
 impl TryFrom<String> for Filter {
-    type Error = tracing_subscriber::filter::ParseError;
+    type Error = ParseError;
 
-    fn try_from(text: String) -> Result<Filter, Self::Error> {
-        EnvFilter::builder().parse(text).map(Filter)
+    fn try_from(text: String) -> Result<Filter, ParseError> {
+        text.parse().map(Filter)
     }
 }
 

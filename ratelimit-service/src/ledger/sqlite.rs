@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use parking_lot::Mutex;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{ConnectOptions, Connection, QueryBuilder, Row, Sqlite, SqliteConnection, Transaction};
+use sqlx::{ConnectOptions, Connection, QueryBuilder, Row, SqlStr, Sqlite, SqliteConnection, Transaction};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -46,6 +47,13 @@ pub struct SqliteLedger {
     readers: SqlitePool,
 }
 
+/// What brings a database from each version to the next. One that has landed is never changed.
+fn migrations() -> Migrator {
+    let ledger = include_str!("../../migrations/0001_ledger.sql");
+    let migration = Migration::new(1, "ledger".into(), MigrationType::Simple, SqlStr::from_static(ledger), false);
+    Migrator::with_migrations(vec![migration])
+}
+
 struct Export {
     events: Vec<UsageEvent>,
     reply: oneshot::Sender<Result<Vec<UsageEvent>, LedgerError>>,
@@ -68,7 +76,7 @@ impl SqliteLedger {
             .busy_timeout(LOCK_TIMEOUT);
         let opening = || format!("cannot open {}", file.display());
         let mut connection = options.connect().await.with_context(opening)?;
-        sqlx::migrate!().run(&mut connection).await.with_context(opening)?;
+        migrations().run(&mut connection).await.with_context(opening)?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(LOCK_TIMEOUT)
