@@ -23,7 +23,13 @@ impl fmt::Display for Broken {
 
 impl std::error::Error for Broken {}
 
-type Pause = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// What stands before a piece, or before the broken end.
+enum Pause {
+    /// hyper writes what it has, so that the piece leaves in a write of its own.
+    Flush,
+    /// So does this, and it takes its time.
+    Wait(Pin<Box<dyn Future<Output = ()> + Send>>),
+}
 
 pub(super) struct PacedBody {
     pieces: std::vec::IntoIter<Bytes>,
@@ -32,7 +38,6 @@ pub(super) struct PacedBody {
     end: End,
     delay: Option<Duration>,
     gate: Option<Passage>,
-    /// What the next piece, or the broken end, waits for.
     pause: Option<Pause>,
 }
 
@@ -53,23 +58,23 @@ impl PacedBody {
             end,
             delay: script.delay,
             gate,
-            pause: script.delay.map(|delay| Box::pin(tokio::time::sleep(delay)) as Pause),
+            pause: script.delay.map(|delay| Pause::Wait(Box::pin(tokio::time::sleep(delay)))),
         }
     }
 
-    /// What stands between a piece and the next. At the least it lets hyper write what it has: a piece of its own.
     fn next_pause(&self) -> Pause {
-        let delay = self.delay;
-        let gate = self.gate.as_ref().map(Passage::next);
-        Box::pin(async move {
+        let (delay, gate) = (self.delay, self.gate.as_ref().map(Passage::next));
+        if delay.is_none() && gate.is_none() {
+            return Pause::Flush;
+        }
+        Pause::Wait(Box::pin(async move {
             if let Some(gate) = gate {
                 gate.await;
             }
-            match delay {
-                Some(delay) => tokio::time::sleep(delay).await,
-                None => tokio::task::yield_now().await,
+            if let Some(delay) = delay {
+                tokio::time::sleep(delay).await;
             }
-        })
+        }))
     }
 }
 
@@ -102,9 +107,17 @@ impl Body for PacedBody {
     type Error = Broken;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        if let Some(pause) = &mut self.pause {
-            ready!(pause.as_mut().poll(cx));
-            self.pause = None;
+        match &mut self.pause {
+            Some(Pause::Flush) => {
+                self.pause = None;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Some(Pause::Wait(pause)) => {
+                ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+            }
+            None => {}
         }
         match self.pieces.next() {
             Some(piece) => {
