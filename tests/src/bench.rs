@@ -17,7 +17,7 @@ use anyhow::{Context, ensure};
 use serde_json::json;
 
 use crate::harness::bootstrap::Bootstrap;
-use crate::harness::envoy::{Envoy, cpu_ns};
+use crate::harness::envoy::{Envoy, worker_cpu_ns};
 use crate::harness::process::End;
 use crate::harness::run_dir::RunDir;
 use crate::harness::service::Service;
@@ -139,7 +139,7 @@ fn unlimited() -> serde_json::Value {
 
 async fn measure(wrk: &Wrk, path: Path, envoy: &Envoy, load: &Load, time: Duration) -> anyhow::Result<Figures> {
     let what = || format!("{} on {}", load.name, path.name());
-    let (before, cpu_before_ns) = (Counts::read(path, envoy).await?, cpu_ns(envoy)?);
+    let (before, cpu_before_ns) = (Counts::read(path, envoy).await?, worker_cpu_ns(envoy)?);
     let result = wrk.run(load, envoy.listener(), time).with_context(what)?;
     ensure!(result.requests > 0 && result.status_errors + result.io_errors == 0, "{}: {result:?}", what());
     // What follows the calls belongs to them: the delivery of their events takes time of Envoy's too.
@@ -151,7 +151,7 @@ async fn measure(wrk: &Wrk, path: Path, envoy: &Envoy, load: &Load, time: Durati
         Ok(())
     })
     .await?;
-    let cpu_us = (cpu_ns(envoy)? - cpu_before_ns) as f64 / 1e3;
+    let cpu_us = (worker_cpu_ns(envoy)? - cpu_before_ns) as f64 / 1e3;
     Ok(Figures {
         rps: result.requests as f64 / (result.duration_us as f64 / 1e6),
         p50_us: result.p50_us,

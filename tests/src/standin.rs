@@ -121,7 +121,7 @@ impl Standin {
         &self.shared.gates
     }
 
-    /// How many requests it has answered, or is answering.
+    /// How many calls it has answered, or is answering; what is asked of a gate is no call.
     pub fn call_count(&self) -> u64 {
         self.shared.call_count.load(Ordering::Relaxed)
     }
@@ -191,6 +191,13 @@ impl Answer {
 }
 
 async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<PacedBody>, Broken> {
+    if let Some(gate) = request.uri().path().strip_prefix("/standin/gates/") {
+        let answer = match shared.gates.confirm(gate) {
+            Ok(()) => Answer::json(StatusCode::OK, "{}"),
+            Err(problem) => Answer::error(StatusCode::NOT_FOUND, &problem),
+        };
+        return Ok(respond(answer, &Script::default(), None));
+    }
     shared.call_count.fetch_add(1, Ordering::Relaxed);
     let (head, body) = request.into_parts();
     let (script, answer) = match Script::read(&head.headers) {
@@ -207,11 +214,10 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<
     if script.reset == Some(Reset::BeforeHeaders) {
         return Err(Broken);
     }
-    let gate = match script.gate.as_deref().map(|id| shared.gates.enter(id)).transpose() {
-        Ok(gate) => gate,
-        Err(problem) => return Ok(respond(Answer::error(StatusCode::CONFLICT, &problem), &Script::default(), None)),
-    };
-    Ok(respond(answer, &script, gate))
+    Ok(match script.gate.as_deref().map(|id| shared.gates.enter(id)).transpose() {
+        Ok(gate) => respond(answer, &script, gate),
+        Err(problem) => respond(Answer::error(StatusCode::CONFLICT, &problem), &Script::default(), None),
+    })
 }
 
 fn respond(answer: Answer, script: &Script, gate: Option<gates::Passage>) -> Response<PacedBody> {
@@ -229,12 +235,6 @@ impl Shared {
     }
 
     fn route(&self, method: &Method, path: &str, body: &[u8], script: &Script) -> Answer {
-        if let Some(id) = path.strip_prefix("/standin/gates/") {
-            return match self.gates.confirm(id) {
-                Ok(()) => Answer::json(StatusCode::OK, "{}"),
-                Err(problem) => Answer::error(StatusCode::NOT_FOUND, &problem),
-            };
-        }
         if let Some(status) = script.status {
             return Answer::error(status, "the stand-in was told to fail");
         }

@@ -3,6 +3,7 @@
 use hyper::StatusCode;
 use tollgate_e2e::harness::stack::Stack;
 use tollgate_e2e::harness::wait::PATIENCE;
+use tollgate_e2e::standin::completion::Usage;
 
 #[tokio::test]
 async fn usage_equals_what_the_upstream_reported() {
@@ -13,9 +14,7 @@ async fn usage_equals_what_the_upstream_reported() {
         }
     }
     let reported: Vec<_> = stack.standin.recent_calls().into_iter().map(|call| call.usage.unwrap()).collect();
-    let sum = |tokens: fn(&tollgate_e2e::standin::completion::Usage) -> u32| -> u64 {
-        reported.iter().map(|usage| u64::from(tokens(usage))).sum()
-    };
+    let sum = |tokens: fn(&Usage) -> u32| -> u64 { reported.iter().map(|usage| u64::from(tokens(usage))).sum() };
 
     let usage = stack.usage_after("acme", 6, PATIENCE).await.unwrap();
     assert_eq!(usage["tenant_id"], "acme");

@@ -18,7 +18,7 @@ pub(super) struct Figures {
     pub(super) p50_us: u64,
     /// All but one in a hundred took no longer.
     pub(super) p99_us: u64,
-    /// Envoy's processor time for each request.
+    /// The processor time of Envoy's worker for each request.
     pub(super) envoy_cpu_us: f64,
 }
 

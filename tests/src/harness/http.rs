@@ -45,6 +45,9 @@ pub struct Reply {
 
 impl Request {
     /// A request without a body.
+    ///
+    /// # Panics
+    /// When `path` is none.
     pub fn new(method: Method, addr: SocketAddr, path: &str) -> Request {
         let mut inner = hyper::Request::new(Full::default());
         *inner.method_mut() = method;

@@ -85,7 +85,7 @@ impl Scene<'_> {
 
     fn limits(&self, answer: &Answer) {
         self.screen.heading("2. That answer's headers say where the plan's limits stand");
-        self.headers(&answer.headers);
+        self.headers(&answer.headers, |name| name.contains("ratelimit"));
     }
 
     async fn usage(&self) -> anyhow::Result<()> {
@@ -121,7 +121,7 @@ impl Scene<'_> {
         self.screen.line(&format!("{admitted} admitted, {} denied. A denied one, as its SDK sees it:", denied.len()));
         let reply = denied.first().context("the burst ran into no limit")?;
         self.screen.note(&format!("HTTP {}", reply.status));
-        self.headers(&reply.headers);
+        self.headers(&reply.headers, |name| name == "retry-after" || name.ends_with("-requests"));
         self.screen.line(&reply.text());
         Ok(())
     }
@@ -131,16 +131,13 @@ impl Scene<'_> {
         let reply = chat(self.envoy, "globex", "pro").send().await?;
         ensure!(reply.status == StatusCode::OK, "globex was answered with {}", reply.status);
         self.screen.note(&format!("HTTP {}", reply.status));
-        self.headers(&reply.headers);
+        self.headers(&reply.headers, |name| name == "retry-after" || name.ends_with("-requests"));
         Ok(())
     }
 
-    /// The headers that tell of limits.
-    fn headers(&self, headers: &hyper::HeaderMap) {
-        for (name, value) in headers {
-            if name.as_str().contains("ratelimit") || name == "retry-after" {
-                self.screen.line(&format!("{name}: {}", value.to_str().unwrap_or("?")));
-            }
+    fn headers(&self, headers: &hyper::HeaderMap, wanted: fn(&str) -> bool) {
+        for (name, value) in headers.iter().filter(|(name, _)| wanted(name.as_str())) {
+            self.screen.line(&format!("{name}: {}", value.to_str().unwrap_or("?")));
         }
     }
 }
