@@ -1,7 +1,10 @@
 //! What happens when a part of Tollgate fails: as configured, counted, and nothing is lost or counted twice.
 
 use serde_json::json;
+use tollgate_e2e::harness::bootstrap::Bootstrap;
+use tollgate_e2e::harness::envoy::Envoy;
 use tollgate_e2e::harness::process::End;
+use tollgate_e2e::harness::run_dir::RunDir;
 use tollgate_e2e::harness::stack::Stack;
 use tollgate_e2e::harness::wait::PATIENCE;
 
@@ -78,7 +81,10 @@ async fn a_service_that_stops_or_is_killed_amid_traffic_loses_no_event_and_count
 
 #[tokio::test]
 async fn an_unknown_key_in_the_filters_config_is_refused_by_its_path() {
-    let refused = Stack::builder().filter_config(json!({"admission": {"timeout": 5}})).start().await;
-    let message = format!("{:#}", refused.map(drop).unwrap_err());
+    let dir = RunDir::create().unwrap();
+    let mut bootstrap = Bootstrap::reference().unwrap();
+    bootstrap.configure_filter(&json!({"admission": {"timeout": 5}})).unwrap();
+    let refused = Envoy::start("envoy", dir.path(), &bootstrap).await;
+    let message = format!("{:#}", refused.unwrap_err());
     assert!(message.contains("admission.timeout: unknown field"), "{message}");
 }
