@@ -1,5 +1,6 @@
 //! What Envoy lends to a worker: its clock, random numbers, metrics and gRPC upstreams.
 
+use std::cell::Cell;
 use std::time::{Duration, UNIX_EPOCH};
 
 use log::error;
@@ -59,53 +60,78 @@ impl Upstream {
     }
 }
 
-/// The ids that Envoy gave to the metrics, in the order of their enums.
+/// What the filter counts, by the ids that Envoy gave.
+///
+/// Counters and gauges are collected here and handed over by [`Metrics::flush`]: a call into the host costs more than to
+/// count. Histograms take each value by itself.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
-    counters: Vec<Option<u32>>,
-    gauges: Vec<Option<u32>>,
+    counters: Vec<Sum>,
+    gauges: Vec<Sum>,
     histograms: Vec<Option<u32>>,
+}
+
+/// A counter or a gauge: Envoy's id, and what it has not been told yet.
+#[derive(Debug)]
+struct Sum {
+    id: Option<u32>,
+    pending: Cell<i64>,
+}
+
+impl Sum {
+    fn define(kind: MetricType, name: &str) -> Sum {
+        Sum { id: define(kind, name), pending: Cell::new(0) }
+    }
+
+    fn add(&self, amount: i64) {
+        self.pending.set(self.pending.get().saturating_add(amount));
+    }
+
+    fn flush(&self) {
+        let pending = self.pending.take();
+        if let Some(id) = self.id.filter(|_| pending != 0) {
+            // A metric that can't be counted is no reason to fail.
+            let _ = hostcalls::increment_metric(id, pending);
+        }
+    }
+}
+
+fn define(kind: MetricType, name: &str) -> Option<u32> {
+    hostcalls::define_metric(kind, name).map_err(|status| error!("the metric {name} can't be defined: {status:?}")).ok()
 }
 
 impl Metrics {
     /// Defines all metrics.
     pub(crate) fn define() -> Metrics {
-        let define = |kind: MetricType, name: &str| {
-            hostcalls::define_metric(kind, name)
-                .map_err(|status| error!("the metric {name} can't be defined: {status:?}"))
-                .ok()
-        };
         Metrics {
-            counters: Counter::ALL.iter().map(|metric| define(MetricType::Counter, metric.name())).collect(),
-            gauges: Gauge::ALL.iter().map(|metric| define(MetricType::Gauge, metric.name())).collect(),
+            counters: Counter::ALL.iter().map(|metric| Sum::define(MetricType::Counter, metric.name())).collect(),
+            gauges: Gauge::ALL.iter().map(|metric| Sum::define(MetricType::Gauge, metric.name())).collect(),
             histograms: Histogram::ALL.iter().map(|metric| define(MetricType::Histogram, metric.name())).collect(),
         }
     }
+
+    /// Tells Envoy what was counted since the last time.
+    pub(crate) fn flush(&self) {
+        self.counters.iter().chain(&self.gauges).for_each(Sum::flush);
+    }
 }
 
-fn id(ids: &[Option<u32>], index: usize) -> Option<u32> {
-    ids.get(index).copied().flatten()
-}
-
-/// A metric that can't be counted is no reason to fail a call: the errors are dropped.
 impl Recorder for Metrics {
     fn add(&self, counter: Counter, amount: u64) {
-        if amount > 0
-            && let Some(id) = id(&self.counters, counter as usize)
-        {
-            let _ = hostcalls::increment_metric(id, i64::try_from(amount).unwrap_or(i64::MAX));
+        if let Some(sum) = self.counters.get(counter as usize) {
+            sum.add(i64::try_from(amount).unwrap_or(i64::MAX));
         }
     }
 
     fn observe(&self, histogram: Histogram, value: u64) {
-        if let Some(id) = id(&self.histograms, histogram as usize) {
+        if let Some(id) = self.histograms.get(histogram as usize).copied().flatten() {
             let _ = hostcalls::record_metric(id, value);
         }
     }
 
     fn shift(&self, gauge: Gauge, by: i64) {
-        if let Some(id) = id(&self.gauges, gauge as usize) {
-            let _ = hostcalls::increment_metric(id, by);
+        if let Some(sum) = self.gauges.get(gauge as usize) {
+            sum.add(by);
         }
     }
 }

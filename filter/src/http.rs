@@ -18,12 +18,18 @@ pub(crate) struct Http {
     call: Call,
 }
 
-/// Headers are asked for one by one: a call needs few of many.
-struct HeaderMap(MapType);
+/// All headers at once: a call into the host costs more than to copy them.
+struct HeaderMap(Vec<(String, Vec<u8>)>);
+
+impl HeaderMap {
+    fn read(map: MapType) -> HeaderMap {
+        HeaderMap(hostcalls::get_map_bytes(map).unwrap_or_default())
+    }
+}
 
 impl Headers for HeaderMap {
-    fn get(&self, name: &str) -> Option<Vec<u8>> {
-        hostcalls::get_map_value_bytes(self.0, name).ok().flatten()
+    fn get(&self, name: &str) -> Option<&[u8]> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_slice())
     }
 }
 
@@ -37,16 +43,10 @@ impl Http {
         match self.worker.limiter.call(metadata, &ask.message) {
             Ok(()) => Action::Pause,
             Err(()) => match self.call.on_answer(None, host::now_ms(), &self.worker.metrics) {
-                AnswerAction::Forward | AnswerAction::Ignore => self.forward(),
+                AnswerAction::Forward | AnswerAction::Ignore => Action::Continue,
                 AnswerAction::Reply(reply) => self.reply(&reply),
             },
         }
-    }
-
-    /// Lets the request go on, in a shape whose answer can be read.
-    fn forward(&self) -> Action {
-        self.set_http_request_header("accept-encoding", None);
-        Action::Continue
     }
 
     fn reply(&self, reply: &Reply) -> Action {
@@ -61,10 +61,7 @@ impl Context for Http {
         let message = hostcalls::get_buffer(BufferType::GrpcReceiveBuffer, 0, size).ok().flatten().unwrap_or_default();
         let answer = (status == 0).then_some(message.as_slice());
         match self.call.on_answer(answer, host::now_ms(), &self.worker.metrics) {
-            AnswerAction::Forward => {
-                self.forward();
-                self.resume_http_request();
-            }
+            AnswerAction::Forward => self.resume_http_request(),
             AnswerAction::Reply(reply) => {
                 self.reply(&reply);
             }
@@ -76,10 +73,16 @@ impl Context for Http {
 impl HttpContext for Http {
     fn on_http_request_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
         let now_ms = host::now_ms();
-        let headers = HeaderMap(MapType::HttpRequestHeaders);
+        let headers = HeaderMap::read(MapType::HttpRequestHeaders);
         match self.call.on_request_headers(&headers, now_ms, || host::new_id(now_ms), &self.worker.metrics) {
             RequestAction::Pass => Action::Continue,
-            RequestAction::Ask(ask) => self.ask(&ask),
+            RequestAction::Ask(ask) => {
+                // So that the answer comes in a shape that can be read.
+                if headers.get("accept-encoding").is_some() {
+                    self.set_http_request_header("accept-encoding", None);
+                }
+                self.ask(&ask)
+            }
             RequestAction::Reply(reply) => self.reply(&reply),
         }
     }
@@ -90,9 +93,11 @@ impl HttpContext for Http {
     }
 
     fn on_http_response_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
-        let headers = HeaderMap(MapType::HttpResponseHeaders);
-        for (name, value) in self.call.on_response_headers(&headers, host::now_ms()) {
-            self.set_http_response_header(name, value.as_deref());
+        let headers = HeaderMap::read(MapType::HttpResponseHeaders);
+        for (name, value) in self.call.on_response_headers(&headers) {
+            if value.is_some() || headers.get(name).is_some() {
+                self.set_http_response_header(name, value.as_deref());
+            }
         }
         Action::Continue
     }

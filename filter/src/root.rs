@@ -14,7 +14,7 @@ use tollgate_wire::{admission, usage_event};
 use crate::host::{self, Metrics, Upstream};
 use crate::http::Http;
 
-/// How often the outbox is looked at: a small part of the time that an event may wait.
+/// How often the outbox is looked at and metrics are handed over: a small part of the time that an event may wait.
 const TICK: Duration = Duration::from_millis(100);
 /// gRPC's `UNAVAILABLE`: what a call that Envoy would not begin is taken for.
 const UNAVAILABLE: u32 = 14;
@@ -93,6 +93,7 @@ impl RootContext for Root {
     fn on_tick(&mut self) {
         if let Some(worker) = &self.worker {
             worker.send();
+            worker.metrics.flush();
         }
     }
 

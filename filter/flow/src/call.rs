@@ -32,7 +32,7 @@ const MAX_REQUEST_ID_BYTES: usize = 128;
 /// Headers of a request or a response, pseudo headers included, names in lower case.
 pub trait Headers {
     /// The value of the header `name`, as it was sent.
-    fn get(&self, name: &str) -> Option<Vec<u8>>;
+    fn get(&self, name: &str) -> Option<&[u8]>;
 }
 
 /// What becomes of a request once its headers are there.
@@ -88,7 +88,9 @@ enum Stage {
 struct Metered {
     /// The event, as far as it can be told.
     event: UsageEvent,
+    /// As they stood at `answered_at_ms`.
     limits: Vec<LimitStatus>,
+    answered_at_ms: u64,
     reader: Option<Reader>,
 }
 
@@ -108,7 +110,7 @@ impl Call {
     ) -> RequestAction {
         let method = headers.get(":method").unwrap_or_default();
         let path = headers.get(":path").unwrap_or_default();
-        if !self.config.meters(&method, &path) {
+        if !self.config.meters(method, path) {
             recorder.add(Counter::CallsUnmetered, 1);
             return RequestAction::Pass;
         }
@@ -121,10 +123,7 @@ impl Call {
         };
         let event = UsageEvent {
             event_id: new_id(),
-            request_id: headers
-                .get("x-request-id")
-                .and_then(|id| String::from_utf8(id).ok())
-                .filter(|id| id.len() <= MAX_REQUEST_ID_BYTES),
+            request_id: text(headers, "x-request-id").filter(|id| id.len() <= MAX_REQUEST_ID_BYTES).map(str::to_owned),
             tenant,
             tier,
             started_at_ms: now_ms,
@@ -143,7 +142,7 @@ impl Call {
             .encode(),
             reservation_id: event.event_id.clone(),
         };
-        self.stage = Stage::Asking(Box::new(Metered { event, limits: Vec::new(), reader: None }));
+        self.stage = Stage::Asking(Box::new(Metered { event, limits: Vec::new(), answered_at_ms: 0, reader: None }));
         RequestAction::Ask(ask)
     }
 
@@ -176,6 +175,7 @@ impl Call {
                 recorder.add(Counter::CallsAdmitted, 1);
                 call.event.reservation_id = Some(call.event.event_id.clone());
                 call.limits = answer.limits;
+                call.answered_at_ms = now_ms;
             }
             None => {
                 // Envoy gives its own timeout out as UNAVAILABLE: only the time tells the two apart.
@@ -200,14 +200,13 @@ impl Call {
     }
 
     /// The response's headers are there. Gives what is to be set on them, and with `None` what is to be taken off.
-    pub fn on_response_headers(&mut self, headers: &impl Headers, now_ms: u64) -> Vec<(&'static str, Option<String>)> {
+    pub fn on_response_headers(&mut self, headers: &impl Headers) -> Vec<(&'static str, Option<String>)> {
         let Stage::Passing(call) = &mut self.stage else { return Vec::new() };
-        let status = headers.get(":status").and_then(|status| String::from_utf8(status).ok());
-        call.event.status = status.and_then(|status| status.parse().ok()).unwrap_or(0);
-        let content_type = headers.get("content-type").and_then(|value| String::from_utf8(value).ok());
-        call.event.streaming = content_type.as_deref().is_some_and(|value| value.starts_with("text/event-stream"));
-        call.reader = Some(Reader::new(Hints { content_type: content_type.as_deref(), path: None }));
-        let ours = limit_headers::headers(&call.limits, now_ms);
+        call.event.status = text(headers, ":status").and_then(|status| status.parse().ok()).unwrap_or(0);
+        let content_type = text(headers, "content-type");
+        call.event.streaming = content_type.is_some_and(|value| value.starts_with("text/event-stream"));
+        call.reader = Some(Reader::new(Hints { content_type, path: None }));
+        let ours = limit_headers::headers(&call.limits, call.answered_at_ms);
         let value = |name: &str| ours.iter().find(|(ours, _)| *ours == name).map(|(_, value)| value.clone());
         limit_headers::NAMES.iter().map(|name| (*name, value(name))).collect()
     }
@@ -294,11 +293,16 @@ fn finish(details: &str) -> Finish {
     }
 }
 
+/// The header's value where it is text.
+fn text<'a>(headers: &'a impl Headers, name: &str) -> Option<&'a str> {
+    std::str::from_utf8(headers.get(name)?).ok()
+}
+
 /// A tenant's or tier's name: printable UTF-8 of a bounded length.
-fn name(value: Vec<u8>) -> Option<String> {
-    let name = String::from_utf8(value).ok()?;
+fn name(value: &[u8]) -> Option<String> {
+    let name = std::str::from_utf8(value).ok()?;
     let printable = !name.chars().any(char::is_control);
-    (printable && name.len() <= MAX_NAME_BYTES).then_some(name)
+    (printable && name.len() <= MAX_NAME_BYTES).then(|| name.to_owned())
 }
 
 fn to_u64(count: usize) -> u64 {

@@ -17,8 +17,8 @@ const START_MS: u64 = 1_700_000_000_000;
 struct Map(Vec<(&'static str, &'static [u8])>);
 
 impl Headers for Map {
-    fn get(&self, name: &str) -> Option<Vec<u8>> {
-        self.0.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_vec())
+    fn get(&self, name: &str) -> Option<&[u8]> {
+        self.0.iter().find(|(key, _)| *key == name).map(|(_, value)| *value)
     }
 }
 
@@ -72,7 +72,7 @@ impl Scene {
 
     fn respond(&mut self, status: &'static [u8], body: &[u8]) -> Vec<(&'static str, Option<String>)> {
         let headers = Map(vec![(":status", status), ("content-type", b"application/json")]);
-        let set = self.call.on_response_headers(&headers, START_MS + 9);
+        let set = self.call.on_response_headers(&headers);
         self.call.on_response_body(body, || START_MS + 10, &self.counts);
         set
     }
