@@ -10,9 +10,10 @@ use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
 
 use crate::proto::opentelemetry::proto::collector::logs::v1::ExportLogsServiceResponse;
-use crate::proto::opentelemetry::proto::common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, any_value};
+use crate::proto::opentelemetry::proto::common::v1::{InstrumentationScope, any_value};
 use crate::proto::opentelemetry::proto::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use crate::proto::opentelemetry::proto::resource::v1::Resource;
+use attributes::{Attributes, Reader, invalid};
 
 /// The gRPC service that takes the events.
 pub const SERVICE: &str = "opentelemetry.proto.collector.logs.v1.LogsService";
@@ -22,6 +23,8 @@ pub const METHOD: &str = "Export";
 pub const EVENT_NAME: &str = "tollgate.usage";
 /// The longest tenant, tier or event id that is taken, in bytes.
 pub const MAX_NAME_BYTES: usize = 256;
+
+mod attributes;
 
 /// Attribute names.
 pub mod attribute {
@@ -219,7 +222,7 @@ impl std::error::Error for InvalidEvent {}
 impl UsageEvent {
     /// The log record that carries this event.
     pub fn to_log_record(&self) -> LogRecord {
-        let mut attributes = Attributes(Vec::with_capacity(24));
+        let mut attributes = Attributes::new();
         attributes.text(attribute::EVENT_ID, Some(&self.event_id));
         attributes.text(attribute::RESERVATION_ID, self.reservation_id.as_deref());
         attributes.text(attribute::REQUEST_ID, self.request_id.as_deref());
@@ -248,7 +251,7 @@ impl UsageEvent {
         LogRecord {
             time_unix_nano: self.started_at_ms.saturating_mul(1_000_000),
             event_name: EVENT_NAME.to_owned(),
-            attributes: attributes.0,
+            attributes: attributes.into_pairs(),
             ..LogRecord::default()
         }
     }
@@ -267,7 +270,7 @@ impl UsageEvent {
         if record.event_name != EVENT_NAME {
             return Err(invalid("event_name"));
         }
-        let from = Reader(&record.attributes);
+        let from = Reader::new(&record.attributes);
         if record.time_unix_nano == 0 {
             return Err(InvalidEvent { attribute: "time_unix_nano", problem: Problem::Missing });
         }
@@ -318,9 +321,9 @@ pub fn encode_export<'a>(service_name: &str, events: impl IntoIterator<Item = &'
     for event in events {
         append_field(LOG_RECORDS, event, &mut scope_logs);
     }
-    let mut attributes = Attributes(Vec::with_capacity(1));
+    let mut attributes = Attributes::new();
     attributes.text(attribute::SERVICE_NAME, Some(service_name));
-    let resource = Resource { attributes: attributes.0 };
+    let resource = Resource { attributes: attributes.into_pairs() };
     let mut resource_logs = ResourceLogs { resource: Some(resource), ..ResourceLogs::default() }.encode_to_vec();
     append_field(SCOPE_LOGS, &scope_logs, &mut resource_logs);
     let mut request = Vec::with_capacity(resource_logs.len() + 8);
@@ -341,102 +344,11 @@ fn append_field(number: u32, message: &[u8], to: &mut Vec<u8>) {
     to.extend_from_slice(message);
 }
 
-fn invalid(attribute: &'static str) -> InvalidEvent {
-    InvalidEvent { attribute, problem: Problem::Invalid }
-}
-
-struct Attributes(Vec<KeyValue>);
-
-impl Attributes {
-    fn push(&mut self, key: &str, value: any_value::Value) {
-        self.0.push(KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }) });
-    }
-
-    fn text(&mut self, key: &str, value: Option<&str>) {
-        if let Some(value) = value {
-            self.push(key, any_value::Value::StringValue(value.to_owned()));
-        }
-    }
-
-    fn texts(&mut self, key: &str, values: &[String]) {
-        if !values.is_empty() {
-            let text = |value: &String| AnyValue { value: Some(any_value::Value::StringValue(value.clone())) };
-            let values = values.iter().map(text).collect();
-            self.push(key, any_value::Value::ArrayValue(ArrayValue { values }));
-        }
-    }
-
-    /// OTLP's integers are signed: a count past `i64::MAX` is sent as that.
-    fn count(&mut self, key: &str, value: Option<u64>) {
-        if let Some(value) = value {
-            self.push(key, any_value::Value::IntValue(i64::try_from(value).unwrap_or(i64::MAX)));
-        }
-    }
-}
-
-struct Reader<'a>(&'a [KeyValue]);
-
-impl Reader<'_> {
-    fn value(&self, key: &str) -> Option<&any_value::Value> {
-        self.0.iter().find(|pair| pair.key == key)?.value.as_ref()?.value.as_ref()
-    }
-
-    fn text(&self, key: &'static str) -> Result<Option<String>, InvalidEvent> {
-        match self.value(key) {
-            None => Ok(None),
-            Some(any_value::Value::StringValue(text)) => Ok(Some(text.clone())),
-            Some(_) => Err(invalid(key)),
-        }
-    }
-
-    fn name(&self, key: &'static str) -> Result<String, InvalidEvent> {
-        let text = self.text(key)?.filter(|text| !text.is_empty());
-        let text = text.ok_or(InvalidEvent { attribute: key, problem: Problem::Missing })?;
-        if text.len() > MAX_NAME_BYTES {
-            return Err(InvalidEvent { attribute: key, problem: Problem::TooLong });
-        }
-        Ok(text)
-    }
-
-    fn one_of<T>(&self, key: &'static str, parse: fn(&str) -> Option<T>) -> Result<Option<T>, InvalidEvent> {
-        self.text(key)?.map(|text| parse(&text).ok_or(invalid(key))).transpose()
-    }
-
-    fn texts(&self, key: &'static str) -> Result<Vec<String>, InvalidEvent> {
-        match self.value(key) {
-            None => Ok(Vec::new()),
-            Some(any_value::Value::ArrayValue(array)) => {
-                let text = |value: &AnyValue| match &value.value {
-                    Some(any_value::Value::StringValue(text)) => Ok(text.clone()),
-                    _ => Err(invalid(key)),
-                };
-                array.values.iter().map(text).collect()
-            }
-            Some(_) => Err(invalid(key)),
-        }
-    }
-
-    fn count(&self, key: &'static str) -> Result<Option<u64>, InvalidEvent> {
-        match self.value(key) {
-            None => Ok(None),
-            Some(any_value::Value::IntValue(count)) => Ok(Some(u64::try_from(*count).map_err(|_| invalid(key))?)),
-            Some(_) => Err(invalid(key)),
-        }
-    }
-
-    fn flag(&self, key: &'static str) -> Result<Option<bool>, InvalidEvent> {
-        match self.value(key) {
-            None => Ok(None),
-            Some(any_value::Value::BoolValue(flag)) => Ok(Some(*flag)),
-            Some(_) => Err(invalid(key)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::proto::opentelemetry::proto::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceRequest};
+    use crate::proto::opentelemetry::proto::common::v1::{AnyValue, KeyValue};
     use proptest::prelude::*;
 
     fn name() -> impl Strategy<Value = String> {
