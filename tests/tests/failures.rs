@@ -15,7 +15,7 @@ async fn calls_pass_without_the_service_when_failures_allow() {
     stack.service.end(End::Kill).await.unwrap();
     let reply = stack.chat("acme").send().await.unwrap();
     assert_eq!((reply.status.as_u16(), reply.header("x-ratelimit-limit")), (200, None));
-    assert_eq!(stack.envoy.stat("tollgate_filter_calls_failed_open_total").await.unwrap(), 1);
+    stack.envoy.stat_reaches("tollgate_filter_calls_failed_open_total", 1).await.unwrap();
 }
 
 #[tokio::test]
@@ -28,7 +28,7 @@ async fn calls_stop_without_the_service_when_failures_deny() {
     let error = &reply.json().unwrap()["error"];
     assert_eq!((&error["code"], &error["type"]), (&"limiter_unavailable".into(), &"server_error".into()));
     assert_eq!(stack.standin.call_count(), 0);
-    assert_eq!(stack.envoy.stat("tollgate_filter_calls_failed_closed_total").await.unwrap(), 1);
+    stack.envoy.stat_reaches("tollgate_filter_calls_failed_closed_total", 1).await.unwrap();
 }
 
 #[tokio::test]
@@ -37,7 +37,7 @@ async fn a_service_that_hangs_is_a_timeout() {
     let stack = Stack::builder().filter_config(admission).start().await.unwrap();
     stack.service.process().unwrap().freeze().unwrap();
     assert_eq!(stack.chat("acme").send().await.unwrap().status, 200);
-    assert_eq!(stack.envoy.stat("tollgate_filter_admission_timeouts_total").await.unwrap(), 1);
+    stack.envoy.stat_reaches("tollgate_filter_admission_timeouts_total", 1).await.unwrap();
     stack.service.process().unwrap().thaw().unwrap();
     stack.usage_after("acme", 1, PATIENCE).await.unwrap();
 }

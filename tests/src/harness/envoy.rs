@@ -87,6 +87,19 @@ impl Envoy {
         Ok(values.sum())
     }
 
+    /// Waits until the metric `name` stands at `expected`: the filter hands its counts over every 100 ms.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn stat_reaches(&self, name: &str, expected: u64) -> anyhow::Result<()> {
+        eventually(name, PATIENCE, async || {
+            let value = self.stat(name).await?;
+            ensure!(value == expected, "{name} stands at {value}, not at {expected}");
+            Ok(())
+        })
+        .await
+    }
+
     /// Stops it.
     ///
     /// # Errors
