@@ -6,6 +6,8 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+# The parts share a lock (cargo) or a folder (.tools/venv).
+.NOTPARALLEL:
 
 # Where `make up` listens, always on 127.0.0.1.
 export ENVOY_PORT ?= 10000

@@ -42,7 +42,7 @@ impl Http {
         let metadata = vec![(RESERVATION_ID_METADATA, ask.reservation_id.as_bytes())];
         match self.worker.limiter.call(metadata, &ask.message) {
             Ok(()) => Action::Pause,
-            Err(()) => match self.call.on_answer(None, host::now_ms(), &self.worker.metrics) {
+            Err(()) => match self.call.on_unasked(host::now_ms(), &self.worker.metrics) {
                 AnswerAction::Forward | AnswerAction::Ignore => Action::Continue,
                 AnswerAction::Reply(reply) => self.reply(&reply),
             },

@@ -121,7 +121,7 @@ impl Call {
                 return RequestAction::Reply(reply);
             }
         };
-        let event = UsageEvent {
+        let mut event = UsageEvent {
             event_id: new_id(),
             request_id: text(headers, "x-request-id").filter(|id| id.len() <= MAX_REQUEST_ID_BYTES).map(str::to_owned),
             tenant,
@@ -142,6 +142,7 @@ impl Call {
             .encode(),
             reservation_id: event.event_id.clone(),
         };
+        event.reservation_id = Some(event.event_id.clone());
         self.stage = Stage::Asking(Box::new(Metered { event, limits: Vec::new(), answered_at_ms: 0, reader: None }));
         RequestAction::Ask(ask)
     }
@@ -173,7 +174,6 @@ impl Call {
             }
             Some(answer) => {
                 recorder.add(Counter::CallsAdmitted, 1);
-                call.event.reservation_id = Some(call.event.event_id.clone());
                 call.limits = answer.limits;
                 call.answered_at_ms = now_ms;
             }
@@ -190,6 +190,14 @@ impl Call {
         }
         self.stage = Stage::Passing(call);
         AnswerAction::Forward
+    }
+
+    /// The limiter could not even be asked, so that nothing is reserved.
+    pub fn on_unasked(&mut self, now_ms: u64, recorder: &impl Recorder) -> AnswerAction {
+        if let Stage::Asking(call) = &mut self.stage {
+            call.event.reservation_id = None;
+        }
+        self.on_answer(None, now_ms, recorder)
     }
 
     /// Some of the request's body passed.

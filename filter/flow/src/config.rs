@@ -5,6 +5,8 @@ use std::fmt;
 use serde::Deserialize;
 use tollgate_wire::usage_event::MAX_NAME_BYTES;
 
+use crate::outbox::MAX_BATCH_EVENTS;
+
 /// The longest cluster name: it has to fit a one-byte length on the wire.
 const MAX_CLUSTER_BYTES: usize = 100;
 /// The longest time for any one thing, an hour.
@@ -190,7 +192,7 @@ impl Config {
         within("usage.retry_initial_ms", usage.retry_initial_ms, 1, MAX_MS)?;
         within("usage.retry_max_ms", usage.retry_max_ms, usage.retry_initial_ms, MAX_MS)?;
         within("usage.max_queued_events", usage.max_queued_events, 1, MAX_QUEUED_EVENTS)?;
-        within("usage.batch_events", usage.batch_events, 1, usage.max_queued_events)
+        within("usage.batch_events", usage.batch_events, 1, usage.max_queued_events.min(MAX_BATCH_EVENTS))
     }
 
     /// Whether a request is one that costs something.

@@ -65,12 +65,16 @@ fn ietf(limit: &LimitStatus, policy: &mut String, state: &mut String) {
     state.push_str(&format!("\"{name}\";r={};t={}", limit.remaining, limit.reset_ms.div_ceil(1000)));
 }
 
-/// The limit nearest to its end: one that denied, else the one with the smallest share left.
+/// The limit nearest to its end: of those that denied the one that does so longest, else the one with the smallest share
+/// left.
 fn nearest<'a>(limits: impl Iterator<Item = &'a LimitStatus>) -> Option<&'a LimitStatus> {
     limits.min_by(|a, b| {
         let share = |x: &LimitStatus, y: &LimitStatus| u64::from(x.remaining) * u64::from(y.capacity);
         let admits = |limit: &LimitStatus| limit.decision == Decision::Admitted;
-        admits(a).cmp(&admits(b)).then(share(a, b).cmp(&share(b, a)))
+        admits(a).cmp(&admits(b)).then_with(|| match a.decision {
+            Decision::Denied => b.reset_ms.cmp(&a.reset_ms),
+            Decision::Admitted => share(a, b).cmp(&share(b, a)),
+        })
     })
 }
 

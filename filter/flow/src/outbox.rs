@@ -11,9 +11,10 @@ use tollgate_wire::usage_event::{UsageEvent, decode_rejected, encode_export};
 use crate::config::Usage;
 use crate::metric::{Counter, Gauge, Recorder};
 
-/// The most events in one batch, when more than `batch_events` have come together: about 1 MiB, a fourth of what gRPC
-/// servers take by default.
-const MAX_BATCH_EVENTS: usize = 1000;
+/// The most events in one batch, when more than `batch_events` have come together …
+pub(crate) const MAX_BATCH_EVENTS: usize = 1000;
+/// … and the most bytes: a fourth of what gRPC servers take by default. A single event is far smaller.
+const MAX_BATCH_BYTES: usize = 1 << 20;
 
 /// The events' `service.name`.
 const SERVICE_NAME: &str = "tollgate-filter";
@@ -73,7 +74,13 @@ impl Outbox {
         if self.queue.is_empty() || self.under_way > 0 || !due || now_ms < self.not_before_ms {
             return None;
         }
-        self.under_way = self.queue.len().min(MAX_BATCH_EVENTS);
+        let mut room_bytes = MAX_BATCH_BYTES;
+        let fits = |event: &&Vec<u8>| {
+            let left = room_bytes.checked_sub(event.len());
+            room_bytes = left.unwrap_or(0);
+            left.is_some()
+        };
+        self.under_way = self.queue.iter().take(MAX_BATCH_EVENTS).take_while(fits).count().max(1);
         Some(encode_export(SERVICE_NAME, self.queue.iter().take(self.under_way)))
     }
 

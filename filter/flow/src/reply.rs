@@ -45,7 +45,9 @@ impl Reply {
 
     /// A limit says no.
     pub(crate) fn denied(answer: &AdmissionResponse, now_ms: u64) -> Reply {
-        let denying = answer.limits.iter().find(|limit| limit.decision == Decision::Denied);
+        // Of several that deny, the one that does so longest: with another's wait the client would come back too early.
+        let denying = answer.limits.iter().filter(|limit| limit.decision == Decision::Denied);
+        let denying = denying.max_by_key(|limit| (is_quota(limit), limit.reset_ms));
         let mut reply = match denying {
             Some(limit) if is_quota(limit) => {
                 let message = format!("The quota of {} is used up.", describe(limit));
@@ -66,9 +68,9 @@ impl Reply {
     }
 }
 
-/// Quotas are limits that nobody would wait for.
+/// Quotas are limits that no client would wait for: those of a day and longer.
 fn is_quota(limit: &LimitStatus) -> bool {
-    matches!(limit.window, WindowUnit::Month | WindowUnit::Year)
+    matches!(limit.window, WindowUnit::Day | WindowUnit::Week | WindowUnit::Month | WindowUnit::Year)
 }
 
 /// OpenAI's `type` of a rate limit error: what ran out.
@@ -90,17 +92,17 @@ fn describe(limit: &LimitStatus) -> String {
 mod tests {
     use super::*;
 
+    fn limit(unit: Unit, window: WindowUnit, reset_ms: u64) -> LimitStatus {
+        let (decision, name) = (Decision::Denied, String::new());
+        LimitStatus { unit, decision, name, capacity: 60, window, remaining: 0, reset_ms }
+    }
+
     fn denied(unit: Unit, window: WindowUnit) -> Reply {
-        let limit = LimitStatus {
-            unit,
-            decision: Decision::Denied,
-            name: String::new(),
-            capacity: 60,
-            window,
-            remaining: 0,
-            reset_ms: 900,
-        };
-        Reply::denied(&AdmissionResponse { decision: Decision::Denied, limits: vec![limit] }, 0)
+        denied_by(vec![limit(unit, window, 900)])
+    }
+
+    fn denied_by(limits: Vec<LimitStatus>) -> Reply {
+        Reply::denied(&AdmissionResponse { decision: Decision::Denied, limits }, 0)
     }
 
     fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
@@ -124,6 +126,18 @@ mod tests {
         let reply = denied(Unit::OutputTokens, WindowUnit::Month);
         assert_eq!(header(&reply, "retry-after"), None);
         assert!(reply.body.contains(r#""code":"insufficient_quota""#), "{}", reply.body);
+    }
+
+    #[test]
+    fn of_several_that_deny_the_longest_is_told() {
+        let minute = |unit, reset_ms| limit(unit, WindowUnit::Minute, reset_ms);
+        let reply = denied_by(vec![minute(Unit::Requests, 900), minute(Unit::InputTokens, 120_000)]);
+        assert_eq!(header(&reply, "retry-after"), Some("120"));
+        assert_eq!(header(&reply, "x-ratelimit-reset"), Some("120"));
+        let month = limit(Unit::InputTokens, WindowUnit::Month, 1);
+        let reply = denied_by(vec![minute(Unit::Requests, 900), month]);
+        assert_eq!(header(&reply, "retry-after"), None);
+        assert!(reply.body.contains("insufficient_quota"), "{}", reply.body);
     }
 
     #[test]

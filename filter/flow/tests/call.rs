@@ -151,7 +151,8 @@ fn without_an_answer_the_configured_policy_holds() {
         let set = open.respond(b"200", BODY);
         assert!(set.iter().all(|(_, value)| value.is_none()), "no limits are known: {set:?}");
         let event = open.end("via_upstream").unwrap();
-        assert_eq!((event.reservation_id, event.tokens.input), (None, 7), "unlimited, but metered");
+        assert_eq!(event.reservation_id.as_deref(), Some("id-1"), "the limiter may have reserved all the same");
+        assert_eq!(event.tokens.input, 7, "unlimited, but metered");
         assert_eq!((open.counts.of(counter), open.counts.of(Counter::CallsFailedOpen)), (1, 1));
 
         let mut closed = Scene::new(r#"{"admission":{"on_failure":"deny"}}"#);
@@ -161,6 +162,14 @@ fn without_an_answer_the_configured_policy_holds() {
         assert_eq!(closed.end("tollgate"), None);
         assert_eq!((closed.counts.of(counter), closed.counts.of(Counter::CallsFailedClosed)), (1, 1));
     }
+}
+
+#[test]
+fn what_was_never_asked_for_is_not_reserved() {
+    let mut scene = Scene::new("");
+    scene.ask();
+    assert_eq!(scene.call.on_unasked(START_MS, &scene.counts), AnswerAction::Forward);
+    assert_eq!(scene.end("via_upstream").unwrap().reservation_id, None);
 }
 
 #[test]

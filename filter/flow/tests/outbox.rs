@@ -99,6 +99,22 @@ fn a_full_queue_drops_the_newest_and_counts_it() {
 }
 
 #[test]
+fn a_batch_is_bounded_in_bytes_too() {
+    let counts = Counts::default();
+    let mut outbox = outbox(r#"{"batch_events":1}"#);
+    for id in 0..900 {
+        outbox.push(&UsageEvent { finish_reasons: vec!["x".repeat(4000)], ..event(id) }, 0, &counts);
+    }
+    let mut delivered = 0;
+    while let Some(batch) = outbox.poll(0) {
+        assert!(batch.len() < 1_100_000, "{}", batch.len());
+        delivered += ids(&batch).len();
+        outbox.on_delivery(Delivery::Taken(&[]), 0, 0, &counts);
+    }
+    assert_eq!(delivered, 900);
+}
+
+#[test]
 fn refusals_are_counted_and_not_sent_again() {
     let counts = Counts::default();
     let mut outbox = outbox(r#"{"batch_events":2}"#);

@@ -35,6 +35,9 @@ impl Counter {
                 if to_ms >= period.end.start_ms() {
                     *period = Period::around(*span, to_ms);
                     *used = 0;
+                } else if Day::of(to_ms).plus(1) < period.first {
+                    // The clock had been far ahead. What is spent stays spent, in the period that it really is.
+                    *period = Period::around(*span, to_ms);
                 }
             }
         }

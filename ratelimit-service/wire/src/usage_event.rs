@@ -64,7 +64,7 @@ pub mod attribute {
 pub struct UsageEvent {
     /// Counts the call once, however often the event arrives: a UUIDv7 of ours, never an id that a client chose.
     pub event_id: String,
-    /// The reservation that this event settles; `None` when the call was let through unasked.
+    /// The reservation that this event settles; `None` when the limiter was never asked.
     pub reservation_id: Option<String>,
     /// The client's `x-request-id`, for tracing only.
     pub request_id: Option<String>,
