@@ -35,7 +35,7 @@ down: ## Stop what `make up` started
 	@[ ! -x target/release/tollgate-local ] || target/release/tollgate-local down
 
 .PHONY: test
-test: build envoy sdk ## Run every test, those through the real Envoy included
+test: curl build envoy sdk ## Run every test, those through the real Envoy included
 	@scripts/step 'Running all tests'
 	@$(CARGO) test --locked --release --workspace
 
@@ -82,6 +82,11 @@ envoy:
 .PHONY: sdk
 sdk:
 	@scripts/python-tools tests/sdk/requirements.txt
+
+# README's commands are tested, and use it.
+.PHONY: curl
+curl:
+	@command -v curl >/dev/null || { echo 'curl is missing. Install it: sudo apt-get install curl' >&2; exit 1; }
 
 .PHONY: wrk
 wrk:

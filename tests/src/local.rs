@@ -7,7 +7,7 @@ mod screen;
 use std::path::Path;
 
 use anyhow::Context;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::artifacts;
 use crate::harness::bootstrap::Bootstrap;
@@ -47,11 +47,17 @@ pub struct Local {
 }
 
 impl Local {
-    /// Starts everything with its files in `dir`, and waits until it takes requests. Tells `progress` what begins.
+    /// Starts everything with its files in `dir`, and waits until it takes requests. `filter_config` is merged into the
+    /// filter's; `progress` is told what begins.
     ///
     /// # Errors
     /// When a piece does not come up; the error has the end of its log.
-    pub async fn start(dir: &Path, ports: Ports, mut progress: impl FnMut(&str)) -> anyhow::Result<Local> {
+    pub async fn start(
+        dir: &Path,
+        ports: Ports,
+        filter_config: &Value,
+        mut progress: impl FnMut(&str),
+    ) -> anyhow::Result<Local> {
         progress("LLM stand-in");
         let (standin, standin_addr) = start_standin(dir, ports.standin).await?;
         progress("tollgate service");
@@ -63,19 +69,21 @@ impl Local {
         bootstrap.admin(ports.admin)?;
         bootstrap.cluster("llm", standin_addr)?;
         bootstrap.cluster("tollgate", service.grpc())?;
+        bootstrap.configure_filter(filter_config)?;
         let envoy = Envoy::start("envoy", dir, &bootstrap).await?;
         Ok(Local { envoy, service, standin })
     }
 
-    /// Stops everything: first who sends, last who receives, so that nothing is lost on the way.
+    /// Waits until all usage is delivered and stops everything.
     ///
     /// # Errors
     /// When a piece does not end well; the others are stopped all the same.
     pub async fn stop(mut self) -> anyhow::Result<()> {
+        let delivered = self.envoy.stat_reaches("tollgate_filter_events_queued", 0).await;
         let envoy = self.envoy.stop().await;
         let service = self.service.end(End::Stop).await;
         let standin = self.standin.end(End::Stop).await;
-        envoy.and(service).and(standin)
+        delivered.and(envoy).and(service).and(standin)
     }
 }
 

@@ -101,3 +101,26 @@ impl Counter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use super::*;
+    use crate::plan::{Unit, Window};
+
+    #[test]
+    fn a_clock_that_was_far_ahead_leaves_what_is_spent_in_the_real_month() {
+        let day_ms = Day::from_number(1).start_ms();
+        let limit = Limit { unit: Unit::Tokens, capacity: NonZeroU64::MIN, window: Window::Month };
+        let mut counter = Counter::new(limit, 400 * day_ms);
+        counter.spend(7);
+        counter.advance(10 * day_ms);
+        let call =
+            Settlement { input_tokens: 1, output_tokens: 0, started_at_ms: 10 * day_ms, ended_at_ms: 10 * day_ms };
+        assert!(counter.reaches_back_to(call, 10 * day_ms));
+        assert_eq!(counter.used(), 7);
+        counter.advance(31 * day_ms);
+        assert_eq!(counter.used(), 0, "February begins");
+    }
+}

@@ -3,6 +3,7 @@
 //! `up` leaves one process running that holds all others and stops them when it is told to; its id lies in
 //! `.run/pid`.
 
+use std::env;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::net::TcpListener;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Local, Ports};
@@ -22,8 +24,9 @@ use crate::harness::wait::{PATIENCE, eventually};
 /// How long `down` waits: each of the three processes has its own bound within.
 const STOP_PATIENCE: Duration = Duration::from_secs(100);
 
+/// `TOLLGATE_RUN_DIR`, else `.run` in the repository.
 fn run_dir() -> PathBuf {
-    artifacts::repository().join(".run")
+    env::var_os("TOLLGATE_RUN_DIR").map_or_else(|| artifacts::repository().join(".run"), PathBuf::from)
 }
 
 /// Starts everything in the background and says how to use it.
@@ -47,7 +50,7 @@ pub async fn up(ports: Ports) -> anyhow::Result<()> {
     }
     let log = dir.join("up.log");
     let output = File::create(&log).with_context(|| log.display().to_string())?;
-    let mut holder = Command::new(std::env::current_exe()?)
+    let mut holder = Command::new(env::current_exe()?)
         .arg("hold")
         .args(arguments(ports))
         .stdin(Stdio::null())
@@ -72,7 +75,7 @@ pub async fn up(ports: Ports) -> anyhow::Result<()> {
 pub async fn hold(ports: Ports) -> anyhow::Result<()> {
     let dir = run_dir();
     let mut terminate = signal(SignalKind::terminate())?;
-    let local = Local::start(&dir, ports, |_| {}).await?;
+    let local = Local::start(&dir, ports, &json!({}), |_| {}).await?;
     fs::write(dir.join("pid"), std::process::id().to_string())?;
     terminate.recv().await;
     local.stop().await?;
