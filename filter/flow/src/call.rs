@@ -23,6 +23,7 @@ use crate::config::{Config, FailurePolicy};
 use crate::limit_headers;
 use crate::metric::{Counter, Histogram, Recorder};
 use crate::reply::Reply;
+use crate::to_u64;
 
 /// How much too early a timeout may come: Envoy's timers count from the beginning of its loop's turn.
 const TIMER_SLACK_MS: u64 = 5;
@@ -121,8 +122,10 @@ impl Call {
                 return RequestAction::Reply(reply);
             }
         };
-        let mut event = UsageEvent {
-            event_id: new_id(),
+        let id = new_id();
+        let event = UsageEvent {
+            event_id: id.clone(),
+            reservation_id: Some(id.clone()),
             request_id: text(headers, "x-request-id").filter(|id| id.len() <= MAX_REQUEST_ID_BYTES).map(str::to_owned),
             tenant,
             tier,
@@ -140,9 +143,8 @@ impl Call {
                 output_tokens: 0,
             }
             .encode(),
-            reservation_id: event.event_id.clone(),
+            reservation_id: id,
         };
-        event.reservation_id = Some(event.event_id.clone());
         self.stage = Stage::Asking(Box::new(Metered { event, limits: Vec::new(), answered_at_ms: 0, reader: None }));
         RequestAction::Ask(ask)
     }
@@ -215,8 +217,9 @@ impl Call {
         call.event.streaming = content_type.is_some_and(|value| value.starts_with("text/event-stream"));
         call.reader = Some(Reader::new(Hints { content_type, path: None }));
         let ours = limit_headers::headers(&call.limits, call.answered_at_ms);
-        let value = |name: &str| ours.iter().find(|(ours, _)| *ours == name).map(|(_, value)| value.clone());
-        limit_headers::NAMES.iter().map(|name| (*name, value(name))).collect()
+        let theirs = limit_headers::NAMES.into_iter().filter(|name| ours.iter().all(|(set, _)| set != name));
+        let taken_off: Vec<_> = theirs.map(|name| (name, None)).collect();
+        ours.into_iter().map(|(name, value)| (name, Some(value))).chain(taken_off).collect()
     }
 
     /// Whether [`Call::on_response_body`] wants this response's bytes.
@@ -311,8 +314,4 @@ fn name(value: &[u8]) -> Option<String> {
     let name = std::str::from_utf8(value).ok()?;
     let printable = !name.chars().any(char::is_control);
     (printable && name.len() <= MAX_NAME_BYTES).then(|| name.to_owned())
-}
-
-fn to_u64(count: usize) -> u64 {
-    u64::try_from(count).unwrap_or(u64::MAX)
 }

@@ -22,3 +22,7 @@ pub use config::{Admission, Config, ConfigError, FailurePolicy, Identity, Usage}
 pub use metric::{Counter, Gauge, Histogram, Recorder};
 pub use outbox::{Delivery, Outbox};
 pub use reply::Reply;
+
+fn to_u64(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}

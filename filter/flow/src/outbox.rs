@@ -10,6 +10,7 @@ use tollgate_wire::usage_event::{UsageEvent, decode_rejected, encode_export};
 
 use crate::config::Usage;
 use crate::metric::{Counter, Gauge, Recorder};
+use crate::to_u64;
 
 /// The most events in one batch, when more than `batch_events` have come together …
 pub(crate) const MAX_BATCH_EVENTS: usize = 1000;
@@ -35,7 +36,7 @@ pub enum Delivery<'a> {
 #[derive(Debug)]
 pub struct Outbox {
     config: Usage,
-    /// Encoded: a tenth of the memory of the events themselves.
+    /// Encoded, so that sending again encodes nothing again.
     queue: VecDeque<Vec<u8>>,
     /// When the queue's first event came, as far as it still waits for a batch to fill.
     oldest_ms: u64,
@@ -122,8 +123,4 @@ impl Outbox {
         let pause = doubled.min(self.config.retry_max_ms);
         pause - jitter % (pause / 2 + 1)
     }
-}
-
-fn to_u64(count: usize) -> u64 {
-    u64::try_from(count).unwrap_or(u64::MAX)
 }
