@@ -23,6 +23,7 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod document;
+mod estimate;
 mod facts;
 mod format;
 mod framing;
@@ -31,5 +32,6 @@ mod paths;
 mod reader;
 mod signals;
 
+pub use estimate::TextEstimate;
 pub use format::{Format, TokenUsage};
 pub use reader::{End, Hints, Reader, Report};
