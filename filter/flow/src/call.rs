@@ -277,6 +277,7 @@ fn read_usage(event: &mut UsageEvent, reader: Reader, recorder: &impl Recorder) 
                 cache_read: usage.cache_read,
                 cache_creation: usage.cache_creation,
                 reasoning: usage.reasoning,
+                ..TokenCounts::default()
             };
             recorder.add(Counter::UsageReported, 1);
             recorder.add(Counter::InputTokens, usage.input);

@@ -67,11 +67,19 @@ async fn an_event_is_kept_as_it_came() {
         finish_reasons: vec!["stop".into(), "\"length\"".into()],
         streaming: true,
         status: 200,
-        tokens: TokenCounts { input: 11, output: 12, cache_read: 3, cache_creation: 4, reasoning: 5 },
+        tokens: TokenCounts {
+            input: 11,
+            output: 12,
+            cache_read: 3,
+            cache_creation: 4,
+            reasoning: 5,
+            ..TokenCounts::default()
+        },
         usage_source: UsageSource::Partial,
         finish: Finish::ClientGone,
         request_bytes: 100,
         response_bytes: 200,
+        ..UsageEvent::default()
     };
     service.export(std::slice::from_ref(&event)).await;
     let mut database = database(&folder).await;

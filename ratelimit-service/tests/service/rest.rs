@@ -14,7 +14,14 @@ async fn check(service: &Service, question: Value) -> Answer {
 async fn usage_is_the_sum_of_a_tenants_calls() {
     let folder = Folder::new();
     let service = Service::start(&folder);
-    let tokens = TokenCounts { input: 1000, output: 500, cache_read: 30, cache_creation: 20, reasoning: 10 };
+    let tokens = TokenCounts {
+        input: 1000,
+        output: 500,
+        cache_read: 30,
+        cache_creation: 20,
+        reasoning: 10,
+        ..TokenCounts::default()
+    };
     let begun = UsageEvent { tokens, duration_ms: 100, ..event("e1", "acme", 0, 0) };
     let client_gone = UsageEvent { finish: Finish::ClientGone, duration_ms: 50, ..event("e2", "acme", 1, 1) };
     let broken = UsageEvent { finish: Finish::UpstreamReset, duration_ms: 0, ..event("e3", "acme", 1, 1) };

@@ -7,13 +7,12 @@
 use std::fmt;
 
 use prost::Message;
-use prost::encoding::{WireType, encode_key, encode_varint};
 
-use crate::proto::opentelemetry::proto::collector::logs::v1::ExportLogsServiceResponse;
-use crate::proto::opentelemetry::proto::common::v1::{InstrumentationScope, any_value};
-use crate::proto::opentelemetry::proto::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
-use crate::proto::opentelemetry::proto::resource::v1::Resource;
+use crate::proto::opentelemetry::proto::common::v1::any_value;
+use crate::proto::opentelemetry::proto::logs::v1::LogRecord;
 use attributes::{Attributes, Reader, invalid};
+pub use export::{decode_rejected, encode_export};
+pub use token_counts::TokenCounts;
 
 /// The gRPC service that takes the events.
 pub const SERVICE: &str = "opentelemetry.proto.collector.logs.v1.LogsService";
@@ -23,8 +22,14 @@ pub const METHOD: &str = "Export";
 pub const EVENT_NAME: &str = "tollgate.usage";
 /// The longest tenant, tier or event id that is taken, in bytes.
 pub const MAX_NAME_BYTES: usize = 256;
+/// The most [`UsageEvent::upstream_limits`] that are carried; the rest is left out.
+pub const MAX_UPSTREAM_LIMITS: usize = 16;
+/// The longest of them, in bytes; a longer one is left out.
+pub const MAX_UPSTREAM_LIMIT_BYTES: usize = 256;
 
 mod attributes;
+mod export;
+mod token_counts;
 
 /// Attribute names.
 pub mod attribute {
@@ -43,10 +48,23 @@ pub mod attribute {
     pub const TIME_TO_FIRST_TOKEN_MS: &str = "tollgate.time_to_first_token_ms";
     pub const REQUEST_BYTES: &str = "tollgate.request_bytes";
     pub const RESPONSE_BYTES: &str = "tollgate.response_bytes";
+    pub const INPUT_ESTIMATE: &str = "tollgate.input_estimate";
+    pub const UNREADABLE: &str = "tollgate.unreadable";
+    pub const UPSTREAM_LIMITS: &str = "tollgate.upstream.rate_limits";
+    pub const CACHE_CREATION_5M: &str = "tollgate.usage.cache_creation_5m.input_tokens";
+    pub const CACHE_CREATION_1H: &str = "tollgate.usage.cache_creation_1h.input_tokens";
+    pub const AUDIO_INPUT: &str = "tollgate.usage.audio.input_tokens";
+    pub const AUDIO_OUTPUT: &str = "tollgate.usage.audio.output_tokens";
+    pub const EXTRA_INPUT: &str = "tollgate.usage.extra.input_tokens";
+    pub const EXTRA_OUTPUT: &str = "tollgate.usage.extra.output_tokens";
+    pub const BILLED_INPUT: &str = "tollgate.usage.billed.input_tokens";
+    pub const BILLED_OUTPUT: &str = "tollgate.usage.billed.output_tokens";
+    pub const TOOL_REQUESTS: &str = "tollgate.usage.tool_requests";
 
     pub const OPERATION: &str = "gen_ai.operation.name";
     pub const PROVIDER: &str = "gen_ai.provider.name";
     pub const REQUEST_MODEL: &str = "gen_ai.request.model";
+    pub const OUTPUT_CAP: &str = "gen_ai.request.max_tokens";
     pub const RESPONSE_MODEL: &str = "gen_ai.response.model";
     pub const RESPONSE_ID: &str = "gen_ai.response.id";
     pub const FINISH_REASONS: &str = "gen_ai.response.finish_reasons";
@@ -55,6 +73,7 @@ pub mod attribute {
     pub const CACHE_READ: &str = "gen_ai.usage.cache_read.input_tokens";
     pub const CACHE_CREATION: &str = "gen_ai.usage.cache_creation.input_tokens";
     pub const REASONING: &str = "gen_ai.usage.reasoning.output_tokens";
+    pub const ERROR_TYPE: &str = "error.type";
     pub const STATUS: &str = "http.response.status_code";
     pub const SERVICE_NAME: &str = "service.name";
 }
@@ -86,6 +105,10 @@ pub struct UsageEvent {
     pub provider: Option<String>,
     /// The model that the request asked for.
     pub request_model: Option<String>,
+    /// The most output tokens that the request allowed; `None` when it set no bound.
+    pub output_cap: Option<u64>,
+    /// The input tokens that admission was asked for; `None` when the request's body told nothing.
+    pub input_estimate: Option<u64>,
     /// The model that answered.
     pub response_model: Option<String>,
     /// The provider's id of the response.
@@ -96,6 +119,13 @@ pub struct UsageEvent {
     pub streaming: bool,
     /// The HTTP status that the client got; 0 when it got none.
     pub status: u16,
+    /// The error that the upstream answered with: the provider's name of it, or else the status.
+    pub error_type: Option<String>,
+    /// Why the answer could not be read; `None` when it could.
+    pub unreadable: Option<String>,
+    /// The upstream's own rate limit headers, each as `name: value`; at most [`MAX_UPSTREAM_LIMITS`] are carried, of at
+    /// most [`MAX_UPSTREAM_LIMIT_BYTES`] each.
+    pub upstream_limits: Vec<String>,
     /// What the call used.
     pub tokens: TokenCounts,
     /// How `tokens` is known.
@@ -108,26 +138,9 @@ pub struct UsageEvent {
     pub response_bytes: u64,
 }
 
-/// Token counts in OpenTelemetry's meaning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct TokenCounts {
-    /// All input, cache reads and writes included.
-    pub input: u64,
-    /// All output, reasoning included.
-    pub output: u64,
-    /// Of `input`, read from a cache.
-    pub cache_read: u64,
-    /// Of `input`, written to a cache.
-    pub cache_creation: u64,
-    /// Of `output`, spent on reasoning.
-    pub reasoning: u64,
-}
-
-impl TokenCounts {
-    /// Input and output together.
-    pub fn total(&self) -> u64 {
-        self.input.saturating_add(self.output)
-    }
+/// Whether a header of the upstream's is short enough to be kept.
+fn carried(header: &impl AsRef<str>) -> bool {
+    header.as_ref().len() <= MAX_UPSTREAM_LIMIT_BYTES
 }
 
 macro_rules! names {
@@ -158,13 +171,13 @@ names! {
     UsageSource {
         /// The provider said so in its final report.
         Reported = "reported",
-        /// The provider said so in a report that was not its last: the call was cut off.
+        /// The provider's report so far, completed by an estimate of the text that passed: the call was cut off.
         Partial = "partial",
-        /// Tollgate worked them out from what passed.
+        /// No report: an estimate from the request and the text that passed.
         Estimated = "estimated",
         /// The call expired unsettled; these are its reserved amounts.
         Unsettled = "unsettled",
-        /// Nothing is known, and nothing counted.
+        /// Nothing was generated, and nothing counted: whatever was reserved is void.
         #[default]
         None = "none",
     }
@@ -182,6 +195,8 @@ names! {
         UpstreamReset = "upstream_reset",
         /// The upstream took too long.
         UpstreamTimeout = "upstream_timeout",
+        /// The upstream answered with an error: a status of 400 or more, or an error event inside a 200 stream.
+        UpstreamError = "upstream_error",
         /// The proxy answered in the upstream's place.
         LocalReply = "local_reply",
     }
@@ -234,16 +249,18 @@ impl UsageEvent {
         attributes.text(attribute::OPERATION, self.operation.as_deref());
         attributes.text(attribute::PROVIDER, self.provider.as_deref());
         attributes.text(attribute::REQUEST_MODEL, self.request_model.as_deref());
+        attributes.count(attribute::OUTPUT_CAP, self.output_cap);
+        attributes.count(attribute::INPUT_ESTIMATE, self.input_estimate);
         attributes.text(attribute::RESPONSE_MODEL, self.response_model.as_deref());
         attributes.text(attribute::RESPONSE_ID, self.response_id.as_deref());
-        attributes.texts(attribute::FINISH_REASONS, &self.finish_reasons);
+        attributes.texts(attribute::FINISH_REASONS, self.finish_reasons.iter());
         attributes.push(attribute::STREAMING, any_value::Value::BoolValue(self.streaming));
-        attributes.count(attribute::STATUS, Some(u64::from(self.status)).filter(|status| *status != 0));
-        attributes.count(attribute::INPUT_TOKENS, Some(self.tokens.input));
-        attributes.count(attribute::OUTPUT_TOKENS, Some(self.tokens.output));
-        attributes.count(attribute::CACHE_READ, Some(self.tokens.cache_read));
-        attributes.count(attribute::CACHE_CREATION, Some(self.tokens.cache_creation));
-        attributes.count(attribute::REASONING, Some(self.tokens.reasoning));
+        attributes.count_if_any(attribute::STATUS, u64::from(self.status));
+        attributes.text(attribute::ERROR_TYPE, self.error_type.as_deref());
+        attributes.text(attribute::UNREADABLE, self.unreadable.as_deref());
+        attributes
+            .texts(attribute::UPSTREAM_LIMITS, self.upstream_limits.iter().filter(carried).take(MAX_UPSTREAM_LIMITS));
+        self.tokens.write(&mut attributes);
         attributes.text(attribute::USAGE_SOURCE, Some(self.usage_source.as_str()));
         attributes.text(attribute::FINISH, Some(self.finish.as_str()));
         attributes.count(attribute::REQUEST_BYTES, Some(self.request_bytes));
@@ -287,19 +304,21 @@ impl UsageEvent {
             operation: from.text(attribute::OPERATION)?,
             provider: from.text(attribute::PROVIDER)?,
             request_model: from.text(attribute::REQUEST_MODEL)?,
+            output_cap: from.count(attribute::OUTPUT_CAP)?,
+            input_estimate: from.count(attribute::INPUT_ESTIMATE)?,
             response_model: from.text(attribute::RESPONSE_MODEL)?,
             response_id: from.text(attribute::RESPONSE_ID)?,
             finish_reasons: from.texts(attribute::FINISH_REASONS)?,
             streaming: from.flag(attribute::STREAMING)?.unwrap_or(false),
             status: u16::try_from(from.count(attribute::STATUS)?.unwrap_or(0))
                 .map_err(|_| invalid(attribute::STATUS))?,
-            tokens: TokenCounts {
-                input: from.count(attribute::INPUT_TOKENS)?.unwrap_or(0),
-                output: from.count(attribute::OUTPUT_TOKENS)?.unwrap_or(0),
-                cache_read: from.count(attribute::CACHE_READ)?.unwrap_or(0),
-                cache_creation: from.count(attribute::CACHE_CREATION)?.unwrap_or(0),
-                reasoning: from.count(attribute::REASONING)?.unwrap_or(0),
-            },
+            error_type: from.text(attribute::ERROR_TYPE)?,
+            unreadable: from.text(attribute::UNREADABLE)?,
+            upstream_limits: (from.texts(attribute::UPSTREAM_LIMITS)?.into_iter())
+                .filter(carried)
+                .take(MAX_UPSTREAM_LIMITS)
+                .collect(),
+            tokens: TokenCounts::read(&from)?,
             usage_source: from.one_of(attribute::USAGE_SOURCE, UsageSource::parse)?.unwrap_or_default(),
             finish: from.one_of(attribute::FINISH, Finish::parse)?.unwrap_or_default(),
             request_bytes: from.count(attribute::REQUEST_BYTES)?.unwrap_or(0),
@@ -308,47 +327,11 @@ impl UsageEvent {
     }
 }
 
-/// The encoded `ExportLogsServiceRequest` that sends `events`, each from [`UsageEvent::encode`], as the service
-/// `service_name` saw them.
-///
-/// An encoded message is the concatenation of its fields, so events that are encoded already are only copied.
-pub fn encode_export<'a>(service_name: &str, events: impl IntoIterator<Item = &'a Vec<u8>>) -> Vec<u8> {
-    const RESOURCE_LOGS: u32 = 1; // of ExportLogsServiceRequest
-    const SCOPE_LOGS: u32 = 2; // of ResourceLogs
-    const LOG_RECORDS: u32 = 2; // of ScopeLogs
-    let scope = InstrumentationScope { name: "tollgate".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() };
-    let mut scope_logs = ScopeLogs { scope: Some(scope), ..ScopeLogs::default() }.encode_to_vec();
-    for event in events {
-        append_field(LOG_RECORDS, event, &mut scope_logs);
-    }
-    let mut attributes = Attributes::new();
-    attributes.text(attribute::SERVICE_NAME, Some(service_name));
-    let resource = Resource { attributes: attributes.into_pairs() };
-    let mut resource_logs = ResourceLogs { resource: Some(resource), ..ResourceLogs::default() }.encode_to_vec();
-    append_field(SCOPE_LOGS, &scope_logs, &mut resource_logs);
-    let mut request = Vec::with_capacity(resource_logs.len() + 8);
-    append_field(RESOURCE_LOGS, &resource_logs, &mut request);
-    request
-}
-
-/// How many events the collector refused, by its encoded `ExportLogsServiceResponse`. One that can't be read, or has none,
-/// refused none.
-pub fn decode_rejected(response: &[u8]) -> u64 {
-    let response = ExportLogsServiceResponse::decode(response).unwrap_or_default();
-    response.partial_success.map_or(0, |partial| u64::try_from(partial.rejected_log_records).unwrap_or(0))
-}
-
-fn append_field(number: u32, message: &[u8], to: &mut Vec<u8>) {
-    encode_key(number, WireType::LengthDelimited, to);
-    encode_varint(u64::try_from(message.len()).unwrap_or(u64::MAX), to);
-    to.extend_from_slice(message);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::opentelemetry::proto::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceRequest};
-    use crate::proto::opentelemetry::proto::common::v1::{AnyValue, KeyValue};
+    use crate::proto::opentelemetry::proto::collector::logs::v1::ExportLogsServiceRequest;
+    use crate::proto::opentelemetry::proto::common::v1::{AnyValue, ArrayValue, KeyValue};
     use proptest::prelude::*;
 
     fn name() -> impl Strategy<Value = String> {
@@ -363,24 +346,31 @@ mod tests {
         fn event()(
             ids in (name(), maybe(), maybe(), name(), name()),
             times in (1..u64::from(u32::MAX), 0..1_000_000u64, proptest::option::of(0..1_000_000u64)),
-            names in (maybe(), maybe(), maybe(), maybe(), maybe(), maybe()),
-            finish_reasons in proptest::collection::vec(name(), 0..3),
+            names in (maybe(), maybe(), maybe(), maybe(), maybe(), maybe(), maybe(), maybe()),
+            bounds in (proptest::option::of(0..1_000_000u64), proptest::option::of(0..1_000_000u64)),
+            lists in (proptest::collection::vec(name(), 0..3), proptest::collection::vec(name(), 0..3)),
             streaming: bool,
             status in 0..600u16,
-            counts in proptest::array::uniform5(0..i64::MAX as u64),
+            counts in proptest::array::uniform14(0..i64::MAX as u64),
             source in proptest::sample::select(UsageSource::ALL),
             finish in proptest::sample::select(Finish::ALL),
             bytes in (0..u64::from(u32::MAX), 0..u64::from(u32::MAX)),
         ) -> UsageEvent {
             let (event_id, reservation_id, request_id, tenant, tier) = ids;
-            let (api, operation, provider, request_model, response_model, response_id) = names;
-            let [input, output, cache_read, cache_creation, reasoning] = counts;
+            let (api, operation, provider, request_model, response_model, response_id, error_type, unreadable) = names;
+            let ((output_cap, input_estimate), (finish_reasons, upstream_limits)) = (bounds, lists);
+            let [input, output, cache_read, cache_creation, cache_creation_5m, cache_creation_1h, reasoning, ..] = counts;
+            let [.., audio_input, audio_output, extra_input, extra_output, billed_input, billed_output, tool_requests] =
+                counts;
             UsageEvent {
                 event_id, reservation_id, request_id, tenant, tier,
                 started_at_ms: times.0, duration_ms: times.1, time_to_first_token_ms: times.2,
-                api, operation, provider, request_model, response_model, response_id,
-                finish_reasons, streaming, status,
-                tokens: TokenCounts { input, output, cache_read, cache_creation, reasoning },
+                api, operation, provider, request_model, output_cap, input_estimate, response_model, response_id,
+                finish_reasons, streaming, status, error_type, unreadable, upstream_limits,
+                tokens: TokenCounts {
+                    input, output, cache_read, cache_creation, cache_creation_5m, cache_creation_1h, reasoning,
+                    audio_input, audio_output, extra_input, extra_output, billed_input, billed_output, tool_requests,
+                },
                 usage_source: source, finish,
                 request_bytes: bytes.0, response_bytes: bytes.1,
             }
@@ -402,15 +392,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn refusals_are_counted() {
-        let partial_success = ExportLogsPartialSuccess { rejected_log_records: 3, error_message: String::new() };
-        let response = ExportLogsServiceResponse { partial_success: Some(partial_success) };
-        assert_eq!(decode_rejected(&response.encode_to_vec()), 3);
-        assert_eq!(decode_rejected(&[]), 0);
-        assert_eq!(decode_rejected(b"?"), 0);
-    }
-
     fn record() -> LogRecord {
         let event = UsageEvent {
             event_id: "e1".into(),
@@ -420,6 +401,28 @@ mod tests {
             ..UsageEvent::default()
         };
         event.to_log_record()
+    }
+
+    #[test]
+    fn the_upstreams_headers_are_bounded() {
+        let headers: Vec<_> = (0..20).map(|at| format!("x-ratelimit-{at}: 1")).collect();
+        let too_long = "x".repeat(MAX_UPSTREAM_LIMIT_BYTES + 1);
+        let upstream_limits = std::iter::once(too_long.clone()).chain(headers.clone()).collect();
+        let event = UsageEvent { upstream_limits, ..UsageEvent::from_log_record(&record()).unwrap() };
+        let sent = UsageEvent::from_log_record(&event.to_log_record()).unwrap();
+        assert_eq!(sent.upstream_limits, headers[..MAX_UPSTREAM_LIMITS]);
+        // Another sender's bounds may be wider.
+        let text = |value: String| AnyValue { value: Some(any_value::Value::StringValue(value)) };
+        let values = [too_long].into_iter().chain(headers.clone()).map(text).collect();
+        let record = with(attribute::UPSTREAM_LIMITS, any_value::Value::ArrayValue(ArrayValue { values }));
+        assert_eq!(UsageEvent::from_log_record(&record).unwrap().upstream_limits, headers[..MAX_UPSTREAM_LIMITS]);
+    }
+
+    #[test]
+    fn what_was_not_counted_is_not_sent() {
+        let sent: Vec<_> = record().attributes.into_iter().map(|pair| pair.key).collect();
+        assert!(sent.iter().all(|key| !key.starts_with("tollgate.usage.")), "{sent:?}");
+        assert!(sent.iter().any(|key| key == attribute::REASONING), "{sent:?}");
     }
 
     fn with(key: &str, value: any_value::Value) -> LogRecord {

@@ -13,7 +13,7 @@ pub(super) struct Attributes(Vec<KeyValue>);
 impl Attributes {
     /// None, with room for those of a call.
     pub(super) fn new() -> Attributes {
-        Attributes(Vec::with_capacity(25))
+        Attributes(Vec::with_capacity(32))
     }
 
     pub(super) fn into_pairs(self) -> Vec<KeyValue> {
@@ -30,10 +30,10 @@ impl Attributes {
         }
     }
 
-    pub(super) fn texts(&mut self, key: &str, values: &[String]) {
+    pub(super) fn texts<'a>(&mut self, key: &str, values: impl Iterator<Item = &'a String>) {
+        let text = |value: &String| AnyValue { value: Some(any_value::Value::StringValue(value.clone())) };
+        let values: Vec<_> = values.map(text).collect();
         if !values.is_empty() {
-            let text = |value: &String| AnyValue { value: Some(any_value::Value::StringValue(value.clone())) };
-            let values = values.iter().map(text).collect();
             self.push(key, any_value::Value::ArrayValue(ArrayValue { values }));
         }
     }
@@ -43,6 +43,11 @@ impl Attributes {
         if let Some(value) = value {
             self.push(key, any_value::Value::IntValue(i64::try_from(value).unwrap_or(i64::MAX)));
         }
+    }
+
+    /// A count that is 0 for most calls, and then left out.
+    pub(super) fn count_if_any(&mut self, key: &str, value: u64) {
+        self.count(key, Some(value).filter(|value| *value != 0));
     }
 }
 

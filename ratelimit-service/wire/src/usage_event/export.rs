@@ -1,0 +1,62 @@
+//! Events on their way: the export that carries them, and its answer.
+
+use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint};
+
+use super::attribute;
+use super::attributes::Attributes;
+use crate::proto::opentelemetry::proto::collector::logs::v1::ExportLogsServiceResponse;
+use crate::proto::opentelemetry::proto::common::v1::InstrumentationScope;
+use crate::proto::opentelemetry::proto::logs::v1::{ResourceLogs, ScopeLogs};
+use crate::proto::opentelemetry::proto::resource::v1::Resource;
+
+/// The encoded `ExportLogsServiceRequest` that sends `events`, each from [`super::UsageEvent::encode`], as the service
+/// `service_name` saw them.
+///
+/// An encoded message is the concatenation of its fields, so events that are encoded already are only copied.
+pub fn encode_export<'a>(service_name: &str, events: impl IntoIterator<Item = &'a Vec<u8>>) -> Vec<u8> {
+    const RESOURCE_LOGS: u32 = 1; // of ExportLogsServiceRequest
+    const SCOPE_LOGS: u32 = 2; // of ResourceLogs
+    const LOG_RECORDS: u32 = 2; // of ScopeLogs
+    let scope = InstrumentationScope { name: "tollgate".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() };
+    let mut scope_logs = ScopeLogs { scope: Some(scope), ..ScopeLogs::default() }.encode_to_vec();
+    for event in events {
+        append_field(LOG_RECORDS, event, &mut scope_logs);
+    }
+    let mut attributes = Attributes::new();
+    attributes.text(attribute::SERVICE_NAME, Some(service_name));
+    let resource = Resource { attributes: attributes.into_pairs() };
+    let mut resource_logs = ResourceLogs { resource: Some(resource), ..ResourceLogs::default() }.encode_to_vec();
+    append_field(SCOPE_LOGS, &scope_logs, &mut resource_logs);
+    let mut request = Vec::with_capacity(resource_logs.len() + 8);
+    append_field(RESOURCE_LOGS, &resource_logs, &mut request);
+    request
+}
+
+/// How many events the collector refused, by its encoded `ExportLogsServiceResponse`. One that can't be read, or has none,
+/// refused none.
+pub fn decode_rejected(response: &[u8]) -> u64 {
+    let response = ExportLogsServiceResponse::decode(response).unwrap_or_default();
+    response.partial_success.map_or(0, |partial| u64::try_from(partial.rejected_log_records).unwrap_or(0))
+}
+
+fn append_field(number: u32, message: &[u8], to: &mut Vec<u8>) {
+    encode_key(number, WireType::LengthDelimited, to);
+    encode_varint(u64::try_from(message.len()).unwrap_or(u64::MAX), to);
+    to.extend_from_slice(message);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::opentelemetry::proto::collector::logs::v1::ExportLogsPartialSuccess;
+
+    #[test]
+    fn refusals_are_counted() {
+        let partial_success = ExportLogsPartialSuccess { rejected_log_records: 3, error_message: String::new() };
+        let response = ExportLogsServiceResponse { partial_success: Some(partial_success) };
+        assert_eq!(decode_rejected(&response.encode_to_vec()), 3);
+        assert_eq!(decode_rejected(&[]), 0);
+        assert_eq!(decode_rejected(b"?"), 0);
+    }
+}
