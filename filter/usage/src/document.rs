@@ -4,6 +4,7 @@ use crate::facts::Facts;
 use crate::framing::Documents;
 use crate::json::{Scanner, is_whitespace};
 use crate::paths::Paths;
+use crate::places::{Leaf, tree};
 
 /// What ends an OpenAI stream, in the place of a document.
 const SENTINEL: &[u8] = b"[DONE]";
@@ -11,8 +12,8 @@ const SENTINEL: &[u8] = b"[DONE]";
 /// Reads documents into facts.
 #[derive(Debug)]
 pub(crate) struct Document {
-    paths: &'static Paths,
-    scanner: Scanner,
+    paths: &'static Paths<Leaf>,
+    scanner: Scanner<Leaf>,
     sentinel: Sentinel,
     /// What all documents told.
     pub(crate) facts: Facts,
@@ -29,12 +30,7 @@ enum Sentinel {
 
 impl Document {
     pub(crate) fn new() -> Document {
-        Document {
-            paths: Paths::all(),
-            scanner: Scanner::new(),
-            sentinel: Sentinel::Matched(0),
-            facts: Facts::default(),
-        }
+        Document { paths: tree(), scanner: Scanner::new(), sentinel: Sentinel::Matched(0), facts: Facts::default() }
     }
 
     /// Whether the current document is a JSON value that has come to its end.

@@ -5,8 +5,8 @@
 //! documents, the result does not depend on how the bytes were cut.
 
 use crate::format::{Counts, EndsWith, Field, Format, Formats, Text, TokenUsage};
-use crate::json::{Sink, Value, decode};
-use crate::paths::Leaf;
+use crate::json::{Sink, Span, Value, Want, decode};
+use crate::places::Leaf;
 use crate::signals::{self, Signals};
 
 /// More finish reasons than these are not kept.
@@ -113,19 +113,22 @@ impl Facts {
 }
 
 impl Sink for Facts {
-    fn wants(&self, leaf: Leaf) -> bool {
+    type Place = Leaf;
+
+    fn wants(&self, leaf: Leaf) -> Want {
         let active = self.settled.map_or(Formats::ALL, |signals| Formats::only(signals.format));
-        !leaf.formats.common(active).is_empty()
+        let is_wanted = !leaf.formats.common(active).is_empty()
             && match leaf.field {
                 Field::Count(_) => true,
                 Field::Text(Text::Model) => self.model.is_none(),
                 Field::Text(Text::ResponseId) => self.response_id.is_none(),
                 Field::Text(Text::FinishReason) => self.finish_reasons.len() < MAX_FINISH_REASONS,
                 Field::Mark => self.settled.is_none(),
-            }
+            };
+        if is_wanted { Want::Kept } else { Want::No }
     }
 
-    fn value(&mut self, leaf: Leaf, value: Value<'_>) {
+    fn value(&mut self, leaf: Leaf, value: Value<'_>, _: Span) {
         match (leaf.field, value) {
             (Field::Count(count), Value::Number(number)) => {
                 if let Some(number) = whole_number(number) {
@@ -135,6 +138,7 @@ impl Sink for Facts {
                 }
             }
             (Field::Text(text), Value::Text(raw)) => self.keep_text(text, raw),
+            (Field::Mark, Value::Null) => {}
             (Field::Mark, _) => self.marked = self.marked.and(leaf.formats),
             _ => {}
         }
@@ -162,7 +166,7 @@ mod tests {
     use super::*;
     use crate::format::TABLE;
     use crate::json::Scanner;
-    use crate::paths::Paths;
+    use crate::places::tree;
 
     /// A document with one value, at this path.
     fn document(path: &[&str], value: &str) -> String {
@@ -178,7 +182,7 @@ mod tests {
             for (path, field) in spec.rows() {
                 let mut facts = Facts::default();
                 let value = if matches!(field, Field::Count(_)) { "7" } else { "\"x\"" };
-                Scanner::new().feed(document(&path, value).as_bytes(), Paths::all(), &mut facts);
+                Scanner::new().feed(document(&path, value).as_bytes(), tree(), &mut facts);
                 let x = Some("x");
                 let is_reached = match field {
                     Field::Count(count) => facts.counts.get(count) == Some(7),

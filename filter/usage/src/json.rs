@@ -5,85 +5,162 @@
 //! - It is lenient where leniency cannot move a value to another place (trailing commas, words that are no literals) and
 //!   stops at anything else that is not JSON: what was read before stays, the rest of the document is ignored.
 //! - Keys are compared as they stand: one that is written with escapes is not known. Of duplicate keys each is handed over.
+//!
+//! What is known is said by a tree of [`Paths`], each place of which has a meaning of the user's own type; what is done with
+//! it by a [`Sink`]:
+//!
+//! - A *leaf* hands over the value at its place. A string comes whole, cut to [`MAX_TEXT_BYTES`] ([`Want::Kept`]), or every
+//!   byte of it as it passes ([`Want::Pieces`]). An object or an array tells that it begins and, where the tree goes on
+//!   below it, that it ends; the values in between are handed over if they stand at leaves of their own.
+//! - A *subtree* hands over every string and every unknown key below its place, however deep, in pieces: its own value too,
+//!   if that is a string. A leaf inside speaks for itself: what it does not want is nobody's, but a container at a leaf
+//!   belongs to the subtree still.
+//! - Each value comes with its [`Span`]: where it stands in the document, and where its member begins. With the text of a
+//!   member known by its span, an editor can cut it or replace it as it passes.
 
-use memchr::{memchr, memchr2};
+mod kept;
+mod open;
+mod text;
 
-use crate::paths::{Leaf, NodeId, Paths};
+#[cfg(test)]
+mod tests;
 
-/// The longest text that is handed over; a longer one is cut here, escapes not yet decoded. A longer key is not known.
+pub(crate) use text::decode;
+
+use crate::paths::{NodeId, Paths};
+use kept::Kept;
+use open::{Container, Open};
+use text::{TextEnd, end_of_text};
+
+/// The longest text that is handed over whole; a longer one is cut here, escapes not yet decoded. A longer key is not known.
 pub(crate) const MAX_TEXT_BYTES: usize = 256;
 /// The most containers that a known path goes through, with the array around it all.
-pub(crate) const MAX_KNOWN_DEPTH: usize = 8;
+pub(crate) const MAX_KNOWN_DEPTH: usize = 16;
 
 /// Takes the values at known places.
 pub(crate) trait Sink {
-    /// Whether the value is wanted: if not, it is neither kept nor handed over.
-    fn wants(&self, leaf: Leaf) -> bool;
-    /// A value, unless it is null.
-    fn value(&mut self, leaf: Leaf, value: Value<'_>);
+    /// What a place means: the same type as that of the [`Paths`].
+    type Place: Copy;
+    /// Whether the value that begins is wanted, and how.
+    fn wants(&self, place: Self::Place) -> Want;
+    /// A value that is wanted, or a part of it.
+    fn value(&mut self, place: Self::Place, value: Value<'_>, at: Span);
 }
 
-/// A value at a known place.
+/// How a value is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// Not at all: it is passed by.
+    No,
+    /// Whole: a string comes as [`Value::Text`].
+    Kept,
+    /// A string comes as [`Value::Piece`]s and a [`Value::PiecesEnd`]; anything else as with `Kept`.
+    Pieces,
+}
+
+/// A value at a known place, or a part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Value<'a> {
-    /// A number as it stands.
+    /// A number as it stands, its first [`MAX_TEXT_BYTES`].
     Number(&'a [u8]),
-    /// A string without its quotes, escapes as they stand; [`decode`] reads them.
+    /// A string without its quotes, escapes as they stand, its first [`MAX_TEXT_BYTES`]; [`decode`] reads them.
     Text(&'a [u8]),
-    /// True, false, an object or an array.
-    Other,
+    /// Some bytes of a string, escapes as they stand: never none, cut anywhere. The span is that of these bytes.
+    Piece(&'a [u8]),
+    /// The string that came in pieces, perhaps in none, has ended. The span is that of its closing quote.
+    PiecesEnd,
+    /// True or false.
+    Bool(bool),
+    /// Null.
+    Null,
+    /// An object or an array begins. The span is that of its bracket.
+    Open,
+    /// An object at a known place or an array with known elements has ended. The span is all of it.
+    Close,
 }
 
-/// The scanner.
+/// Where a value stands: offsets from the document's first byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// Where its member begins, or its element: the comma before it; where there is none, the key's quote or the value's
+    /// first byte. In a subtree this is the member that goes into the unknown.
+    pub(crate) member: u64,
+    /// Its first byte.
+    pub(crate) start: u64,
+    /// The byte behind its last.
+    pub(crate) end: u64,
+}
+
+/// The scanner, for places that mean `P`.
 #[derive(Debug)]
-pub(crate) struct Scanner {
-    state: State,
+pub(crate) struct Scanner<P> {
+    state: State<P>,
     open: Open,
     /// The beginning of a key, a number or a string that reached over the end of a piece.
     kept: Kept,
+    /// Of the next byte.
+    offset: u64,
+    /// Of the last key or value that began.
+    start: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum State {
+enum State<P> {
     /// A value is due, or an array's end.
-    Value(Option<NodeId>),
+    Value(Target<P>),
     /// A key is due, or the object's end.
     Key,
     /// A key was read: its colon is due, then the value at this place.
-    Colon(Option<NodeId>),
+    Colon(Target<P>),
     /// A comma is due, or the container's end.
     Comma,
+    /// Inside a key.
+    KeyText { escaped: bool },
     /// Inside a string that is kept.
-    Text { wanted: Wanted, escaped: bool },
+    Text { place: P, escaped: bool },
     /// Inside a number or a literal.
-    Scalar(Option<Leaf>),
-    /// Inside a value that nobody knows, this many containers deep.
-    Skip { depth: u64 },
-    /// Inside a string of such a value. Depth 0: the string is the value.
-    SkipText { depth: u64, escaped: bool },
+    Scalar(Option<P>),
+    /// Inside a value that nobody knows, this many containers deep; its strings go to the subtree.
+    Skip { depth: u64, subtree: Option<P> },
+    /// Inside a string that is not kept but passes, to somebody or to nobody. Depth 0: the string is the value.
+    PassText { depth: u64, escaped: bool, to: Option<P> },
     /// The document's value has ended.
     Closed,
     /// The document is not JSON.
     Broken,
 }
 
+/// Where a value belongs.
 #[derive(Debug, Clone, Copy)]
-enum Wanted {
-    Key,
-    Value(Leaf),
+enum Target<P> {
+    /// To a known place.
+    Known(NodeId),
+    /// To a subtree, or to nobody.
+    Unknown(Option<P>),
 }
 
-impl Scanner {
+/// Where the scanner stands in a member, as far as an editor of passing bytes must know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OpenMember {
+    /// How many known containers are open around it: 1 for a member of the top object.
+    pub(crate) depth: usize,
+    /// As in [`Span::member`].
+    pub(crate) start: u64,
+}
+
+impl<P: Copy> Scanner<P> {
     /// A scanner at the start of a document.
-    pub(crate) fn new() -> Scanner {
-        Scanner { state: State::Value(Some(Paths::ROOT)), open: Open::default(), kept: Kept::default() }
+    pub(crate) fn new() -> Scanner<P> {
+        let state = State::Value(Target::Known(Paths::<P>::ROOT));
+        Scanner { state, open: Open::default(), kept: Kept::default(), offset: 0, start: 0 }
     }
 
     /// Makes ready for the next document.
     pub(crate) fn reset(&mut self) {
-        self.state = State::Value(Some(Paths::ROOT));
+        self.state = State::Value(Target::Known(Paths::<P>::ROOT));
         self.open.len = 0;
         self.kept.len = 0;
+        self.offset = 0;
     }
 
     /// Whether the document's value has been read to its end.
@@ -91,49 +168,83 @@ impl Scanner {
         matches!(self.state, State::Closed)
     }
 
+    /// Whether the document turned out to be no JSON.
+    pub(crate) fn is_broken(&self) -> bool {
+        matches!(self.state, State::Broken)
+    }
+
+    /// How many bytes of the document have been taken.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The innermost member or element that has begun, with its comma at the latest, and has not ended; `None` where none
+    /// has, and below an unknown key.
+    pub(crate) fn open_member(&self) -> Option<OpenMember> {
+        let unknown = matches!(self.state, State::Skip { .. } | State::PassText { .. });
+        let start = self.open.last().filter(|_| !unknown)?.member?;
+        Some(OpenMember { depth: self.open.len, start })
+    }
+
     /// Takes a piece of the document and returns how much of it that was: less than all when the value has ended and
     /// something other than whitespace follows.
-    pub(crate) fn feed(&mut self, bytes: &[u8], paths: &Paths, sink: &mut impl Sink) -> usize {
+    pub(crate) fn feed(&mut self, bytes: &[u8], paths: &Paths<P>, sink: &mut impl Sink<Place = P>) -> usize {
         let mut rest = bytes;
         while let Some(&byte) = rest.first() {
             let taken = match self.state {
-                State::Text { wanted, escaped } => self.text(rest, wanted, escaped, paths, sink),
-                State::SkipText { depth, escaped } => self.skip_text(rest, depth, escaped),
-                State::Skip { depth } => self.skip(rest, depth),
-                State::Scalar(leaf) => self.scalar(rest, leaf, sink),
+                State::PassText { depth, escaped, to } => self.pass_text(rest, depth, escaped, to, sink),
+                State::KeyText { escaped } => self.key_text(rest, escaped, paths, sink),
+                State::Text { place, escaped } => self.text(rest, place, escaped, sink),
+                State::Skip { depth, subtree } => self.skip(rest, depth, subtree),
+                State::Scalar(place) => self.scalar(rest, place, sink),
                 State::Broken => rest.len(),
                 _ if is_whitespace(byte) => 1,
                 State::Closed => break,
-                State::Value(place) => self.begin(byte, place, paths, sink),
+                State::Value(target) => self.begin(byte, target, paths, sink),
                 State::Key | State::Colon(_) | State::Comma => {
-                    self.punctuation(byte);
+                    self.punctuation(byte, paths, sink);
                     1
                 }
             };
+            self.offset = self.offset.saturating_add(taken as u64);
             rest = rest.get(taken..).unwrap_or_default();
         }
         bytes.len() - rest.len()
     }
 
     /// The first byte of a value.
-    fn begin(&mut self, byte: u8, place: Option<NodeId>, paths: &Paths, sink: &mut impl Sink) -> usize {
-        let leaf = place.and_then(|place| paths.leaf(place)).filter(|leaf| sink.wants(*leaf));
-        match byte {
-            b'{' | b'[' => {
-                if let Some(leaf) = leaf {
-                    sink.value(leaf, Value::Other);
+    fn begin(&mut self, byte: u8, target: Target<P>, paths: &Paths<P>, sink: &mut impl Sink<Place = P>) -> usize {
+        if byte == b']' {
+            self.leave(byte, paths, sink);
+            return 1;
+        }
+        self.start = self.offset;
+        if let Some(container) = self.open.last_mut() {
+            container.member.get_or_insert(self.offset);
+        }
+        let (leaf, subtree) = match target {
+            Target::Known(place) => (paths.leaf(place), paths.subtree(place)),
+            Target::Unknown(subtree) => (None, subtree),
+        };
+        let subtree = subtree.filter(|place| sink.wants(*place) != Want::No);
+        let (wanted, want) = match leaf.map(|place| (place, sink.wants(place))) {
+            Some((_, Want::No)) | None => (None, Want::No),
+            Some((place, want)) => (Some(place), want),
+        };
+        match (byte, wanted) {
+            (b'{' | b'[', _) => {
+                if let Some(place) = wanted {
+                    sink.value(place, Value::Open, self.span(self.start, 1));
                 }
-                self.enter(byte, place, paths);
+                self.enter(byte, target, subtree, paths);
             }
-            b'"' => {
-                self.state = match leaf {
-                    Some(leaf) => State::Text { wanted: Wanted::Value(leaf), escaped: false },
-                    None => State::SkipText { depth: 0, escaped: false },
-                };
+            (b'"', Some(place)) if want == Want::Kept => self.state = State::Text { place, escaped: false },
+            (b'"', _) => {
+                let to = wanted.or(subtree.filter(|_| leaf.is_none()));
+                self.state = State::PassText { depth: 0, escaped: false, to };
             }
-            b']' => self.leave(byte),
-            b'-' | b'0'..=b'9' | b'a'..=b'z' => {
-                self.state = State::Scalar(leaf);
+            (b'-' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z', _) => {
+                self.state = State::Scalar(wanted);
                 return 0;
             }
             _ => self.state = State::Broken,
@@ -141,87 +252,134 @@ impl Scanner {
         1
     }
 
-    fn enter(&mut self, byte: u8, place: Option<NodeId>, paths: &Paths) {
-        let container = place.and_then(|place| match byte {
-            b'{' => Some(Container::Object(place)),
-            // An array around everything is a sequence of documents.
-            _ if self.open.len == 0 => Some(Container::Array(place)),
-            _ => paths.element(place).map(Container::Array),
-        });
+    fn enter(&mut self, byte: u8, target: Target<P>, subtree: Option<P>, paths: &Paths<P>) {
+        let outer_member = self.member();
+        let container = match target {
+            Target::Known(place) => {
+                let element = match byte {
+                    b'{' => None,
+                    // An array around everything is a sequence of documents.
+                    _ if self.open.len == 0 => Some(place),
+                    _ => paths.element(place),
+                };
+                let container = Container { place, element, start: self.start, outer_member, member: None };
+                Some(container).filter(|_| byte == b'{' || element.is_some())
+            }
+            Target::Unknown(_) => None,
+        };
         self.state = match container {
-            Some(container) if self.open.push(container) => match container {
-                Container::Object(_) => State::Key,
-                Container::Array(element) => State::Value(Some(element)),
+            Some(container) if self.open.push(container) => match container.element {
+                None => State::Key,
+                Some(element) => State::Value(Target::Known(element)),
             },
-            _ => State::Skip { depth: 1 },
+            _ => State::Skip { depth: 1, subtree },
         };
     }
 
-    fn leave(&mut self, byte: u8) {
-        match (self.open.pop(), byte) {
-            (Some(Container::Object(_)), b'}') | (Some(Container::Array(_)), b']') => self.after_value(),
-            _ => self.state = State::Broken,
+    fn leave(&mut self, byte: u8, paths: &Paths<P>, sink: &mut impl Sink<Place = P>) {
+        let bracket = |container: &Container| if container.element.is_some() { b']' } else { b'}' };
+        let Some(container) = self.open.pop().filter(|container| bracket(container) == byte) else {
+            self.state = State::Broken;
+            return;
+        };
+        if let Some(place) = paths.leaf(container.place).filter(|place| sink.wants(*place) != Want::No) {
+            let end = self.offset.saturating_add(1);
+            sink.value(place, Value::Close, Span { member: container.outer_member, start: container.start, end });
         }
+        self.after_value();
     }
 
     fn after_value(&mut self) {
-        self.state = if self.open.len == 0 { State::Closed } else { State::Comma };
+        self.state = match self.open.last_mut() {
+            None => State::Closed,
+            Some(container) => {
+                container.member = None;
+                State::Comma
+            }
+        };
     }
 
-    fn punctuation(&mut self, byte: u8) {
-        match (self.state, byte) {
-            (State::Key, b'"') => self.state = State::Text { wanted: Wanted::Key, escaped: false },
-            (State::Colon(place), b':') => self.state = State::Value(place),
-            (State::Comma, b',') => {
-                self.state = match self.open.last() {
-                    Some(Container::Array(element)) => State::Value(Some(element)),
-                    _ => State::Key,
+    fn punctuation(&mut self, byte: u8, paths: &Paths<P>, sink: &mut impl Sink<Place = P>) {
+        match (self.state, byte, self.open.last_mut()) {
+            (State::Key, b'"', Some(object)) => {
+                object.member.get_or_insert(self.offset);
+                self.start = self.offset;
+                self.state = State::KeyText { escaped: false };
+            }
+            (State::Colon(target), b':', _) => self.state = State::Value(target),
+            (State::Comma, b',', Some(container)) => {
+                container.member = Some(self.offset);
+                self.state = match container.element {
+                    Some(element) => State::Value(Target::Known(element)),
+                    None => State::Key,
                 }
             }
-            (State::Key, b'}') | (State::Comma, b'}' | b']') => self.leave(byte),
+            (State::Key, b'}', _) | (State::Comma, b'}' | b']', _) => self.leave(byte, paths, sink),
             _ => self.state = State::Broken,
         }
     }
 
-    /// A key or a value that is wanted.
-    fn text(&mut self, rest: &[u8], wanted: Wanted, escaped: bool, paths: &Paths, sink: &mut impl Sink) -> usize {
+    fn key_text(&mut self, rest: &[u8], escaped: bool, paths: &Paths<P>, sink: &mut impl Sink<Place = P>) -> usize {
         let end = match end_of_text(rest, escaped) {
             TextEnd::At(end) => end,
             TextEnd::Open { escaped } => {
                 self.kept.push(rest);
-                self.state = State::Text { wanted, escaped };
+                self.state = State::KeyText { escaped };
                 return rest.len();
             }
         };
-        let text = self.kept.complete(rest.get(..end).unwrap_or_default());
-        match wanted {
-            Wanted::Key => {
-                let object = match self.open.last() {
-                    Some(Container::Object(object)) => Some(object),
-                    _ => None,
-                };
-                self.state = State::Colon(object.and_then(|object| paths.member(object, text)));
+        let key = self.kept.complete(rest.get(..end).unwrap_or_default());
+        let Some(object) = self.open.last() else { return end + 1 };
+        let target = match paths.member(object.place, key) {
+            Some(place) => Target::Known(place),
+            None => Target::Unknown(paths.subtree(object.place).filter(|place| sink.wants(*place) != Want::No)),
+        };
+        if let Target::Unknown(Some(subtree)) = target {
+            let (start, end) = (self.start.saturating_add(1), self.offset.saturating_add(end as u64));
+            let at = Span { member: object.member.unwrap_or(start), start, end };
+            if !key.is_empty() {
+                sink.value(subtree, Value::Piece(key), at);
             }
-            Wanted::Value(leaf) => {
-                sink.value(leaf, Value::Text(text));
-                self.after_value();
-            }
+            sink.value(subtree, Value::PiecesEnd, Span { start: end, end: end.saturating_add(1), ..at });
         }
+        self.state = State::Colon(target);
         self.kept.len = 0;
         end + 1
     }
 
-    fn scalar(&mut self, rest: &[u8], leaf: Option<Leaf>, sink: &mut impl Sink) -> usize {
+    /// A string that is kept.
+    fn text(&mut self, rest: &[u8], place: P, escaped: bool, sink: &mut impl Sink<Place = P>) -> usize {
+        match end_of_text(rest, escaped) {
+            TextEnd::Open { escaped } => {
+                self.kept.push(rest);
+                self.state = State::Text { place, escaped };
+                rest.len()
+            }
+            TextEnd::At(end) => {
+                let at = self.span(self.start, self.offset.saturating_add(end as u64 + 1) - self.start);
+                let text = self.kept.complete(rest.get(..end).unwrap_or_default());
+                sink.value(place, Value::Text(text), at);
+                self.kept.len = 0;
+                self.after_value();
+                end + 1
+            }
+        }
+    }
+
+    fn scalar(&mut self, rest: &[u8], place: Option<P>, sink: &mut impl Sink<Place = P>) -> usize {
         let in_scalar = |byte: &u8| matches!(byte, b'-' | b'+' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z');
         let Some(end) = rest.iter().position(|byte| !in_scalar(byte)) else {
             self.kept.push(rest);
             return rest.len();
         };
+        let at = self.span(self.start, self.offset.saturating_add(end as u64) - self.start);
         let text = self.kept.complete(rest.get(..end).unwrap_or_default());
-        if let Some(leaf) = leaf {
-            match text.first() {
-                Some(b'-' | b'0'..=b'9') => sink.value(leaf, Value::Number(text)),
-                Some(b't' | b'f') => sink.value(leaf, Value::Other),
+        if let Some(place) = place {
+            match text {
+                [b'-' | b'0'..=b'9', ..] => sink.value(place, Value::Number(text), at),
+                b"true" => sink.value(place, Value::Bool(true), at),
+                b"false" => sink.value(place, Value::Bool(false), at),
+                b"null" => sink.value(place, Value::Null, at),
                 _ => {}
             }
         }
@@ -230,266 +388,68 @@ impl Scanner {
         end
     }
 
-    fn skip(&mut self, rest: &[u8], depth: u64) -> usize {
+    fn skip(&mut self, rest: &[u8], depth: u64, subtree: Option<P>) -> usize {
         let Some(at) = rest.iter().position(|byte| matches!(byte, b'"' | b'{' | b'[' | b'}' | b']')) else {
             return rest.len();
         };
         match rest.get(at) {
-            Some(b'"') => self.state = State::SkipText { depth, escaped: false },
-            Some(b'{' | b'[') => self.state = State::Skip { depth: depth.saturating_add(1) },
-            _ if depth > 1 => self.state = State::Skip { depth: depth - 1 },
+            Some(b'"') => self.state = State::PassText { depth, escaped: false, to: subtree },
+            Some(b'{' | b'[') => self.state = State::Skip { depth: depth.saturating_add(1), subtree },
+            _ if depth > 1 => self.state = State::Skip { depth: depth - 1, subtree },
             _ => self.after_value(),
         }
         at + 1
     }
 
-    fn skip_text(&mut self, rest: &[u8], depth: u64, escaped: bool) -> usize {
-        match end_of_text(rest, escaped) {
+    /// A string that passes.
+    fn pass_text(
+        &mut self,
+        rest: &[u8],
+        depth: u64,
+        escaped: bool,
+        to: Option<P>,
+        sink: &mut impl Sink<Place = P>,
+    ) -> usize {
+        let end = end_of_text(rest, escaped);
+        if let Some(place) = to {
+            let piece = match end {
+                TextEnd::At(end) => rest.get(..end).unwrap_or_default(),
+                TextEnd::Open { .. } => rest,
+            };
+            let len = piece.len() as u64;
+            if len > 0 {
+                sink.value(place, Value::Piece(piece), self.span(self.offset, len));
+            }
+            if let TextEnd::At(_) = end {
+                sink.value(place, Value::PiecesEnd, self.span(self.offset.saturating_add(len), 1));
+            }
+        }
+        match end {
             TextEnd::Open { escaped } => {
-                self.state = State::SkipText { depth, escaped };
+                self.state = State::PassText { depth, escaped, to };
                 rest.len()
             }
             TextEnd::At(end) => {
                 match depth {
                     0 => self.after_value(),
-                    _ => self.state = State::Skip { depth },
+                    _ => self.state = State::Skip { depth, subtree: to },
                 }
                 end + 1
             }
         }
     }
-}
 
-/// Where a string ends.
-enum TextEnd {
-    /// At the quote with this index.
-    At(usize),
-    /// Not in these bytes. `escaped`: their last byte was a backslash that holds for the next.
-    Open { escaped: bool },
-}
-
-fn end_of_text(bytes: &[u8], escaped: bool) -> TextEnd {
-    let mut at = usize::from(escaped);
-    while let Some(found) = bytes.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
-        at += found;
-        if bytes.get(at) == Some(&b'"') {
-            return TextEnd::At(at);
-        }
-        at += 2;
+    /// Where the current member begins, or else the current value.
+    fn member(&self) -> u64 {
+        self.open.last().and_then(|container| container.member).unwrap_or(self.start)
     }
-    TextEnd::Open { escaped: at > bytes.len() }
+
+    fn span(&self, start: u64, len: u64) -> Span {
+        Span { member: self.member(), start, end: start.saturating_add(len) }
+    }
 }
 
 /// JSON's whitespace.
 pub(crate) fn is_whitespace(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
-}
-
-/// The known containers that are open, outermost first.
-#[derive(Debug, Default)]
-struct Open {
-    containers: [Option<Container>; MAX_KNOWN_DEPTH],
-    len: usize,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Container {
-    Object(NodeId),
-    /// With the place of its elements.
-    Array(NodeId),
-}
-
-impl Open {
-    fn last(&self) -> Option<Container> {
-        self.containers.get(self.len.checked_sub(1)?).copied().flatten()
-    }
-
-    fn pop(&mut self) -> Option<Container> {
-        let last = self.last();
-        self.len = self.len.saturating_sub(1);
-        last
-    }
-
-    /// False when there is no room.
-    fn push(&mut self, container: Container) -> bool {
-        let Some(slot) = self.containers.get_mut(self.len) else { return false };
-        *slot = Some(container);
-        self.len += 1;
-        true
-    }
-}
-
-/// The first bytes of something that came in several pieces.
-#[derive(Debug)]
-struct Kept {
-    bytes: [u8; MAX_TEXT_BYTES],
-    len: usize,
-}
-
-impl Default for Kept {
-    fn default() -> Self {
-        Kept { bytes: [0; MAX_TEXT_BYTES], len: 0 }
-    }
-}
-
-impl Kept {
-    fn push(&mut self, piece: &[u8]) {
-        let room = self.bytes.get_mut(self.len..).unwrap_or_default();
-        let taken = room.len().min(piece.len());
-        for (to, from) in room.iter_mut().zip(piece) {
-            *to = *from;
-        }
-        self.len += taken;
-    }
-
-    /// The whole, of which this is the last piece.
-    fn complete<'a>(&'a mut self, piece: &'a [u8]) -> &'a [u8] {
-        if self.len == 0 {
-            return piece.get(..MAX_TEXT_BYTES).unwrap_or(piece);
-        }
-        self.push(piece);
-        self.bytes.get(..self.len).unwrap_or_default()
-    }
-}
-
-/// Reads the escapes of a string. What is no UTF-8 or half of a surrogate pair becomes U+FFFD, and so does an escape that
-/// does not exist.
-pub(crate) fn decode(raw: &[u8]) -> String {
-    let mut text = String::with_capacity(raw.len());
-    let mut rest = raw;
-    while let Some(at) = memchr(b'\\', rest) {
-        text.push_str(&String::from_utf8_lossy(rest.get(..at).unwrap_or_default()));
-        rest = rest.get(at + 1..).unwrap_or_default();
-        let (decoded, taken) = match rest.first() {
-            Some(b'u') => unicode_escape(rest),
-            Some(b'n') => ('\n', 1),
-            Some(b't') => ('\t', 1),
-            Some(b'r') => ('\r', 1),
-            Some(b'b') => ('\u{8}', 1),
-            Some(b'f') => ('\u{c}', 1),
-            Some(byte @ (b'"' | b'\\' | b'/')) => (char::from(*byte), 1),
-            _ => (char::REPLACEMENT_CHARACTER, 0),
-        };
-        text.push(decoded);
-        rest = rest.get(taken..).unwrap_or_default();
-    }
-    text.push_str(&String::from_utf8_lossy(rest));
-    text
-}
-
-/// The character of `uXXXX`, or of `uXXXX\uXXXX` when that is a surrogate pair, and its length.
-fn unicode_escape(bytes: &[u8]) -> (char, usize) {
-    let unit = |at: usize| {
-        let digits = std::str::from_utf8(bytes.get(at..at + 4)?).ok()?;
-        digits.bytes().all(|digit| digit.is_ascii_hexdigit()).then(|| u16::from_str_radix(digits, 16).ok())?
-    };
-    let Some(first) = unit(1) else { return (char::REPLACEMENT_CHARACTER, 1) };
-    let second = bytes.get(5..7).filter(|next| *next == b"\\u").and_then(|_| unit(7));
-    match (char::decode_utf16([first]).next(), second) {
-        (Some(Ok(decoded)), _) => (decoded, 5),
-        (_, Some(second)) => match char::decode_utf16([first, second]).next() {
-            Some(Ok(decoded)) => (decoded, 11),
-            _ => (char::REPLACEMENT_CHARACTER, 5),
-        },
-        _ => (char::REPLACEMENT_CHARACTER, 5),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::format::{Field, Text};
-
-    /// What is handed over at the places of counts, texts and marks.
-    #[derive(Default)]
-    struct Seen(Vec<(Field, String)>);
-
-    impl Sink for Seen {
-        fn wants(&self, _: Leaf) -> bool {
-            true
-        }
-
-        fn value(&mut self, leaf: Leaf, value: Value<'_>) {
-            let text = match value {
-                Value::Number(text) | Value::Text(text) => String::from_utf8_lossy(text).into_owned(),
-                Value::Other => "…".to_owned(),
-            };
-            self.0.push((leaf.field, text));
-        }
-    }
-
-    fn scan(document: &str) -> (Vec<String>, bool) {
-        let (mut scanner, mut seen) = (Scanner::new(), Seen::default());
-        scanner.feed(document.as_bytes(), Paths::all(), &mut seen);
-        (seen.0.into_iter().map(|(_, text)| text).collect(), scanner.is_closed())
-    }
-
-    #[test]
-    fn values_are_found_by_their_path_alone() {
-        let found = |document| scan(document).0;
-        assert_eq!(found(r#" { "usage" : { "prompt_tokens" : 7 } } "#), ["7"]);
-        assert_eq!(found(r#"{"usage":{"a":[{"b":"]}\"}"},{}],"prompt_tokens":7}}"#), ["7"]);
-        assert_eq!(found(r#"[{"usage":{"prompt_tokens":7}},{"usage":{"prompt_tokens":8}}]"#), ["7", "8"]);
-        assert_eq!(found(r#"{"choices":[{"finish_reason":"a"},{"finish_reason":"b"}]}"#), ["a", "b"]);
-        assert!(found(r#"{"choices":{"finish_reason":"a"}}"#).is_empty());
-        assert!(found(r#"{"choices":[[{"finish_reason":"a"}]]}"#).is_empty());
-        assert!(found(r#"{"a":{"usage":{"prompt_tokens":7}}}"#).is_empty());
-        assert!(found(r#"{"usage":"{\"prompt_tokens\":7}"}"#).is_empty());
-        assert!(found(r#"{"usage":null}"#).is_empty());
-    }
-
-    #[test]
-    fn a_document_that_breaks_keeps_what_came_before() {
-        for rest in ["]", "}", "{", "\"a\" 1", "\u{1}", "\"total_tokens\" 8}}", "\"total_tokens\":,8}}"] {
-            let document = format!("{{\"usage\":{{\"prompt_tokens\":7,{rest}");
-            let (values, _) = scan(&document);
-            assert_eq!(values, ["7"], "{document}");
-        }
-        assert_eq!(scan("{\"usage\":{\"prompt_tokens\":7,!\"total_tokens\":8}}"), (vec!["7".to_owned()], false));
-    }
-
-    #[test]
-    fn the_value_after_the_first_is_not_taken() {
-        let (mut scanner, mut seen) = (Scanner::new(), Seen::default());
-        let both = b"{\"model\":\"a\"} {\"model\":\"b\"}";
-        assert_eq!(scanner.feed(both, Paths::all(), &mut seen), 14);
-        assert_eq!(seen.0, [(Field::Text(Text::Model), "a".to_owned())]);
-    }
-
-    #[test]
-    fn depth_costs_nothing() {
-        let deep = "[{\"usage\":".repeat(1_000_000);
-        assert_eq!(scan(&format!("{{\"a\":{deep}")), (vec![], false));
-        let closed = format!("{{\"a\":{}1{},\"model\":\"m\"}}", "[".repeat(1_000_000), "]".repeat(1_000_000));
-        assert_eq!(scan(&closed), (vec!["m".to_owned()], true));
-    }
-
-    #[test]
-    fn long_texts_are_cut_and_long_keys_are_unknown() {
-        let long = "m".repeat(MAX_TEXT_BYTES + 9);
-        let (mut scanner, mut seen) = (Scanner::new(), Seen::default());
-        for byte in format!("{{\"{long}\":1,\"model\":\"{long}\"}}").as_bytes().chunks(1) {
-            scanner.feed(byte, Paths::all(), &mut seen);
-        }
-        assert_eq!(seen.0, [(Field::Text(Text::Model), long[..MAX_TEXT_BYTES].to_owned())]);
-    }
-
-    #[test]
-    fn escapes_are_read_as_serde_json_reads_them() {
-        for raw in [r"a\n\t\r\b\f\/\\\u0041", r#"\"quoted\""#, r"\ud83c\udf0d earth", "plain é 你"] {
-            let expected: String = serde_json::from_str(&format!("\"{raw}\"")).unwrap();
-            assert_eq!(decode(raw.as_bytes()), expected);
-        }
-        for (raw, expected) in [
-            (&b"a\\ud83c"[..], "a\u{fffd}"),
-            (b"\\ud83c\\u0041", "\u{fffd}A"),
-            (b"\\u12", "\u{fffd}12"),
-            (b"\\u+123", "\u{fffd}+123"),
-            (b"a\\", "a\u{fffd}"),
-            (b"\\x", "\u{fffd}x"),
-            (b"\xff", "\u{fffd}"),
-        ] {
-            assert_eq!(decode(raw), expected);
-        }
-    }
 }

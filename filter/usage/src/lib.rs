@@ -27,8 +27,11 @@ mod estimate;
 mod facts;
 mod format;
 mod framing;
+#[allow(dead_code, reason = "offsets, booleans and subtrees are for the readers and editors of requests and streams")]
 mod json;
+#[allow(dead_code, reason = "subtrees are for the readers of requests")]
 mod paths;
+mod places;
 mod reader;
 mod signals;
 

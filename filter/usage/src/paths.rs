@@ -1,50 +1,53 @@
-//! All paths that some format knows, as one tree: a walk down a document is a walk down the tree, and a key that the tree
-//! does not have means that nothing below it matters.
+//! Known paths as a tree: a walk down a document is a walk down the tree, and a key that the tree does not have means that
+//! nothing below it matters.
 
-use std::sync::OnceLock;
-
-use crate::format::{Field, Formats, TABLE};
-
-/// A place in a document that some format knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A place in a document that is on a known path.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NodeId(u16);
 
-/// What the value at a place means, and to which formats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Leaf {
-    pub(crate) field: Field,
-    pub(crate) formats: Formats,
+/// The tree, whose places mean `P`.
+#[derive(Debug)]
+pub(crate) struct Paths<P> {
+    nodes: Vec<Node<P>>,
 }
 
-/// The tree.
-#[derive(Debug, Default)]
-pub(crate) struct Paths {
-    nodes: Vec<Node>,
-}
-
-#[derive(Debug, Default)]
-struct Node {
+#[derive(Debug)]
+struct Node<P> {
+    parent: NodeId,
     keys: Vec<(&'static str, NodeId)>,
     element: Option<NodeId>,
-    leaf: Option<Leaf>,
+    leaf: Option<P>,
+    /// Of the subtree that begins here.
+    own_subtree: Option<P>,
+    /// Of the innermost subtree that this place is in.
+    subtree: Option<P>,
 }
 
-impl Paths {
+impl<P: Copy> Paths<P> {
     /// A document's top.
     pub(crate) const ROOT: NodeId = NodeId(0);
 
-    /// The tree of all formats, built on first use.
-    pub(crate) fn all() -> &'static Paths {
-        static ALL: OnceLock<Paths> = OnceLock::new();
-        ALL.get_or_init(|| {
-            let mut paths = Paths { nodes: vec![Node::default()] };
-            for spec in TABLE {
-                for (path, field) in spec.rows() {
-                    paths.insert(&path, field, Formats::only(spec.format));
-                }
-            }
-            paths
-        })
+    /// A tree of the top alone.
+    pub(crate) fn new() -> Paths<P> {
+        Paths { nodes: vec![Node::new(Self::ROOT)] }
+    }
+
+    /// Makes a leaf of a path such as `["choices[]", "finish_reason"]`: a segment that ends in `[]` is an array, and the path
+    /// goes on in its elements. What the place means is told from what it meant before, if it was a leaf already.
+    pub(crate) fn insert(&mut self, path: &[&'static str], meaning: impl FnOnce(Option<P>) -> P) {
+        let place = self.place(path);
+        if let Some(node) = self.nodes.get_mut(usize::from(place.0)) {
+            node.leaf = Some(meaning(node.leaf));
+        }
+    }
+
+    /// Makes a subtree of a path: it has all strings below, but for leaves of their own and subtrees inside of it.
+    pub(crate) fn insert_subtree(&mut self, path: &[&'static str], meaning: P) {
+        let place = self.place(path);
+        if let Some(node) = self.nodes.get_mut(usize::from(place.0)) {
+            node.own_subtree = Some(meaning);
+        }
+        self.inherit();
     }
 
     /// The place of an object's member.
@@ -58,17 +61,21 @@ impl Paths {
     }
 
     /// What the value at a place means.
-    pub(crate) fn leaf(&self, place: NodeId) -> Option<Leaf> {
+    pub(crate) fn leaf(&self, place: NodeId) -> Option<P> {
         self.node(place)?.leaf
     }
 
-    fn node(&self, id: NodeId) -> Option<&Node> {
+    /// What strings below a place mean that are at no leaf.
+    pub(crate) fn subtree(&self, place: NodeId) -> Option<P> {
+        self.node(place)?.subtree
+    }
+
+    fn node(&self, id: NodeId) -> Option<&Node<P>> {
         self.nodes.get(usize::from(id.0))
     }
 
-    /// Adds a path such as `choices[].finish_reason`. Formats may share a path when they mean the same by it.
-    fn insert(&mut self, path: &[&'static str], field: Field, formats: Formats) {
-        let mut place = Paths::ROOT;
+    fn place(&mut self, path: &[&'static str]) -> NodeId {
+        let mut place = Self::ROOT;
         for segment in path {
             let key = segment.trim_end_matches("[]");
             let known = self.member(place, key.as_bytes());
@@ -78,18 +85,32 @@ impl Paths {
                 place = known.unwrap_or_else(|| self.grow(place, |node, child| node.element = Some(child)));
             }
         }
-        if let Some(node) = self.nodes.get_mut(usize::from(place.0)) {
-            let formats = node.leaf.map_or(formats, |leaf| leaf.formats.and(formats));
-            node.leaf = Some(Leaf { field, formats });
-        }
+        place
     }
 
-    fn grow(&mut self, parent: NodeId, link: impl FnOnce(&mut Node, NodeId)) -> NodeId {
+    fn grow(&mut self, parent: NodeId, link: impl FnOnce(&mut Node<P>, NodeId)) -> NodeId {
         let child = NodeId(u16::try_from(self.nodes.len()).unwrap_or(u16::MAX));
-        self.nodes.push(Node::default());
+        let subtree = self.subtree(parent);
+        self.nodes.push(Node { subtree, ..Node::new(parent) });
         if let Some(node) = self.nodes.get_mut(usize::from(parent.0)) {
             link(node, child);
         }
         child
+    }
+
+    /// Parents stand before their children.
+    fn inherit(&mut self) {
+        for at in 0..self.nodes.len() {
+            let parent = self.nodes.get(at).and_then(|node| self.subtree(node.parent));
+            if let Some(node) = self.nodes.get_mut(at) {
+                node.subtree = node.own_subtree.or(parent);
+            }
+        }
+    }
+}
+
+impl<P> Node<P> {
+    fn new(parent: NodeId) -> Node<P> {
+        Node { parent, keys: Vec::new(), element: None, leaf: None, own_subtree: None, subtree: None }
     }
 }
