@@ -22,6 +22,7 @@
 //! over the values whose path stands in `format`'s tables, `facts` keeps them and decides which format this is.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod coding;
 mod document;
 mod estimate;
 mod facts;
@@ -35,6 +36,7 @@ mod places;
 mod reader;
 mod signals;
 
+pub use coding::{Decoder, MAX_DECODED_BYTES, Unreadable, readable_codings};
 pub use estimate::TextEstimate;
 pub use format::{Format, TokenUsage};
 pub use reader::{End, Hints, Reader, Report};

@@ -1,0 +1,55 @@
+//! Which codings an upstream may choose from, so that its answer can be read.
+
+/// What stands for `*` here, RFC 9110's "any coding that is not listed".
+const READABLE: [&str; 3] = ["gzip", "deflate", "identity"];
+
+/// Narrows an `accept-encoding` (RFC 9110, section 12.5.3) to the codings that a [`Decoder`](crate::Decoder) reads, their
+/// weights as they stand; `*` becomes those that are not listed. `None`: none is left that the client takes, and the
+/// header has to go.
+///
+/// Nothing is added that the client did not accept.
+pub fn readable_codings(accept_encoding: &str) -> Option<String> {
+    let listed = || accept_encoding.split(',').map(Item::parse);
+    let is_listed = |coding: &&str| listed().any(|item| item.is(coding));
+    let mut readable: Vec<String> = Vec::new();
+    let mut takes_any = false;
+    for item in listed() {
+        if item.is("*") && !item.is_refused() {
+            takes_any = true;
+            readable.extend(READABLE.iter().filter(|coding| !is_listed(coding)).map(|coding| item.weigh(coding)));
+        } else if item.is("*") || item.is("x-gzip") || READABLE.iter().any(|coding| item.is(coding)) {
+            takes_any |= !item.is_refused();
+            readable.push(item.weigh(item.coding));
+        }
+    }
+    takes_any.then(|| readable.join(", "))
+}
+
+/// A coding and its weight, if it has one: `;q=0.5`.
+#[derive(Clone, Copy)]
+struct Item<'a> {
+    coding: &'a str,
+    weight: &'a str,
+}
+
+impl<'a> Item<'a> {
+    fn parse(item: &'a str) -> Item<'a> {
+        let (coding, weight) = item.split_at(item.find(';').unwrap_or(item.len()));
+        Item { coding: coding.trim(), weight: weight.trim_end() }
+    }
+
+    fn is(self, coding: &str) -> bool {
+        self.coding.eq_ignore_ascii_case(coding)
+    }
+
+    /// A weight of 0 means that the client does not take it.
+    fn is_refused(self) -> bool {
+        let weight = self.weight.trim_start_matches([';', ' ', '\t']);
+        let value = weight.strip_prefix("q=").or_else(|| weight.strip_prefix("Q="));
+        value.is_some_and(|value| value.parse() == Ok(0.0))
+    }
+
+    fn weigh(self, coding: &str) -> String {
+        format!("{coding}{}", self.weight)
+    }
+}
