@@ -103,7 +103,7 @@ pub fn run(args: &InspectArgs, out: &mut impl io::Write, err: &mut impl io::Writ
 
 fn read(path: &Path, args: &InspectArgs) -> anyhow::Result<Report> {
     let content_type = args.content_type.as_deref().or_else(|| content_type(path));
-    let mut reader = Reader::new(Hints { content_type, path: None });
+    let mut reader = Reader::new(Hints { content_type, ..Hints::default() });
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     let mut file = BufReader::with_capacity(READ_BYTES.get(), file);
     loop {

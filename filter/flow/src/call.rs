@@ -215,7 +215,7 @@ impl Call {
         call.event.status = text(headers, ":status").and_then(|status| status.parse().ok()).unwrap_or(0);
         let content_type = text(headers, "content-type");
         call.event.streaming = content_type.is_some_and(|value| value.starts_with("text/event-stream"));
-        call.reader = Some(Reader::new(Hints { content_type, path: None }));
+        call.reader = Some(Reader::new(Hints { content_type, ..Hints::default() }));
         let ours = limit_headers::headers(&call.limits, call.answered_at_ms);
         let theirs = limit_headers::NAMES.into_iter().filter(|name| ours.iter().all(|(set, _)| set != name));
         let taken_off: Vec<_> = theirs.map(|name| (name, None)).collect();

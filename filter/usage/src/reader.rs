@@ -1,5 +1,6 @@
 //! One response, from its first byte to what it told.
 
+use crate::coding::{Decoder, Unreadable};
 use crate::document::Document;
 use crate::format::{Format, Formats, TABLE, TokenUsage};
 use crate::framing::Framing;
@@ -11,11 +12,14 @@ pub struct Hints<'a> {
     pub content_type: Option<&'a str>,
     /// The request's path. It speaks for a format only where the content fits several.
     pub path: Option<&'a str>,
+    /// The response's `content-encoding`. Without it the bytes are read as they are.
+    pub content_encoding: Option<&'a str>,
 }
 
 /// Reads one response as its bytes pass.
 #[derive(Debug)]
 pub struct Reader {
+    decoder: Decoder,
     framing: Framing,
     document: Document,
     hinted: Formats,
@@ -37,6 +41,8 @@ pub struct Report {
     pub finish_reasons: Vec<String>,
     /// Whether the response was read to its own end.
     pub end: End,
+    /// Why the response, or the rest of it, could not be decoded. What was told before stands here all the same.
+    pub unreadable: Option<Unreadable>,
 }
 
 /// Whether a response was read to its own end.
@@ -55,6 +61,7 @@ impl Reader {
         let speaks = |request_path: &str| hints.path.is_some_and(|path| path.contains(request_path));
         let hinted = TABLE.iter().filter(|spec| speaks(spec.request_path));
         Reader {
+            decoder: Decoder::new(hints.content_encoding),
             framing: Framing::new(hints.content_type),
             document: Document::new(),
             hinted: hinted.fold(Formats::NONE, |formats, spec| formats.and(Formats::only(spec.format))),
@@ -63,11 +70,13 @@ impl Reader {
 
     /// Takes the next bytes of the body, cut anywhere.
     pub fn feed(&mut self, bytes: &[u8]) {
-        self.framing.feed(bytes, &mut self.document);
+        let Reader { decoder, framing, document, .. } = self;
+        decoder.decode(bytes, &mut |plain| framing.feed(plain, document));
     }
 
     /// What the bytes told, up to here: they may end anywhere.
     pub fn finish(mut self) -> Report {
+        let coded = self.decoder.finish();
         let is_closed_body = matches!(self.framing, Framing::Values) && self.document.is_closed();
         self.framing.finish(&mut self.document);
         let facts = self.document.facts;
@@ -75,7 +84,8 @@ impl Reader {
         Report {
             format,
             usage: facts.usage(format),
-            end: if is_closed_body || facts.are_complete(format) { End::Complete } else { End::Cut },
+            end: if is_closed_body || facts.are_complete(format) { coded.unwrap_or(End::Cut) } else { End::Cut },
+            unreadable: coded.err(),
             model: facts.model,
             response_id: facts.response_id,
             finish_reasons: facts.finish_reasons,
@@ -142,7 +152,7 @@ mod tests {
     #[test]
     fn the_request_path_decides_where_the_content_fits_several_formats() {
         let read_at = |path, body: &str| {
-            let mut reader = Reader::new(Hints { content_type: None, path: Some(path) });
+            let mut reader = Reader::new(Hints { path: Some(path), ..Hints::default() });
             reader.feed(body.as_bytes());
             reader.finish().format.map(Format::as_str)
         };

@@ -20,7 +20,7 @@ impl Recording {
 
     /// Reads bytes in the given pieces, with this recording's content type.
     pub(crate) fn read<'a>(&self, pieces: impl IntoIterator<Item = &'a [u8]>) -> Report {
-        let mut reader = Reader::new(Hints { content_type: Some(&self.content_type), path: None });
+        let mut reader = Reader::new(Hints { content_type: Some(&self.content_type), ..Hints::default() });
         for piece in pieces {
             reader.feed(piece);
         }
