@@ -101,11 +101,9 @@ fn read(request: &ExportLogsServiceRequest) -> (Vec<UsageEvent>, Vec<String>) {
     (events, rejected)
 }
 
+/// Of the counts that are summed.
 fn largest_count(event: &UsageEvent) -> u64 {
-    let tokens = event.tokens;
-    [tokens.input, tokens.output, tokens.cache_read, tokens.cache_creation, tokens.reasoning, event.duration_ms]
-        .into_iter()
-        .fold(0, u64::max)
+    event.tokens.largest().max(event.duration_ms)
 }
 
 fn partial_success(rejected: &[String]) -> Option<ExportLogsPartialSuccess> {

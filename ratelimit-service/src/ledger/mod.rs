@@ -1,11 +1,13 @@
 //! The ledger: every usage event once, and daily sums of them.
 
 mod sqlite;
+mod usage;
 
 use tollgate_domain::{Day, Period};
 use tollgate_wire::usage_event::UsageEvent;
 
 pub use sqlite::{MAX_QUEUED_EXPORTS, SqliteLedger};
+pub use usage::Usage;
 
 /// A store of usage events.
 #[tonic::async_trait]
@@ -47,48 +49,5 @@ pub enum LedgerError {
 impl From<sqlx::Error> for LedgerError {
     fn from(error: sqlx::Error) -> LedgerError {
         LedgerError::Database(error.to_string())
-    }
-}
-
-/// A sum over calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Usage {
-    /// Calls.
-    pub requests: u64,
-    /// Of them, those that were answered 2xx and not broken off by the upstream.
-    pub succeeded: u64,
-    /// As in [`tollgate_wire::usage_event::TokenCounts`], like the other tokens.
-    pub input_tokens: u64,
-    /// All output.
-    pub output_tokens: u64,
-    /// Of the input.
-    pub cache_read_tokens: u64,
-    /// Of the input.
-    pub cache_creation_tokens: u64,
-    /// Of the output.
-    pub reasoning_tokens: u64,
-    /// The calls' durations together.
-    pub duration_ms: u64,
-}
-
-impl Usage {
-    /// Input and output together.
-    pub fn total_tokens(&self) -> u64 {
-        self.input_tokens.saturating_add(self.output_tokens)
-    }
-}
-
-impl std::iter::Sum for Usage {
-    fn sum<I: Iterator<Item = Usage>>(usages: I) -> Usage {
-        usages.fold(Usage::default(), |sum, usage| Usage {
-            requests: sum.requests.saturating_add(usage.requests),
-            succeeded: sum.succeeded.saturating_add(usage.succeeded),
-            input_tokens: sum.input_tokens.saturating_add(usage.input_tokens),
-            output_tokens: sum.output_tokens.saturating_add(usage.output_tokens),
-            cache_read_tokens: sum.cache_read_tokens.saturating_add(usage.cache_read_tokens),
-            cache_creation_tokens: sum.cache_creation_tokens.saturating_add(usage.cache_creation_tokens),
-            reasoning_tokens: sum.reasoning_tokens.saturating_add(usage.reasoning_tokens),
-            duration_ms: sum.duration_ms.saturating_add(usage.duration_ms),
-        })
     }
 }

@@ -32,7 +32,7 @@ pub const MAX_QUEUED_EXPORTS: usize = 128;
 /// The most exports in one transaction.
 const MAX_COMMITTED_EXPORTS: usize = 64;
 
-/// Rows in one statement: 26 variables each, of the 32766 that SQLite takes.
+/// Rows in one statement: 40 variables each, of the 32766 that SQLite takes.
 const STATEMENT_ROWS: usize = 100;
 
 const READERS: u32 = 4;
@@ -49,9 +49,14 @@ pub struct SqliteLedger {
 
 /// What brings a database from each version to the next. One that has landed is never changed.
 fn migrations() -> Migrator {
-    let ledger = include_str!("../../migrations/0001_ledger.sql");
-    let migration = Migration::new(1, "ledger".into(), MigrationType::Simple, SqlStr::from_static(ledger), false);
-    Migrator::with_migrations(vec![migration])
+    let migrations = [
+        ("ledger", include_str!("../../migrations/0001_ledger.sql")),
+        ("usage details", include_str!("../../migrations/0002_usage_details.sql")),
+    ];
+    let migration = |(version, (name, sql)): (i64, (&'static str, &'static str))| {
+        Migration::new(version, name.into(), MigrationType::Simple, SqlStr::from_static(sql), false)
+    };
+    Migrator::with_migrations((1..).zip(migrations).map(migration).collect())
 }
 
 struct Export {
@@ -102,28 +107,19 @@ impl Ledger for SqliteLedger {
     }
 
     async fn days(&self, tenant: &str, period: Period) -> Result<Vec<(Day, Usage)>, LedgerError> {
-        let rows = sqlx::query(
-            "SELECT day, requests, succeeded, input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens, \
-             reasoning_tokens, duration_ms FROM usage_days WHERE tenant = ? AND day >= ? AND day < ? ORDER BY day",
-        )
-        .bind(tenant)
-        .bind(period.first.number())
-        .bind(period.end.number())
-        .fetch_all(&self.readers)
-        .await?;
+        let mut query = QueryBuilder::<Sqlite>::new("SELECT day, ");
+        query.push(Usage::COLUMNS.join(", ")).push(" FROM usage_days WHERE tenant = ").push_bind(tenant);
+        during(query.push(" AND "), period).push(" ORDER BY day");
+        let rows = query.build().fetch_all(&self.readers).await?;
         rows.iter().map(|row| Ok((Day::from_number(row.try_get(0)?), usage(row)?))).collect()
     }
 
     async fn by_tenant(&self, period: Period) -> Result<Vec<(String, Usage)>, LedgerError> {
-        let rows = sqlx::query(
-            "SELECT tenant, sum(requests), sum(succeeded), sum(input_tokens), sum(output_tokens), \
-             sum(cache_read_tokens), sum(cache_creation_tokens), sum(reasoning_tokens), sum(duration_ms) \
-             FROM usage_days WHERE day >= ? AND day < ? GROUP BY tenant",
-        )
-        .bind(period.first.number())
-        .bind(period.end.number())
-        .fetch_all(&self.readers)
-        .await?;
+        let sums: Vec<_> = Usage::COLUMNS.iter().map(|column| format!("sum({column}) AS {column}")).collect();
+        let mut query = QueryBuilder::<Sqlite>::new("SELECT tenant, ");
+        query.push(sums.join(", ")).push(" FROM usage_days WHERE ");
+        during(&mut query, period).push(" GROUP BY tenant");
+        let rows = query.build().fetch_all(&self.readers).await?;
         rows.iter().map(|row| Ok((row.try_get(0)?, usage(row)?))).collect()
     }
 
@@ -153,19 +149,12 @@ impl Ledger for SqliteLedger {
     }
 }
 
-/// A sum from a row whose first column is something else.
+fn during(query: &mut QueryBuilder<Sqlite>, period: Period) -> &mut QueryBuilder<Sqlite> {
+    query.push("day >= ").push_bind(period.first.number()).push(" AND day < ").push_bind(period.end.number())
+}
+
 fn usage(row: &SqliteRow) -> Result<Usage, sqlx::Error> {
-    let count = |column: usize| row.try_get::<i64, _>(column).map(i64::unsigned_abs);
-    Ok(Usage {
-        requests: count(1)?,
-        succeeded: count(2)?,
-        input_tokens: count(3)?,
-        output_tokens: count(4)?,
-        cache_read_tokens: count(5)?,
-        cache_creation_tokens: count(6)?,
-        reasoning_tokens: count(7)?,
-        duration_ms: count(8)?,
-    })
+    Usage::from_columns(|column| row.try_get::<i64, _>(column).map(i64::unsigned_abs))
 }
 
 /// Writes until the queue is closed and empty.
@@ -213,10 +202,21 @@ async fn commit(connection: &mut SqliteConnection, exports: &[Export]) -> Result
     Ok(new_ids)
 }
 
+/// In the order in which [`insert`] binds them.
+const EVENT_COLUMNS: &str = "event_id, reservation_id, request_id, tenant, tier, started_at_ms, duration_ms, \
+    time_to_first_token_ms, api, operation, provider, request_model, output_cap, input_estimate, response_model, \
+    response_id, finish_reasons, streaming, status, error_type, unreadable, upstream_limits, \
+    input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens, cache_creation_5m_tokens, \
+    cache_creation_1h_tokens, reasoning_tokens, audio_input_tokens, audio_output_tokens, extra_input_tokens, \
+    extra_output_tokens, billed_input_tokens, billed_output_tokens, tool_requests, usage_source, finish, \
+    request_bytes, response_bytes";
+
 async fn insert(transaction: &mut Transaction<'_, Sqlite>, events: &[UsageEvent]) -> Result<Vec<String>, sqlx::Error> {
-    // SQLite's integers are signed; the collector refuses counts that come near to that.
+    // SQLite's integers are signed; the collector refuses sums that come near to that.
     let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-    let mut statement = QueryBuilder::<Sqlite>::new("INSERT INTO usage_events ");
+    let array = |texts: &[String]| serde_json::Value::from(texts).to_string();
+    let mut statement = QueryBuilder::<Sqlite>::new("INSERT INTO usage_events (");
+    statement.push(EVENT_COLUMNS).push(") ");
     statement.push_values(events, |mut row, event| {
         row.push_bind(&event.event_id)
             .push_bind(&event.reservation_id)
@@ -230,16 +230,30 @@ async fn insert(transaction: &mut Transaction<'_, Sqlite>, events: &[UsageEvent]
             .push_bind(&event.operation)
             .push_bind(&event.provider)
             .push_bind(&event.request_model)
+            .push_bind(event.output_cap.map(count))
+            .push_bind(event.input_estimate.map(count))
             .push_bind(&event.response_model)
             .push_bind(&event.response_id)
-            .push_bind(serde_json::Value::from(event.finish_reasons.as_slice()).to_string())
+            .push_bind(array(&event.finish_reasons))
             .push_bind(event.streaming)
             .push_bind(event.status)
+            .push_bind(&event.error_type)
+            .push_bind(&event.unreadable)
+            .push_bind(array(&event.upstream_limits))
             .push_bind(count(event.tokens.input))
             .push_bind(count(event.tokens.output))
             .push_bind(count(event.tokens.cache_read))
             .push_bind(count(event.tokens.cache_creation))
+            .push_bind(count(event.tokens.cache_creation_5m))
+            .push_bind(count(event.tokens.cache_creation_1h))
             .push_bind(count(event.tokens.reasoning))
+            .push_bind(count(event.tokens.audio_input))
+            .push_bind(count(event.tokens.audio_output))
+            .push_bind(count(event.tokens.extra_input))
+            .push_bind(count(event.tokens.extra_output))
+            .push_bind(count(event.tokens.billed_input))
+            .push_bind(count(event.tokens.billed_output))
+            .push_bind(count(event.tokens.tool_requests))
             .push_bind(event.usage_source.as_str())
             .push_bind(event.finish.as_str())
             .push_bind(count(event.request_bytes))
@@ -247,4 +261,60 @@ async fn insert(transaction: &mut Transaction<'_, Sqlite>, events: &[UsageEvent]
     });
     statement.push(" ON CONFLICT (event_id) DO NOTHING RETURNING event_id");
     statement.build_query_scalar().persistent(false).fetch_all(&mut **transaction).await
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Executor;
+    use tollgate_domain::Span;
+    use tollgate_wire::usage_event::UsageSource;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_ledger_of_the_first_version_keeps_its_data_and_counts_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ledger.db");
+        let options = SqliteConnectOptions::new().filename(&file).create_if_missing(true);
+        let mut connection = options.connect().await.unwrap();
+        let first = migrations().iter().take(1).cloned().collect();
+        Migrator::with_migrations(first).run(&mut connection).await.unwrap();
+        for (id, tokens, source) in [("e1", 10, "reported"), ("e2", 5, "reported"), ("e3", 0, "none")] {
+            let values = format!(
+                "'{id}', NULL, NULL, 'acme', 'pro', 86400000, 40, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
+                 '[\"stop\"]', 1, 200, {tokens}, 1, 0, 0, 0, '{source}', 'complete', 0, 0"
+            );
+            let insert = format!("INSERT INTO usage_events VALUES ({values})");
+            connection.execute(sqlx::AssertSqlSafe(insert)).await.unwrap();
+        }
+        connection.close().await.unwrap();
+
+        let ledger = SqliteLedger::open(&file, Metrics::new().0).await.unwrap();
+        let day = Period::around(Span::Day, 86_400_000);
+        let kept = Usage {
+            requests: 3,
+            succeeded: 3,
+            input_tokens: 15,
+            output_tokens: 3,
+            requests_reported: 2,
+            requests_none: 1,
+            duration_ms: 120,
+            ..Usage::default()
+        };
+        assert_eq!(ledger.days("acme", day).await.unwrap(), [(day.first, kept)]);
+
+        let event = |id: &str| UsageEvent {
+            event_id: id.to_owned(),
+            tenant: "acme".to_owned(),
+            tier: "pro".to_owned(),
+            started_at_ms: 86_400_000,
+            usage_source: UsageSource::Estimated,
+            ..UsageEvent::default()
+        };
+        let new = ledger.append(vec![event("e1"), event("e4")]).await.unwrap();
+        assert_eq!(new, [event("e4")]);
+        let counted = Usage { requests: 4, requests_estimated: 1, ..kept };
+        assert_eq!(ledger.by_tenant(day).await.unwrap(), [("acme".to_owned(), counted)]);
+        ledger.close().await;
+    }
 }

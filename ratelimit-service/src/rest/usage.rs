@@ -67,9 +67,29 @@ struct UsageFields {
     total_tokens: u64,
     cache_read_tokens: u64,
     cache_creation_tokens: u64,
+    cache_creation_5m_tokens: u64,
+    cache_creation_1h_tokens: u64,
     reasoning_tokens: u64,
+    audio_input_tokens: u64,
+    audio_output_tokens: u64,
+    extra_input_tokens: u64,
+    extra_output_tokens: u64,
+    billed_input_tokens: u64,
+    billed_output_tokens: u64,
+    tool_requests: u64,
+    requests_by_usage_source: BySource,
     avg_latency_ms: f64,
     success_rate: f64,
+}
+
+/// Requests by how their tokens are known.
+#[derive(Debug, Serialize)]
+struct BySource {
+    reported: u64,
+    partial: u64,
+    estimated: u64,
+    unsettled: u64,
+    none: u64,
 }
 
 impl From<Usage> for UsageFields {
@@ -82,7 +102,23 @@ impl From<Usage> for UsageFields {
             total_tokens: usage.total_tokens(),
             cache_read_tokens: usage.cache_read_tokens,
             cache_creation_tokens: usage.cache_creation_tokens,
+            cache_creation_5m_tokens: usage.cache_creation_5m_tokens,
+            cache_creation_1h_tokens: usage.cache_creation_1h_tokens,
             reasoning_tokens: usage.reasoning_tokens,
+            audio_input_tokens: usage.audio_input_tokens,
+            audio_output_tokens: usage.audio_output_tokens,
+            extra_input_tokens: usage.extra_input_tokens,
+            extra_output_tokens: usage.extra_output_tokens,
+            billed_input_tokens: usage.billed_input_tokens,
+            billed_output_tokens: usage.billed_output_tokens,
+            tool_requests: usage.tool_requests,
+            requests_by_usage_source: BySource {
+                reported: usage.requests_reported,
+                partial: usage.requests_partial,
+                estimated: usage.requests_estimated,
+                unsettled: usage.requests_unsettled,
+                none: usage.requests_none,
+            },
             avg_latency_ms: per_request(usage.duration_ms),
             success_rate: per_request(usage.succeeded),
         }

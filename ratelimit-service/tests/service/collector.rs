@@ -62,32 +62,47 @@ async fn an_event_is_kept_as_it_came() {
         operation: Some("chat".into()),
         provider: Some("openai".into()),
         request_model: Some("gpt-4o".into()),
+        output_cap: Some(u64::MAX),
+        input_estimate: Some(9),
         response_model: Some("gpt-4o-2024-08-06".into()),
         response_id: Some("chatcmpl-1".into()),
         finish_reasons: vec!["stop".into(), "\"length\"".into()],
         streaming: true,
         status: 200,
+        error_type: Some("overloaded_error".into()),
+        unreadable: Some("compress".into()),
+        upstream_limits: vec!["x-ratelimit-remaining-tokens: 5".into()],
         tokens: TokenCounts {
             input: 11,
             output: 12,
             cache_read: 3,
             cache_creation: 4,
+            cache_creation_5m: 13,
+            cache_creation_1h: 14,
             reasoning: 5,
-            ..TokenCounts::default()
+            audio_input: 15,
+            audio_output: 16,
+            extra_input: 17,
+            extra_output: 18,
+            billed_input: 19,
+            billed_output: 20,
+            tool_requests: 21,
         },
         usage_source: UsageSource::Partial,
         finish: Finish::ClientGone,
         request_bytes: 100,
         response_bytes: 200,
-        ..UsageEvent::default()
     };
     service.export(std::slice::from_ref(&event)).await;
     let mut database = database(&folder).await;
     let row: String = sqlx::query_scalar(
         "SELECT json_array(event_id, reservation_id, request_id, tenant, tier, started_at_ms, duration_ms, \
-         time_to_first_token_ms, api, operation, provider, request_model, response_model, response_id, \
-         json(finish_reasons), streaming, status, input_tokens, output_tokens, cache_read_tokens, \
-         cache_creation_tokens, reasoning_tokens, usage_source, finish, request_bytes, response_bytes) \
+         time_to_first_token_ms, api, operation, provider, request_model, output_cap, input_estimate, \
+         response_model, response_id, json(finish_reasons), streaming, status, error_type, unreadable, \
+         json(upstream_limits), input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens, \
+         cache_creation_5m_tokens, cache_creation_1h_tokens, reasoning_tokens, audio_input_tokens, \
+         audio_output_tokens, extra_input_tokens, extra_output_tokens, billed_input_tokens, billed_output_tokens, \
+         tool_requests, usage_source, finish, request_bytes, response_bytes) \
          FROM usage_events",
     )
     .fetch_one(&mut database)
@@ -96,8 +111,9 @@ async fn an_event_is_kept_as_it_came() {
     assert_eq!(
         row,
         "[\"e1\",\"r\",\"q\",\"acme\",\"small\",1700000000123,40,7,\"openai-chat\",\"chat\",\"openai\",\"gpt-4o\",\
-         \"gpt-4o-2024-08-06\",\"chatcmpl-1\",[\"stop\",\"\\\"length\\\"\"],1,200,11,12,3,4,5,\"partial\",\
-         \"client_gone\",100,200]"
+         9223372036854775807,9,\"gpt-4o-2024-08-06\",\"chatcmpl-1\",[\"stop\",\"\\\"length\\\"\"],1,200,\
+         \"overloaded_error\",\"compress\",[\"x-ratelimit-remaining-tokens: 5\"],11,12,3,4,13,14,5,15,16,17,18,19,20,\
+         21,\"partial\",\"client_gone\",100,200]"
     );
     for statement in ["UPDATE usage_events SET input_tokens = 0", "DELETE FROM usage_events"] {
         let refused = database.execute(statement).await.unwrap_err();

@@ -2,7 +2,7 @@
 
 use hyper::Request;
 use serde_json::{Value, json};
-use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent};
+use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
 
 use crate::harness::{Answer, Folder, Service, event, now_ms};
 
@@ -19,11 +19,22 @@ async fn usage_is_the_sum_of_a_tenants_calls() {
         output: 500,
         cache_read: 30,
         cache_creation: 20,
+        cache_creation_5m: 11,
+        cache_creation_1h: 12,
         reasoning: 10,
-        ..TokenCounts::default()
+        audio_input: 13,
+        audio_output: 14,
+        extra_input: 15,
+        extra_output: 16,
+        billed_input: 17,
+        billed_output: 18,
+        tool_requests: 19,
     };
-    let begun = UsageEvent { tokens, duration_ms: 100, ..event("e1", "acme", 0, 0) };
-    let client_gone = UsageEvent { finish: Finish::ClientGone, duration_ms: 50, ..event("e2", "acme", 1, 1) };
+    let usage_source = UsageSource::Reported;
+    let begun = UsageEvent { tokens, usage_source, duration_ms: 100, ..event("e1", "acme", 0, 0) };
+    let usage_source = UsageSource::Partial;
+    let client_gone =
+        UsageEvent { finish: Finish::ClientGone, usage_source, duration_ms: 50, ..event("e2", "acme", 1, 1) };
     let broken = UsageEvent { finish: Finish::UpstreamReset, duration_ms: 0, ..event("e3", "acme", 1, 1) };
     let failed = UsageEvent { status: 500, tier: "large".into(), duration_ms: 0, ..event("e4", "acme", 0, 0) };
     service.export(&[begun, client_gone, broken, failed, event("e5", "other", 7, 7)]).await;
@@ -40,7 +51,17 @@ async fn usage_is_the_sum_of_a_tenants_calls() {
         ("total_tokens", json!(1504)),
         ("cache_read_tokens", json!(30)),
         ("cache_creation_tokens", json!(20)),
+        ("cache_creation_5m_tokens", json!(11)),
+        ("cache_creation_1h_tokens", json!(12)),
         ("reasoning_tokens", json!(10)),
+        ("audio_input_tokens", json!(13)),
+        ("audio_output_tokens", json!(14)),
+        ("extra_input_tokens", json!(15)),
+        ("extra_output_tokens", json!(16)),
+        ("billed_input_tokens", json!(17)),
+        ("billed_output_tokens", json!(18)),
+        ("tool_requests", json!(19)),
+        ("requests_by_usage_source", json!({"reported": 1, "partial": 1, "estimated": 0, "unsettled": 0, "none": 2})),
         ("avg_latency_ms", json!(37.5)),
         ("success_rate", json!(0.5)),
         ("last_7_days_tokens", json!(1504)),

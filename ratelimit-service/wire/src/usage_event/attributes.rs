@@ -44,11 +44,6 @@ impl Attributes {
             self.push(key, any_value::Value::IntValue(i64::try_from(value).unwrap_or(i64::MAX)));
         }
     }
-
-    /// A count that is 0 for most calls, and then left out.
-    pub(super) fn count_if_any(&mut self, key: &str, value: u64) {
-        self.count(key, Some(value).filter(|value| *value != 0));
-    }
 }
 
 /// Attributes to be read.
