@@ -25,12 +25,11 @@ mod text;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use text::decode;
+pub(crate) use text::{TextEnd, decode, end_of_text};
 
 use crate::paths::{NodeId, Paths};
 use kept::Kept;
 use open::{Container, Open};
-use text::{TextEnd, end_of_text};
 
 /// The longest text that is handed over whole; a longer one is cut here, escapes not yet decoded. A longer key is not known.
 pub(crate) const MAX_TEXT_BYTES: usize = 256;

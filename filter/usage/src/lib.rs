@@ -35,8 +35,10 @@ mod paths;
 mod places;
 mod reader;
 mod signals;
+mod strip;
 
 pub use coding::{Decoder, MAX_DECODED_BYTES, Unreadable, readable_codings};
 pub use estimate::TextEstimate;
 pub use format::{Format, TokenUsage};
 pub use reader::{End, Hints, Reader, Report};
+pub use strip::{MAX_HELD_BYTES, Strip};

@@ -3,7 +3,7 @@
 use memchr::{memchr, memchr2};
 
 /// Where a string ends.
-pub(super) enum TextEnd {
+pub(crate) enum TextEnd {
     /// At the quote with this index.
     At(usize),
     /// Not in these bytes. `escaped`: their last byte was a backslash that holds for the next.
@@ -11,7 +11,7 @@ pub(super) enum TextEnd {
 }
 
 /// Finds the end of a string. `escaped`: the byte before was a backslash that holds for the first.
-pub(super) fn end_of_text(bytes: &[u8], escaped: bool) -> TextEnd {
+pub(crate) fn end_of_text(bytes: &[u8], escaped: bool) -> TextEnd {
     let mut at = usize::from(escaped);
     while let Some(found) = bytes.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
         at += found;
