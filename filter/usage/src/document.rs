@@ -1,4 +1,4 @@
-//! The current document: scanned as it comes, or passed by when it can tell nothing.
+//! The current document, scanned as it comes.
 
 use crate::facts::Facts;
 use crate::framing::Documents;
@@ -57,6 +57,10 @@ impl Documents for Document {
         self.scanner.feed(bytes, self.paths, &mut self.facts)
     }
 
+    fn failed(&mut self, kind: &[u8]) {
+        self.facts.failed(kind);
+    }
+
     fn end(&mut self) {
         if self.sentinel == Sentinel::Matched(SENTINEL.len()) {
             self.facts.stream_done();
@@ -65,13 +69,5 @@ impl Documents for Document {
         }
         self.scanner.reset();
         self.sentinel = Sentinel::Matched(0);
-    }
-
-    fn whole(&mut self, bytes: &[u8]) {
-        if bytes.first() == Some(&b'{') && self.facts.are_untouched_by(bytes) {
-            return;
-        }
-        self.part(bytes);
-        self.end();
     }
 }

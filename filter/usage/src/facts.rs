@@ -1,13 +1,12 @@
 //! What a response has told so far, and which format it has.
 //!
 //! The format is settled at the end of the first document that bears a format's mark; from then on only that format's
-//! values count, and a document that can have none of them may be passed by unread. Since both happen only between
-//! documents, the result does not depend on how the bytes were cut.
+//! values count. Since that happens only between documents, the result does not depend on how the bytes were cut.
 
-use crate::format::{Counts, EndsWith, Field, Format, Formats, Text, TokenUsage};
+use crate::estimate::TextEstimate;
+use crate::format::{Channel, Count, Counts, EndsWith, ErrorPart, Field, Format, Formats, Text, TokenUsage};
 use crate::json::{Sink, Span, Value, Want, decode};
 use crate::places::Leaf;
-use crate::signals::{self, Signals};
 
 /// More finish reasons than these are not kept.
 pub(crate) const MAX_FINISH_REASONS: usize = 16;
@@ -16,6 +15,9 @@ const MAX_COUNT: u64 = 1 << 53;
 /// A number with more digits is no count.
 const MAX_NUMBER_BYTES: usize = 32;
 
+/// The error of a response that says no more than that it failed: OpenTelemetry's word for it.
+const OTHER_ERROR: &str = "_OTHER";
+
 /// What a response has told so far.
 #[derive(Debug)]
 pub(crate) struct Facts {
@@ -23,13 +25,40 @@ pub(crate) struct Facts {
     pub(crate) model: Option<String>,
     pub(crate) response_id: Option<String>,
     pub(crate) finish_reasons: Vec<String>,
+    /// The most telling part of the first error.
+    error: Option<(ErrorPart, String)>,
+    written: Written,
+    /// Of the object with a modality that is being read.
+    modality: Modality,
     /// The formats whose mark was seen.
     marked: Formats,
     /// The formats that agree with all counts that were seen.
     counted: Formats,
-    /// The format, once it is settled, by its signals.
-    settled: Option<&'static Signals>,
+    /// The format, once it is settled.
+    settled: Option<Format>,
     stream: Stream,
+}
+
+/// Estimates of the text that was generated, by channel.
+#[derive(Debug, Default)]
+struct Written([TextEstimate; Channel::ReasoningDetails as usize + 1]);
+
+impl Written {
+    fn channel(&mut self, channel: Channel) -> Option<&mut TextEstimate> {
+        self.0.get_mut(channel as usize)
+    }
+
+    fn tokens(&self) -> u64 {
+        let [text, reasoning @ ..] = &self.0;
+        text.tokens().saturating_add(reasoning.iter().map(TextEstimate::tokens).max().unwrap_or(0))
+    }
+}
+
+/// Tokens of one modality, as far as their object has been read.
+#[derive(Debug, Default, Clone, Copy)]
+struct Modality {
+    is_audio: bool,
+    tokens: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +74,9 @@ impl Default for Facts {
             model: None,
             response_id: None,
             finish_reasons: Vec::new(),
+            error: None,
+            written: Written::default(),
+            modality: Modality::default(),
             marked: Formats::NONE,
             counted: Formats::ALL,
             settled: None,
@@ -56,12 +88,17 @@ impl Default for Facts {
 impl Facts {
     /// A document has ended.
     pub(crate) fn document_done(&mut self) {
-        self.settled = self.settled.or_else(|| self.marked.first().and_then(signals::of));
+        self.settled = self.settled.or_else(|| self.marked.first());
     }
 
     /// The stream said that nothing follows.
     pub(crate) fn stream_done(&mut self) {
         self.stream = Stream::Done;
+    }
+
+    /// The response told of a failure beside its documents.
+    pub(crate) fn failed(&mut self, kind: &[u8]) {
+        self.keep_error(ErrorPart::Type, kind);
     }
 
     /// Whether a stream has told all that it had to: it said so, or what its format ends with was seen.
@@ -80,7 +117,7 @@ impl Facts {
             Formats::ALL => None,
             counted => counted.common(hinted).first().or(counted.first()),
         };
-        self.settled.map(|signals| signals.format).or(self.marked.first()).or_else(counted)
+        self.settled.or(self.marked.first()).or_else(counted)
     }
 
     /// The tokens, if enough was seen.
@@ -88,12 +125,14 @@ impl Facts {
         (format?.spec().usage)(&self.counts)
     }
 
-    /// Whether reading this document would change nothing. May be false where it would not.
-    pub(crate) fn are_untouched_by(&self, document: &[u8]) -> bool {
-        let Some(signals) = self.settled else { return false };
-        !signals::any(&signals.always, document)
-            && (self.model.is_some() || !signals::any(&signals.model, document))
-            && (self.response_id.is_some() || !signals::any(&signals.response_id, document))
+    /// The error's kind, if the response told of one.
+    pub(crate) fn error(&mut self) -> Option<String> {
+        self.error.take().map(|(_, kind)| kind)
+    }
+
+    /// The tokens of the text that was generated, by its bytes.
+    pub(crate) fn output_estimate(&self) -> u64 {
+        self.written.tokens()
     }
 
     fn keep_text(&mut self, text: Text, raw: &[u8]) {
@@ -110,37 +149,85 @@ impl Facts {
             }
         }
     }
+
+    fn keep_error(&mut self, part: ErrorPart, raw: &[u8]) {
+        if !raw.is_empty() && self.error.as_ref().is_none_or(|(known, _)| *known < part) {
+            self.error = Some((part, decode(raw)));
+        }
+    }
+
+    fn keep_count(&mut self, count: Count, number: &[u8], formats: Formats) {
+        if let Some(number) = whole_number(number) {
+            self.counts.set(count, number);
+            let agreeing = self.counted.common(formats);
+            self.counted = if agreeing.is_empty() { self.counted } else { agreeing };
+        }
+    }
+
+    fn keep(&mut self, field: Field, value: Value<'_>, formats: Formats) {
+        match (field, value) {
+            (Field::Content(channel), Value::Piece(piece)) => {
+                if let Some(written) = self.written.channel(channel) {
+                    written.feed(piece);
+                }
+            }
+            (Field::Content(channel), Value::PiecesEnd) => {
+                if let Some(written) = self.written.channel(channel) {
+                    written.end();
+                }
+            }
+            (Field::Count(count), Value::Number(number)) => self.keep_count(count, number, formats),
+            (Field::Sum(count), Value::Number(number)) => self.counts.add(count, whole_number(number).unwrap_or(0)),
+            (Field::Passes, Value::Open) => {
+                self.counts.set(Count::PassesInput, 0);
+                self.counts.set(Count::PassesOutput, 0);
+            }
+            (Field::ByModality(_), Value::Open) => self.modality = Modality::default(),
+            (Field::ByModality(count), Value::Close) => {
+                if let Modality { is_audio: true, tokens: Some(tokens) } = self.modality {
+                    self.counts.set(count, tokens);
+                }
+            }
+            (Field::Modality, Value::Text(modality)) => {
+                self.modality.is_audio = modality.eq_ignore_ascii_case(b"audio");
+            }
+            (Field::ModalityTokens, Value::Number(number)) => self.modality.tokens = whole_number(number),
+            (Field::Text(text), Value::Text(raw)) => self.keep_text(text, raw),
+            (Field::Error(ErrorPart::Any), Value::Text([_, ..]) | Value::Open) => {
+                self.keep_error(ErrorPart::Any, OTHER_ERROR.as_bytes());
+            }
+            (Field::Error(ErrorPart::Any), _) => {}
+            (Field::Error(part), Value::Text(raw) | Value::Number(raw)) => self.keep_error(part, raw),
+            _ => {}
+        }
+    }
 }
 
 impl Sink for Facts {
     type Place = Leaf;
 
     fn wants(&self, leaf: Leaf) -> Want {
-        let active = self.settled.map_or(Formats::ALL, |signals| Formats::only(signals.format));
-        let is_wanted = !leaf.formats.common(active).is_empty()
-            && match leaf.field {
-                Field::Count(_) => true,
-                Field::Text(Text::Model) => self.model.is_none(),
-                Field::Text(Text::ResponseId) => self.response_id.is_none(),
-                Field::Text(Text::FinishReason) => self.finish_reasons.len() < MAX_FINISH_REASONS,
-                Field::Mark => self.settled.is_none(),
-            };
-        if is_wanted { Want::Kept } else { Want::No }
+        let active = self.settled.map_or(Formats::ALL, Formats::only);
+        let field =
+            leaf.field.filter(|_| !leaf.formats.common(active).is_empty()).map_or(Want::No, |field| match field {
+                Field::Content(_) => Want::Pieces,
+                Field::Text(Text::Model) if self.model.is_some() => Want::No,
+                Field::Text(Text::ResponseId) if self.response_id.is_some() => Want::No,
+                Field::Text(Text::FinishReason) if self.finish_reasons.len() >= MAX_FINISH_REASONS => Want::No,
+                _ => Want::Kept,
+            });
+        match field {
+            Want::No if self.settled.is_none() && !leaf.marks.is_empty() => Want::Kept,
+            field => field,
+        }
     }
 
     fn value(&mut self, leaf: Leaf, value: Value<'_>, _: Span) {
-        match (leaf.field, value) {
-            (Field::Count(count), Value::Number(number)) => {
-                if let Some(number) = whole_number(number) {
-                    self.counts.set(count, number);
-                    let agreeing = self.counted.common(leaf.formats);
-                    self.counted = if agreeing.is_empty() { self.counted } else { agreeing };
-                }
-            }
-            (Field::Text(text), Value::Text(raw)) => self.keep_text(text, raw),
-            (Field::Mark, Value::Null) => {}
-            (Field::Mark, _) => self.marked = self.marked.and(leaf.formats),
-            _ => {}
+        if self.settled.is_none() && value != Value::Null {
+            self.marked = self.marked.and(leaf.marks);
+        }
+        if let Some(field) = leaf.field {
+            self.keep(field, value, leaf.formats);
         }
     }
 }
@@ -164,7 +251,7 @@ fn whole_number(number: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::TABLE;
+    use crate::format::{ALL_BELOW, Row, TABLE};
     use crate::json::Scanner;
     use crate::places::tree;
 
@@ -172,6 +259,7 @@ mod tests {
     fn document(path: &[&str], value: &str) -> String {
         path.iter().rev().fold(value.to_owned(), |value, key| match key.strip_suffix("[]") {
             Some(key) => format!("{{\"{key}\":[{value}]}}"),
+            None if *key == ALL_BELOW => format!("[{{\"k\":[{value}]}}]"),
             None => format!("{{\"{key}\":{value}}}"),
         })
     }
@@ -179,17 +267,30 @@ mod tests {
     #[test]
     fn every_row_of_the_tables_is_reached() {
         for spec in TABLE {
-            for (path, field) in spec.rows() {
+            for (path, row) in spec.rows() {
                 let mut facts = Facts::default();
-                let value = if matches!(field, Field::Count(_)) { "7" } else { "\"x\"" };
+                let value = match row {
+                    Row::Field(Field::Count(_) | Field::Sum(_) | Field::ModalityTokens) => "7",
+                    Row::Field(Field::ByModality(_)) => "{\"tokenCount\":7,\"tokens\":7,\"modality\":\"AUDIO\"}",
+                    Row::Field(Field::Passes) => "[]",
+                    _ => "\"x\"",
+                };
                 Scanner::new().feed(document(&path, value).as_bytes(), tree(), &mut facts);
                 let x = Some("x");
-                let is_reached = match field {
-                    Field::Count(count) => facts.counts.get(count) == Some(7),
-                    Field::Text(Text::Model) => facts.model.as_deref() == x,
-                    Field::Text(Text::ResponseId) => facts.response_id.as_deref() == x,
-                    Field::Text(Text::FinishReason) => facts.finish_reasons == ["x"],
-                    Field::Mark => !facts.marked.common(Formats::only(spec.format)).is_empty(),
+                let is_reached = match row {
+                    Row::Field(Field::Count(count) | Field::Sum(count) | Field::ByModality(count)) => {
+                        facts.counts.get(count) == Some(7)
+                    }
+                    Row::Field(Field::Passes) => facts.counts.get(Count::PassesOutput) == Some(0),
+                    Row::Field(Field::ModalityTokens) => facts.modality.tokens == Some(7),
+                    Row::Field(Field::Modality) => true,
+                    Row::Field(Field::Text(Text::Model)) => facts.model.as_deref() == x,
+                    Row::Field(Field::Text(Text::ResponseId)) => facts.response_id.as_deref() == x,
+                    Row::Field(Field::Text(Text::FinishReason)) => facts.finish_reasons == ["x"],
+                    Row::Field(Field::Content(_)) => facts.output_estimate() > 0,
+                    Row::Field(Field::Error(ErrorPart::Any)) => facts.error().as_deref() == Some(OTHER_ERROR),
+                    Row::Field(Field::Error(_)) => facts.error().as_deref() == x,
+                    Row::Mark => !facts.marked.common(Formats::only(spec.format)).is_empty(),
                 };
                 assert!(is_reached, "{path:?} in {}", spec.name);
             }

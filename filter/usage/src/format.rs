@@ -8,6 +8,7 @@ mod bedrock_converse;
 mod bedrock_invoke;
 mod cohere_v1;
 mod cohere_v2;
+mod counts;
 mod gemini;
 mod gemini_interactions;
 mod ollama;
@@ -15,6 +16,9 @@ mod openai_chat;
 mod openai_completions;
 mod openai_embeddings;
 mod openai_responses;
+
+pub use counts::TokenUsage;
+pub(crate) use counts::{Count, Counts};
 
 /// A provider's way to report usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -57,6 +61,11 @@ impl Format {
         self.spec().operation
     }
 
+    /// OpenTelemetry's `gen_ai.provider.name` of the provider that made this format, as in `openai`. Others use it too.
+    pub fn provider(self) -> &'static str {
+        self.spec().provider
+    }
+
     pub(crate) fn spec(self) -> &'static Spec {
         match self {
             Format::OpenAiChat => &openai_chat::SPEC,
@@ -91,53 +100,82 @@ pub(crate) static TABLE: &[&Spec] = &[
     &bedrock_invoke::SPEC,
 ];
 
-/// Tokens as OpenTelemetry counts them: the sub-counts are part of their totals. A sub-count stands as the provider
-/// reported it, even where it is greater than its total.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct TokenUsage {
-    /// All input tokens, cache reads and writes among them.
-    pub input: u64,
-    /// All output tokens, reasoning among them.
-    pub output: u64,
-    /// Input tokens that were read from the provider's cache.
-    pub cache_read: u64,
-    /// Input tokens that were written to the provider's cache.
-    pub cache_creation: u64,
-    /// Output tokens that the model spent on reasoning.
-    pub reasoning: u64,
-}
-
-/// A format: where it puts what, and what it means by it.
+/// A format: where it puts what, and what it means by it. In a path a segment that ends in `[]` is an array, and the path goes
+/// on in its elements.
 #[derive(Debug)]
 pub(crate) struct Spec {
     pub(crate) format: Format,
     pub(crate) name: &'static str,
     pub(crate) operation: &'static str,
-    /// A part of the request's path that speaks for this format where the response's content leaves it open.
-    pub(crate) request_path: &'static str,
+    /// OpenTelemetry's `gen_ai.provider.name` of who made the format.
+    pub(crate) provider: &'static str,
+    /// Ends of the request's path, without its query, by which a request is known to be of this format.
+    pub(crate) endpoints: &'static [&'static str],
     /// What the end of a stream has, when nothing else says that it is the end.
     pub(crate) ends_with: EndsWith,
     /// The places of usage objects. The counts stand below each of them.
-    pub(crate) usage_at: &'static [&'static [&'static str]],
+    pub(crate) usage_at: &'static [Path],
     /// Paths below a usage object. Of several that give the same count the last in the response wins.
-    pub(crate) counts: &'static [(&'static [&'static str], Count)],
-    /// Paths of texts and marks.
-    pub(crate) facts: &'static [(&'static [&'static str], Field)],
-    /// Keys such that a document in which none of them has a value but null holds neither counts nor a finish reason.
-    pub(crate) signals: &'static [&'static str],
+    pub(crate) counts: &'static [(Path, Count)],
+    /// Paths below a usage object of what is not simply a count.
+    pub(crate) details: &'static [(Path, Field)],
+    /// Paths of names and ids.
+    pub(crate) texts: &'static [(Path, Text)],
+    /// Paths that only this format has: a value there, unless it is null, says that the response has this format.
+    pub(crate) marks: &'static [Path],
+    /// The places below which generated text stands.
+    pub(crate) content_at: &'static [Path],
+    /// Paths of generated text below those places, each text at one of them only. After [`ALL_BELOW`] it is every string
+    /// and key there.
+    pub(crate) content: &'static [(Path, Channel)],
     /// What was counted, in OpenTelemetry's terms; `None` when it is not enough to be a usage report.
     pub(crate) usage: fn(&Counts) -> Option<TokenUsage>,
 }
 
+/// The keys from a document's top to a place.
+pub(crate) type Path = &'static [&'static str];
+
+/// As a path's last segment: all strings and keys below.
+pub(crate) const ALL_BELOW: &str = "**";
+
+/// Where a response says that it failed, whatever its format. The message is not read.
+const ERRORS: &[(Path, Field)] = &[
+    (&["error"], Field::Error(ErrorPart::Any)),
+    (&["error", "code"], Field::Error(ErrorPart::Code)),
+    (&["error", "type"], Field::Error(ErrorPart::Type)),
+    (&["error", "status"], Field::Error(ErrorPart::Status)),
+    (&["response", "error"], Field::Error(ErrorPart::Any)),
+    (&["response", "error", "code"], Field::Error(ErrorPart::Code)),
+    (&["choices[]", "error"], Field::Error(ErrorPart::Any)),
+    (&["choices[]", "error", "code"], Field::Error(ErrorPart::Code)),
+];
+
 impl Spec {
-    /// All paths and what stands there. A segment that ends in `[]` is an array, and the path goes on in its elements.
-    pub(crate) fn rows(&self) -> impl Iterator<Item = (Vec<&'static str>, Field)> {
-        let counts = self
-            .usage_at
-            .iter()
-            .flat_map(|place| self.counts.iter().map(|(path, count)| ([*place, *path].concat(), Field::Count(*count))));
-        counts.chain(self.facts.iter().map(|(path, field)| (path.to_vec(), *field)))
+    /// All paths that this format knows, and what stands there.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (Vec<&'static str>, Row)> {
+        let usage = self.usage_at.iter().flat_map(|place| {
+            let counts = self.counts.iter().map(|(path, count)| (*path, Field::Count(*count)));
+            let fields = counts.chain(self.details.iter().copied());
+            fields.map(|(path, field)| ([*place, path].concat(), Row::Field(field)))
+        });
+        let content = self.content_at.iter().flat_map(|place| {
+            let row =
+                |(path, channel): &(Path, Channel)| ([*place, *path].concat(), Row::Field(Field::Content(*channel)));
+            self.content.iter().map(row)
+        });
+        let texts = self.texts.iter().map(|(path, text)| (path.to_vec(), Row::Field(Field::Text(*text))));
+        let marks = self.marks.iter().map(|path| (path.to_vec(), Row::Mark));
+        let errors = ERRORS.iter().map(|(path, field)| (path.to_vec(), Row::Field(*field)));
+        usage.chain(content).chain(texts).chain(marks).chain(errors)
     }
+}
+
+/// The format to which requests at this path belong: of those that know its end, the one that knows most of it.
+pub(crate) fn by_request_path(path: &str) -> Option<&'static Spec> {
+    let path = path.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
+    let known_bytes =
+        |spec: &Spec| spec.endpoints.iter().filter(|end| path.ends_with(**end)).map(|end| end.len()).max();
+    TABLE.iter().copied().filter(|spec| known_bytes(spec).is_some()).max_by_key(|spec| known_bytes(spec))
 }
 
 /// What has been seen when a stream has told all that it had to.
@@ -149,31 +187,36 @@ pub(crate) enum EndsWith {
     UsageAndReason,
 }
 
-/// What a value tells.
+/// What a place is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Field {
-    /// A number of tokens.
-    Count(Count),
-    /// A name or an id.
-    Text(Text),
-    /// Nothing but that the response has this format: any value but null will do.
+pub(crate) enum Row {
+    /// Its value tells something.
+    Field(Field),
+    /// That there is a value says that the response has this format.
     Mark,
 }
 
-/// The numbers that formats report. Which of them include which others is the format's to say.
+/// What a value tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Count {
-    Input,
-    /// Input that tools add beside the prompt.
-    ToolInput,
-    Output,
-    Total,
-    CacheRead,
-    CacheCreation,
-    Reasoning,
-    /// Input that is charged for, where that is reported beside what was read.
-    BilledInput,
-    BilledOutput,
+pub(crate) enum Field {
+    /// A number: the last counts.
+    Count(Count),
+    /// A number that is added to the others of its array.
+    Sum(Count),
+    /// The array of the passes that a call took, in whose elements sums stand: with it they begin anew.
+    Passes,
+    /// An object with a modality and a number of tokens: with sound they are this count.
+    ByModality(Count),
+    /// The modality of such an object.
+    Modality,
+    /// Its tokens.
+    ModalityTokens,
+    /// A name or an id.
+    Text(Text),
+    /// What the model wrote.
+    Content(Channel),
+    /// That the response failed, and how.
+    Error(ErrorPart),
 }
 
 /// The texts that formats report.
@@ -184,45 +227,24 @@ pub(crate) enum Text {
     FinishReason,
 }
 
-/// The last value that was seen of each count.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Counts([Option<u64>; Count::BilledOutput as usize + 1]);
+/// Where generated text stands. Some providers send the same reasoning at several places: the longest counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Channel {
+    Text,
+    Reasoning,
+    ReasoningContent,
+    ReasoningDetails,
+}
 
-impl Counts {
-    /// The last value, or `None` when the response did not have this count.
-    pub(crate) fn get(&self, count: Count) -> Option<u64> {
-        self.0.get(count as usize).copied().flatten()
-    }
-
-    /// The last value, 0 when the response did not have this count.
-    pub(crate) fn or_zero(&self, count: Count) -> u64 {
-        self.get(count).unwrap_or(0)
-    }
-
-    /// What was counted, where totals are reported as they are meant here; `None` when neither total was.
-    pub(crate) fn inclusive(&self) -> Option<TokenUsage> {
-        self.get(Count::Input).or(self.get(Count::Output))?;
-        Some(TokenUsage {
-            input: self.or_zero(Count::Input),
-            output: self.or_zero(Count::Output),
-            cache_read: self.or_zero(Count::CacheRead),
-            cache_creation: self.or_zero(Count::CacheCreation),
-            reasoning: self.or_zero(Count::Reasoning),
-        })
-    }
-
-    /// The same where the reported input leaves cache reads and writes out.
-    pub(crate) fn beside_cache(&self) -> Option<TokenUsage> {
-        let usage = self.inclusive()?;
-        let cached = usage.cache_read.saturating_add(usage.cache_creation);
-        Some(TokenUsage { input: usage.input.saturating_add(cached), ..usage })
-    }
-
-    pub(crate) fn set(&mut self, count: Count, value: u64) {
-        if let Some(slot) = self.0.get_mut(count as usize) {
-            *slot = Some(value);
-        }
-    }
+/// What tells how a response failed, from the least to the most telling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum ErrorPart {
+    /// That it did.
+    Any,
+    /// A number or a word.
+    Code,
+    Type,
+    Status,
 }
 
 /// A set of formats.
@@ -266,21 +288,36 @@ mod tests {
     fn a_path_means_the_same_to_all_formats() {
         let mut meaning: HashMap<_, Field> = HashMap::new();
         for spec in TABLE {
-            for (path, field) in spec.rows() {
-                assert_eq!(*meaning.entry(path.clone()).or_insert(field), field, "{path:?} in {}", spec.name);
+            for (path, row) in spec.rows() {
+                if let Row::Field(field) = row {
+                    assert_eq!(*meaning.entry(path.clone()).or_insert(field), field, "{path:?} in {}", spec.name);
+                }
             }
         }
     }
 
     #[test]
-    fn every_count_and_finish_reason_has_a_signal_on_its_path() {
-        for spec in TABLE {
-            for (path, field) in spec.rows() {
-                if matches!(field, Field::Count(_) | Field::Text(Text::FinishReason)) {
-                    let signals = path.iter().filter(|key| spec.signals.contains(&key.trim_end_matches("[]")));
-                    assert!(signals.count() > 0, "{path:?} in {}", spec.name);
-                }
-            }
+    fn requests_are_known_by_the_longest_end_of_their_path() {
+        for (path, format) in [
+            ("/v1/chat/completions", Some(Format::OpenAiChat)),
+            ("/openai/deployments/d/chat/completions?api-version=1", Some(Format::OpenAiChat)),
+            ("/v1/completions/", Some(Format::OpenAiCompletions)),
+            ("/v1/embeddings", Some(Format::OpenAiEmbeddings)),
+            ("/v1/responses", Some(Format::OpenAiResponses)),
+            ("/v1/messages?beta=true", Some(Format::Anthropic)),
+            ("/v1/projects/p/locations/l/publishers/anthropic/models/m:streamRawPredict", Some(Format::Anthropic)),
+            ("/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse", Some(Format::Gemini)),
+            ("/v1beta/interactions", Some(Format::GeminiInteractions)),
+            ("/v2/chat", Some(Format::CohereV2)),
+            ("/v1/chat", Some(Format::CohereV1)),
+            ("/api/chat", Some(Format::Ollama)),
+            ("/model/m/converse-stream", Some(Format::BedrockConverse)),
+            ("/model/m/invoke", Some(Format::BedrockInvoke)),
+            ("/v1/models", None),
+            ("/chat", None),
+            ("", None),
+        ] {
+            assert_eq!(by_request_path(path).map(|spec| spec.format), format, "{path}");
         }
     }
 

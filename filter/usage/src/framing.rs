@@ -18,6 +18,8 @@ pub(crate) trait Documents {
     fn part(&mut self, bytes: &[u8]) -> usize;
     /// The current document has ended.
     fn end(&mut self);
+    /// The next document is an error of this kind.
+    fn failed(&mut self, kind: &[u8]);
     /// Takes a document that lies in one piece, at a time when no other has begun.
     fn whole(&mut self, bytes: &[u8]) {
         self.part(bytes);
@@ -37,7 +39,7 @@ pub(crate) enum Framing {
     /// Server-sent events.
     Sse(Sse),
     /// Amazon's binary frames.
-    EventStream(EventStream),
+    EventStream(Box<EventStream>),
 }
 
 /// What it means when the first byte is an object's.
@@ -68,7 +70,7 @@ impl Framing {
                 (Some(b'{'), Objects::Lines) => Framing::Lines(Lines::default()),
                 (Some(b'{' | b'['), _) => Framing::Values,
                 // The length of a frame of less than 16 MiB.
-                (Some(0), _) => Framing::EventStream(EventStream::default()),
+                (Some(0), _) => Framing::EventStream(Box::default()),
                 _ => Framing::Sse(Sse::default()),
             };
         }

@@ -34,7 +34,6 @@ mod json;
 mod paths;
 mod places;
 mod reader;
-mod signals;
 mod strip;
 
 pub use coding::{Decoder, MAX_DECODED_BYTES, Unreadable, readable_codings};

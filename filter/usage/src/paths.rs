@@ -41,11 +41,12 @@ impl<P: Copy> Paths<P> {
         }
     }
 
-    /// Makes a subtree of a path: it has all strings below, but for leaves of their own and subtrees inside of it.
-    pub(crate) fn insert_subtree(&mut self, path: &[&'static str], meaning: P) {
+    /// Makes a subtree of a path in the same way: it has all strings below, but for leaves of their own and subtrees inside
+    /// of it.
+    pub(crate) fn insert_subtree(&mut self, path: &[&'static str], meaning: impl FnOnce(Option<P>) -> P) {
         let place = self.place(path);
         if let Some(node) = self.nodes.get_mut(usize::from(place.0)) {
-            node.own_subtree = Some(meaning);
+            node.own_subtree = Some(meaning(node.own_subtree));
         }
         self.inherit();
     }

@@ -2,7 +2,7 @@
 
 use crate::coding::{Decoder, Unreadable};
 use crate::document::Document;
-use crate::format::{Format, Formats, TABLE, TokenUsage};
+use crate::format::{self, Format, Formats, TokenUsage};
 use crate::framing::Framing;
 
 /// What is known about a response before its body: hints only, the content decides.
@@ -39,6 +39,12 @@ pub struct Report {
     pub response_id: Option<String>,
     /// Why the model stopped: each reason once, in the order of their coming, at most 16 of at most 256 bytes.
     pub finish_reasons: Vec<String>,
+    /// How the response failed, where it says so in its body or in the middle of its stream: the error's status, type or code,
+    /// its first 256 bytes, never its message; `_OTHER` where there is none.
+    pub error: Option<String>,
+    /// The tokens of the text that the model wrote, as far as it passed, by [`TextEstimate`](crate::TextEstimate): all choices,
+    /// reasoning and tool calls' arguments among it.
+    pub output_estimate: u64,
     /// Whether the response was read to its own end.
     pub end: End,
     /// Why the response, or the rest of it, could not be decoded. What was told before stands here all the same.
@@ -58,13 +64,12 @@ pub enum End {
 impl Reader {
     /// A reader at the start of a response.
     pub fn new(hints: Hints<'_>) -> Reader {
-        let speaks = |request_path: &str| hints.path.is_some_and(|path| path.contains(request_path));
-        let hinted = TABLE.iter().filter(|spec| speaks(spec.request_path));
+        let hinted = hints.path.and_then(format::by_request_path);
         Reader {
             decoder: Decoder::new(hints.content_encoding),
             framing: Framing::new(hints.content_type),
             document: Document::new(),
-            hinted: hinted.fold(Formats::NONE, |formats, spec| formats.and(Formats::only(spec.format))),
+            hinted: hinted.map_or(Formats::NONE, |spec| Formats::only(spec.format)),
         }
     }
 
@@ -79,13 +84,15 @@ impl Reader {
         let coded = self.decoder.finish();
         let is_closed_body = matches!(self.framing, Framing::Values) && self.document.is_closed();
         self.framing.finish(&mut self.document);
-        let facts = self.document.facts;
+        let mut facts = self.document.facts;
         let format = facts.format(self.hinted);
         Report {
             format,
             usage: facts.usage(format),
             end: if is_closed_body || facts.are_complete(format) { coded.unwrap_or(End::Cut) } else { End::Cut },
             unreadable: coded.err(),
+            error: facts.error(),
+            output_estimate: facts.output_estimate(),
             model: facts.model,
             response_id: facts.response_id,
             finish_reasons: facts.finish_reasons,

@@ -1,13 +1,14 @@
 //! Bedrock `Converse` and `ConverseStream`: a body, or an event stream whose `metadata` event has the usage. Source: the
 //! Amazon Bedrock API reference, "TokenUsage".
 
-use super::{Count, Counts, EndsWith, Field, Format, Spec, Text};
+use super::{ALL_BELOW, Channel, Count, Counts, EndsWith, Format, Spec, Text};
 
 pub(crate) static SPEC: Spec = Spec {
     format: Format::BedrockConverse,
     name: "bedrock-converse",
     operation: "chat",
-    request_path: "/converse",
+    provider: "aws.bedrock",
+    endpoints: &["/converse", "/converse-stream"],
     ends_with: EndsWith::Usage,
     usage_at: &[&["usage"]],
     counts: &[
@@ -18,11 +19,20 @@ pub(crate) static SPEC: Spec = Spec {
         (&["cacheWriteInputTokens"], Count::CacheCreation),
         (&["cacheWriteInputTokenCount"], Count::CacheCreation),
     ],
-    facts: &[
-        (&["stopReason"], Field::Text(Text::FinishReason)),
-        (&["contentBlockIndex"], Field::Mark),
-        (&["output", "message"], Field::Mark),
+    details: &[],
+    texts: &[(&["stopReason"], Text::FinishReason)],
+    marks: &[&["contentBlockIndex"], &["output", "message"]],
+    content_at: &[&[]],
+    content: &[
+        // The deltas of a stream.
+        (&["delta", "text"], Channel::Text),
+        (&["delta", "toolUse", "input"], Channel::Text),
+        (&["delta", "reasoningContent", "text"], Channel::Text),
+        // A body.
+        (&["output", "message", "content[]", "text"], Channel::Text),
+        (&["output", "message", "content[]", "toolUse", "name"], Channel::Text),
+        (&["output", "message", "content[]", "toolUse", "input", ALL_BELOW], Channel::Text),
+        (&["output", "message", "content[]", "reasoningContent", "reasoningText", "text"], Channel::Text),
     ],
-    signals: &["usage", "stopReason"],
     usage: Counts::beside_cache,
 };

@@ -2,13 +2,14 @@
 //! Bedrock adds its metrics. (A model whose format is known here is read as such.) Source: the Amazon Bedrock user guide,
 //! "Inference request parameters and response fields".
 
-use super::{Count, Counts, EndsWith, Field, Format, Spec};
+use super::{Channel, Count, Counts, EndsWith, Format, Spec};
 
 pub(crate) static SPEC: Spec = Spec {
     format: Format::BedrockInvoke,
     name: "bedrock-invoke",
     operation: "chat",
-    request_path: "/invoke",
+    provider: "aws.bedrock",
+    endpoints: &["/invoke", "/invoke-with-response-stream"],
     ends_with: EndsWith::Usage,
     usage_at: &[&["bytes", "amazon-bedrock-invocationMetrics"]],
     counts: &[
@@ -17,7 +18,17 @@ pub(crate) static SPEC: Spec = Spec {
         (&["cacheReadInputTokenCount"], Count::CacheRead),
         (&["cacheWriteInputTokenCount"], Count::CacheCreation),
     ],
-    facts: &[(&["bytes"], Field::Mark)],
-    signals: &["amazon-bedrock-invocationMetrics"],
+    details: &[],
+    texts: &[],
+    marks: &[&["bytes"]],
+    content_at: &[&["bytes"]],
+    content: &[
+        (&["generation"], Channel::Text),
+        (&["outputText"], Channel::Text),
+        (&["text"], Channel::Text),
+        (&["contentBlockDelta", "delta", "text"], Channel::Text),
+        (&["contentBlockDelta", "delta", "toolUse", "input"], Channel::Text),
+        (&["contentBlockDelta", "delta", "reasoningContent", "text"], Channel::Text),
+    ],
     usage: Counts::beside_cache,
 };

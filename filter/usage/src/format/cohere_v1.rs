@@ -1,13 +1,14 @@
-//! Cohere v1 chat: a body, or JSON lines of which the last embeds the whole response. Source: Cohere's API reference, v1,
-//! "Chat".
+//! Cohere v1 chat: a body, or JSON lines of which the last embeds the whole response. Embeddings and reranks of v1 and v2 report
+//! in the same way. Source: Cohere's API reference, v1, "Chat", "Embed" and "Rerank".
 
-use super::{Count, Counts, EndsWith, Field, Format, Spec, Text, TokenUsage};
+use super::{ALL_BELOW, Channel, Count, Counts, EndsWith, Format, Spec, Text, TokenUsage};
 
 pub(crate) static SPEC: Spec = Spec {
     format: Format::CohereV1,
     name: "cohere-v1",
     operation: "chat",
-    request_path: "/v1/chat",
+    provider: "cohere",
+    endpoints: &["/v1/chat", "/v1/embed", "/v2/embed", "/v1/rerank", "/v2/rerank"],
     ends_with: EndsWith::Usage,
     usage_at: &[&["meta"], &["response", "meta"]],
     counts: &[
@@ -15,17 +16,24 @@ pub(crate) static SPEC: Spec = Spec {
         (&["tokens", "output_tokens"], Count::Output),
         (&["billed_units", "input_tokens"], Count::BilledInput),
         (&["billed_units", "output_tokens"], Count::BilledOutput),
+        (&["billed_units", "search_units"], Count::ToolRequests),
     ],
-    facts: &[
-        (&["response_id"], Field::Text(Text::ResponseId)),
-        (&["response", "response_id"], Field::Text(Text::ResponseId)),
-        (&["finish_reason"], Field::Text(Text::FinishReason)),
-        (&["response", "finish_reason"], Field::Text(Text::FinishReason)),
-        (&["is_finished"], Field::Mark),
-        (&["meta", "tokens"], Field::Mark),
-        (&["meta", "billed_units"], Field::Mark),
+    details: &[],
+    texts: &[
+        (&["response_id"], Text::ResponseId),
+        (&["response", "response_id"], Text::ResponseId),
+        (&["finish_reason"], Text::FinishReason),
+        (&["response", "finish_reason"], Text::FinishReason),
     ],
-    signals: &["meta", "finish_reason"],
+    marks: &[&["is_finished"], &["meta", "tokens"], &["meta", "billed_units"]],
+    content_at: &[&[]],
+    content: &[
+        (&["text"], Channel::Text),
+        (&["tool_calls[]", "name"], Channel::Text),
+        (&["tool_calls[]", "parameters", ALL_BELOW], Channel::Text),
+        (&["tool_call_delta", "name"], Channel::Text),
+        (&["tool_call_delta", "parameters"], Channel::Text),
+    ],
     usage,
 };
 
@@ -33,11 +41,7 @@ pub(crate) static SPEC: Spec = Spec {
 pub(super) fn usage(counts: &Counts) -> Option<TokenUsage> {
     let input = counts.get(Count::Input).or(counts.get(Count::BilledInput));
     let output = counts.get(Count::Output).or(counts.get(Count::BilledOutput));
-    input.or(output)?;
-    Some(TokenUsage {
-        input: input.unwrap_or(0),
-        output: output.unwrap_or(0),
-        cache_read: counts.or_zero(Count::CacheRead),
-        ..TokenUsage::default()
-    })
+    // A rerank is charged by searches, and may report nothing else.
+    input.or(output).or(counts.get(Count::ToolRequests))?;
+    Some(TokenUsage { input: input.unwrap_or(0), output: output.unwrap_or(0), ..counts.beside_totals() })
 }

@@ -2,13 +2,14 @@
 //! which leave the preamble out, stand in only where that is absent. Source: Cohere's API reference, "Chat" and "Chat with
 //! streaming".
 
-use super::{Count, EndsWith, Field, Format, Spec, Text, cohere_v1};
+use super::{Channel, Count, EndsWith, Format, Spec, Text, cohere_v1};
 
 pub(crate) static SPEC: Spec = Spec {
     format: Format::CohereV2,
     name: "cohere-v2",
     operation: "chat",
-    request_path: "/v2/chat",
+    provider: "cohere",
+    endpoints: &["/v2/chat"],
     ends_with: EndsWith::Usage,
     usage_at: &[&["usage"], &["delta", "usage"]],
     counts: &[
@@ -18,15 +19,27 @@ pub(crate) static SPEC: Spec = Spec {
         (&["billed_units", "output_tokens"], Count::BilledOutput),
         (&["cached_tokens"], Count::CacheRead),
     ],
-    facts: &[
-        (&["id"], Field::Text(Text::ResponseId)),
-        (&["finish_reason"], Field::Text(Text::FinishReason)),
-        (&["delta", "finish_reason"], Field::Text(Text::FinishReason)),
-        (&["delta", "message"], Field::Mark),
-        (&["delta", "usage"], Field::Mark),
-        (&["usage", "tokens"], Field::Mark),
-        (&["usage", "billed_units"], Field::Mark),
+    details: &[],
+    texts: &[
+        (&["id"], Text::ResponseId),
+        (&["finish_reason"], Text::FinishReason),
+        (&["delta", "finish_reason"], Text::FinishReason),
     ],
-    signals: &["usage", "finish_reason"],
+    marks: &[&["delta", "message"], &["delta", "usage"], &["usage", "tokens"], &["usage", "billed_units"]],
+    content_at: &[&[]],
+    content: &[
+        // The deltas of a stream.
+        (&["delta", "message", "content", "text"], Channel::Text),
+        (&["delta", "message", "content", "thinking"], Channel::Text),
+        (&["delta", "message", "tool_plan"], Channel::Text),
+        (&["delta", "message", "tool_calls", "function", "name"], Channel::Text),
+        (&["delta", "message", "tool_calls", "function", "arguments"], Channel::Text),
+        // A body.
+        (&["message", "content[]", "text"], Channel::Text),
+        (&["message", "content[]", "thinking"], Channel::Text),
+        (&["message", "tool_plan"], Channel::Text),
+        (&["message", "tool_calls[]", "function", "name"], Channel::Text),
+        (&["message", "tool_calls[]", "function", "arguments"], Channel::Text),
+    ],
     usage: cohere_v1::usage,
 };

@@ -1,13 +1,14 @@
 //! Gemini and Vertex, `generateContent` and `streamGenerateContent`: a body, events, or one array that streams. Usage stands
 //! on every chunk, and the last value of each count counts. Source: Google's API reference, "GenerateContentResponse".
 
-use super::{Count, Counts, EndsWith, Field, Format, Spec, Text, TokenUsage};
+use super::{ALL_BELOW, Channel, Count, Counts, EndsWith, Field, Format, Spec, Text, TokenUsage};
 
 pub(crate) static SPEC: Spec = Spec {
     format: Format::Gemini,
     name: "gemini",
     operation: "generate_content",
-    request_path: "enerateContent",
+    provider: "gcp.gemini",
+    endpoints: &[":generateContent", ":streamGenerateContent", ":embedContent", ":batchEmbedContents"],
     ends_with: EndsWith::UsageAndReason,
     usage_at: &[&["usageMetadata"]],
     counts: &[
@@ -18,14 +19,27 @@ pub(crate) static SPEC: Spec = Spec {
         (&["cachedContentTokenCount"], Count::CacheRead),
         (&["totalTokenCount"], Count::Total),
     ],
-    facts: &[
-        (&["responseId"], Field::Text(Text::ResponseId)),
-        (&["modelVersion"], Field::Text(Text::Model)),
-        (&["candidates[]", "finishReason"], Field::Text(Text::FinishReason)),
-        (&["candidates[]"], Field::Mark),
-        (&["usageMetadata"], Field::Mark),
+    details: &[
+        (&["promptTokensDetails[]"], Field::ByModality(Count::AudioInput)),
+        (&["promptTokensDetails[]", "modality"], Field::Modality),
+        (&["promptTokensDetails[]", "tokenCount"], Field::ModalityTokens),
+        (&["candidatesTokensDetails[]"], Field::ByModality(Count::AudioOutput)),
+        (&["candidatesTokensDetails[]", "modality"], Field::Modality),
+        (&["candidatesTokensDetails[]", "tokenCount"], Field::ModalityTokens),
     ],
-    signals: &["usageMetadata", "finishReason"],
+    texts: &[
+        (&["responseId"], Text::ResponseId),
+        (&["modelVersion"], Text::Model),
+        (&["candidates[]", "finishReason"], Text::FinishReason),
+    ],
+    marks: &[&["candidates[]"], &["usageMetadata"]],
+    content_at: &[&["candidates[]", "content", "parts[]"]],
+    content: &[
+        (&["text"], Channel::Text),
+        (&["functionCall", "name"], Channel::Text),
+        (&["functionCall", "args", ALL_BELOW], Channel::Text),
+        (&["executableCode", "code"], Channel::Text),
+    ],
     usage,
 };
 
@@ -42,11 +56,5 @@ fn usage(counts: &Counts) -> Option<TokenUsage> {
         (None, Some(total)) => (total.saturating_sub(output), output),
         (_, None) => (input, output),
     };
-    Some(TokenUsage {
-        input,
-        output,
-        cache_read: counts.or_zero(Count::CacheRead),
-        cache_creation: 0,
-        reasoning: counts.or_zero(Count::Reasoning),
-    })
+    Some(TokenUsage { input, output, ..counts.beside_totals() })
 }

@@ -1,13 +1,14 @@
 //! Gemini Interactions: a body is the interaction, a stream's last event embeds it. Source: Google's API reference,
 //! "Interactions".
 
-use super::{Count, Counts, EndsWith, Field, Format, Spec, Text, TokenUsage};
+use super::{ALL_BELOW, Channel, Count, Counts, EndsWith, Field, Format, Spec, Text, TokenUsage};
 
 pub(crate) static SPEC: Spec = Spec {
     format: Format::GeminiInteractions,
     name: "gemini-interactions",
     operation: "generate_content",
-    request_path: "/interactions",
+    provider: "gcp.gemini",
+    endpoints: &["/interactions"],
     ends_with: EndsWith::Usage,
     usage_at: &[&["usage"], &["interaction", "usage"]],
     counts: &[
@@ -17,15 +18,33 @@ pub(crate) static SPEC: Spec = Spec {
         (&["total_thought_tokens"], Count::Reasoning),
         (&["total_cached_tokens"], Count::CacheRead),
     ],
-    facts: &[
-        (&["id"], Field::Text(Text::ResponseId)),
-        (&["interaction", "id"], Field::Text(Text::ResponseId)),
-        (&["model"], Field::Text(Text::Model)),
-        (&["interaction", "model"], Field::Text(Text::Model)),
-        (&["interaction"], Field::Mark),
-        (&["steps"], Field::Mark),
+    details: &[
+        (&["input_tokens_by_modality[]"], Field::ByModality(Count::AudioInput)),
+        (&["input_tokens_by_modality[]", "modality"], Field::Modality),
+        (&["input_tokens_by_modality[]", "tokens"], Field::ModalityTokens),
+        (&["output_tokens_by_modality[]"], Field::ByModality(Count::AudioOutput)),
+        (&["output_tokens_by_modality[]", "modality"], Field::Modality),
+        (&["output_tokens_by_modality[]", "tokens"], Field::ModalityTokens),
     ],
-    signals: &["usage"],
+    texts: &[
+        (&["id"], Text::ResponseId),
+        (&["interaction", "id"], Text::ResponseId),
+        (&["model"], Text::Model),
+        (&["interaction", "model"], Text::Model),
+    ],
+    marks: &[&["interaction"], &["steps"]],
+    content_at: &[&[]],
+    content: &[
+        // The deltas of a stream.
+        (&["delta", "text"], Channel::Text),
+        (&["delta", "content", "text"], Channel::Text),
+        (&["delta", "arguments", ALL_BELOW], Channel::Text),
+        // A body.
+        (&["steps[]", "content[]", "text"], Channel::Text),
+        (&["steps[]", "summary[]", "text"], Channel::Text),
+        (&["steps[]", "name"], Channel::Text),
+        (&["steps[]", "arguments", ALL_BELOW], Channel::Text),
+    ],
     usage,
 };
 

@@ -4,13 +4,14 @@
 //! A stream has usage only if the request asked for it; it may come on one chunk or on several (cumulative), beside
 //! choices or without. Source: OpenAI's API reference, "The chat completion object" and "chunk object".
 
-use super::{Count, Counts, EndsWith, Field, Format, Spec, Text, TokenUsage};
+use super::{Channel, Count, Counts, EndsWith, Format, Spec, Text, TokenUsage};
 
 pub(crate) static SPEC: Spec = Spec {
     format: Format::OpenAiChat,
     name: "openai-chat",
     operation: "chat",
-    request_path: "/chat/completions",
+    provider: "openai",
+    endpoints: &["/chat/completions"],
     ends_with: EndsWith::UsageAndReason,
     // `x_groq.usage` is Groq's older place, `choices[].usage` is Moonshot's.
     usage_at: &[&["usage"], &["x_groq", "usage"], &["choices[]", "usage"]],
@@ -27,15 +28,35 @@ pub(crate) static SPEC: Spec = Spec {
         (&["cache_read_input_tokens"], Count::CacheRead),
         (&["cache_creation_input_tokens"], Count::CacheCreation),
         (&["reasoning_tokens"], Count::Reasoning),
+        (&["prompt_tokens_details", "audio_tokens"], Count::AudioInput),
+        (&["completion_tokens_details", "audio_tokens"], Count::AudioOutput),
+        // Searches: xAI by their sources, Perplexity by their number.
+        (&["num_sources_used"], Count::ToolRequests),
+        (&["num_search_queries"], Count::ToolRequests),
     ],
-    facts: &[
-        (&["id"], Field::Text(Text::ResponseId)),
-        (&["model"], Field::Text(Text::Model)),
-        (&["choices[]", "finish_reason"], Field::Text(Text::FinishReason)),
-        (&["choices[]", "delta"], Field::Mark),
-        (&["choices[]", "message"], Field::Mark),
+    details: &[],
+    texts: &[
+        (&["id"], Text::ResponseId),
+        (&["model"], Text::Model),
+        (&["choices[]", "finish_reason"], Text::FinishReason),
     ],
-    signals: &["usage", "finish_reason"],
+    marks: &[&["choices[]", "delta"], &["choices[]", "message"]],
+    content_at: &[&["choices[]", "delta"], &["choices[]", "message"]],
+    content: &[
+        (&["content"], Channel::Text),
+        (&["content[]", "text"], Channel::Text),
+        (&["refusal"], Channel::Text),
+        (&["tool_calls[]", "function", "name"], Channel::Text),
+        (&["tool_calls[]", "function", "arguments"], Channel::Text),
+        (&["tool_calls[]", "custom", "input"], Channel::Text),
+        (&["function_call", "arguments"], Channel::Text),
+        (&["audio", "transcript"], Channel::Text),
+        // One text, by the names that it has at one provider and another; Mistral puts it among the content.
+        (&["reasoning_content"], Channel::ReasoningContent),
+        (&["reasoning"], Channel::Reasoning),
+        (&["reasoning_details[]", "text"], Channel::ReasoningDetails),
+        (&["content[]", "thinking[]", "text"], Channel::ReasoningDetails),
+    ],
     usage,
 };
 

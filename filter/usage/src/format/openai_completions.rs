@@ -1,12 +1,13 @@
 //! OpenAI's older text completions. Source: OpenAI's API reference, "The completion object".
 
-use super::{Count, Counts, EndsWith, Field, Format, Spec, Text};
+use super::{Channel, Count, Counts, EndsWith, Format, Spec, Text};
 
 pub(crate) static SPEC: Spec = Spec {
     format: Format::OpenAiCompletions,
     name: "openai-completions",
     operation: "text_completion",
-    request_path: "/completions",
+    provider: "openai",
+    endpoints: &["/completions"],
     ends_with: EndsWith::UsageAndReason,
     usage_at: &[&["usage"]],
     counts: &[
@@ -15,12 +16,14 @@ pub(crate) static SPEC: Spec = Spec {
         (&["prompt_tokens_details", "cached_tokens"], Count::CacheRead),
         (&["completion_tokens_details", "reasoning_tokens"], Count::Reasoning),
     ],
-    facts: &[
-        (&["id"], Field::Text(Text::ResponseId)),
-        (&["model"], Field::Text(Text::Model)),
-        (&["choices[]", "finish_reason"], Field::Text(Text::FinishReason)),
-        (&["choices[]", "text"], Field::Mark),
+    details: &[],
+    texts: &[
+        (&["id"], Text::ResponseId),
+        (&["model"], Text::Model),
+        (&["choices[]", "finish_reason"], Text::FinishReason),
     ],
-    signals: &["usage", "finish_reason"],
+    marks: &[&["choices[]", "text"]],
+    content_at: &[&["choices[]"]],
+    content: &[(&["text"], Channel::Text)],
     usage: Counts::inclusive,
 };

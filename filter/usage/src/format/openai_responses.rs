@@ -1,13 +1,14 @@
 //! OpenAI Responses: a body is the response itself, a stream's events embed it, and the last of them has the usage. Source:
 //! OpenAI's API reference, "The response object" and "Streaming events".
 
-use super::{Count, Counts, EndsWith, Field, Format, Spec, Text};
+use super::{Channel, Count, Counts, EndsWith, Format, Spec, Text};
 
 pub(crate) static SPEC: Spec = Spec {
     format: Format::OpenAiResponses,
     name: "openai-responses",
     operation: "chat",
-    request_path: "/responses",
+    provider: "openai",
+    endpoints: &["/responses"],
     ends_with: EndsWith::Usage,
     usage_at: &[&["usage"], &["response", "usage"]],
     counts: &[
@@ -17,16 +18,28 @@ pub(crate) static SPEC: Spec = Spec {
         (&["input_tokens_details", "cache_write_tokens"], Count::CacheCreation),
         (&["output_tokens_details", "reasoning_tokens"], Count::Reasoning),
     ],
-    facts: &[
-        (&["id"], Field::Text(Text::ResponseId)),
-        (&["response", "id"], Field::Text(Text::ResponseId)),
-        (&["model"], Field::Text(Text::Model)),
-        (&["response", "model"], Field::Text(Text::Model)),
-        (&["incomplete_details", "reason"], Field::Text(Text::FinishReason)),
-        (&["response", "incomplete_details", "reason"], Field::Text(Text::FinishReason)),
-        (&["output[]"], Field::Mark),
-        (&["response", "output"], Field::Mark),
+    details: &[],
+    texts: &[
+        (&["id"], Text::ResponseId),
+        (&["response", "id"], Text::ResponseId),
+        (&["model"], Text::Model),
+        (&["response", "model"], Text::Model),
+        (&["incomplete_details", "reason"], Text::FinishReason),
+        (&["response", "incomplete_details", "reason"], Text::FinishReason),
     ],
-    signals: &["usage", "incomplete_details"],
+    marks: &[&["output[]"], &["response", "output"]],
+    content_at: &[&[]],
+    content: &[
+        // The deltas of a stream. Its other events repeat them.
+        (&["delta"], Channel::Text),
+        // A body.
+        (&["output[]", "content[]", "text"], Channel::Text),
+        (&["output[]", "content[]", "refusal"], Channel::Text),
+        (&["output[]", "summary[]", "text"], Channel::Text),
+        (&["output[]", "name"], Channel::Text),
+        (&["output[]", "arguments"], Channel::Text),
+        (&["output[]", "input"], Channel::Text),
+        (&["output[]", "code"], Channel::Text),
+    ],
     usage: Counts::inclusive,
 };

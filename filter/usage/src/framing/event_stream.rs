@@ -4,8 +4,10 @@
 //!
 //! A frame is read as it comes; where a checksum or a length is wrong, nothing that follows is read.
 
+mod headers;
 mod payload;
 
+use headers::Headers;
 use payload::Payload;
 
 use super::Documents;
@@ -21,6 +23,7 @@ pub(crate) struct EventStream {
     place: Place,
     /// Of the frame so far.
     crc: Crc,
+    headers: Headers,
     payload: Payload,
 }
 
@@ -54,12 +57,16 @@ impl EventStream {
                     taken
                 }
                 Place::Headers { left: 0, payload } => {
+                    if let Some(kind) = self.headers.error() {
+                        documents.failed(kind);
+                    }
                     self.place = Place::Payload { left: payload };
                     0
                 }
                 Place::Headers { left, payload } => {
                     let headers = rest.get(..left).unwrap_or(rest);
                     self.crc.update(headers);
+                    self.headers.push(headers);
                     self.place = Place::Headers { left: left - headers.len(), payload };
                     headers.len()
                 }
@@ -92,6 +99,7 @@ impl EventStream {
         let [a, b, c, d, e, f, g, h, crc @ ..] = bytes;
         let frame = u32::from_be_bytes([a, b, c, d]);
         let headers = u32::from_be_bytes([e, f, g, h]);
+        self.headers.clear();
         self.crc = Crc::default();
         self.crc.update(&[a, b, c, d, e, f, g, h]);
         let is_intact = self.crc.value() == u32::from_be_bytes(crc) && frame <= MAX_FRAME_BYTES;
@@ -164,6 +172,8 @@ mod tests {
     struct Seen(String, Vec<String>);
 
     impl Documents for Seen {
+        fn failed(&mut self, _: &[u8]) {}
+
         fn part(&mut self, bytes: &[u8]) -> usize {
             self.0.push_str(std::str::from_utf8(bytes).unwrap());
             bytes.len()

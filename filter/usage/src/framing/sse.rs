@@ -151,6 +151,8 @@ mod tests {
     }
 
     impl Documents for Seen {
+        fn failed(&mut self, _: &[u8]) {}
+
         fn part(&mut self, bytes: &[u8]) -> usize {
             self.current.extend_from_slice(bytes);
             bytes.len()

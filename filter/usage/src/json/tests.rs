@@ -6,7 +6,7 @@ use crate::places::{Leaf, tree};
 
 /// What is handed over at the places of counts, texts and marks.
 #[derive(Default)]
-struct Seen(Vec<(Field, String)>);
+struct Seen(Vec<(Option<Field>, String)>);
 
 impl Sink for Seen {
     type Place = Leaf;
@@ -60,7 +60,7 @@ fn the_value_after_the_first_is_not_taken() {
     let (mut scanner, mut seen) = (Scanner::new(), Seen::default());
     let both = b"{\"model\":\"a\"} {\"model\":\"b\"}";
     assert_eq!(scanner.feed(both, tree(), &mut seen), 14);
-    assert_eq!(seen.0, [(Field::Text(Text::Model), "a".to_owned())]);
+    assert_eq!(seen.0, [(Some(Field::Text(Text::Model)), "a".to_owned())]);
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn long_texts_are_cut_and_long_keys_are_unknown() {
     for byte in format!("{{\"{long}\":1,\"model\":\"{long}\"}}").as_bytes().chunks(1) {
         scanner.feed(byte, tree(), &mut seen);
     }
-    assert_eq!(seen.0, [(Field::Text(Text::Model), long[..MAX_TEXT_BYTES].to_owned())]);
+    assert_eq!(seen.0, [(Some(Field::Text(Text::Model)), long[..MAX_TEXT_BYTES].to_owned())]);
 }
 
 /// All that a small tree hands over: the place's name, what came, its span.
@@ -116,7 +116,7 @@ type Meaning = (&'static str, Want);
 fn small_tree(leaves: &[(&[&'static str], Meaning)], subtrees: &[(&[&'static str], Meaning)]) -> Paths<Meaning> {
     let mut paths = Paths::new();
     leaves.iter().for_each(|(path, meaning)| paths.insert(path, |_| *meaning));
-    subtrees.iter().for_each(|(path, meaning)| paths.insert_subtree(path, *meaning));
+    subtrees.iter().for_each(|(path, meaning)| paths.insert_subtree(path, |_| *meaning));
     paths
 }
 

@@ -14,10 +14,12 @@ fn assert_exact(recordings: &[Recording]) {
     for recording in recordings {
         let bytes = recording.bytes();
         let whole = recording.read([&bytes[..]]);
-        let format = whole.format.map(|format| format.as_str());
-        if format != Some(&recording.format) || whole.usage != Some(recording.usage) {
-            let (path, expected) = (recording.path.display(), recording.usage);
-            failures.push(format!("{path}: expected {} {expected:?}, read {whole:?}", recording.format));
+        let format = whole.format.map_or("", |format| format.as_str());
+        let error = whole.error.as_deref().unwrap_or_default();
+        let counts = recording.counts_of(&whole);
+        if (format, error, &counts) != (&recording.format, &recording.error, &recording.counts) {
+            let (path, expected) = (recording.path.display(), &recording.counts);
+            failures.push(format!("{path}: expected {} {expected:?}, read {counts:?} in {whole:?}", recording.format));
         }
         for chunk_bytes in [1, 7, 1400] {
             let cut = recording.read(bytes.chunks(chunk_bytes));

@@ -108,6 +108,8 @@ mod tests {
     struct Seen(Vec<u8>);
 
     impl Documents for Seen {
+        fn failed(&mut self, _: &[u8]) {}
+
         fn part(&mut self, bytes: &[u8]) -> usize {
             self.0.extend_from_slice(bytes);
             bytes.len()
