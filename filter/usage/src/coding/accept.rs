@@ -53,3 +53,32 @@ impl<'a> Item<'a> {
         format!("{coding}{}", self.weight)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_read_stays_as_the_client_weighs_it() {
+        for (accepted, readable) in [
+            ("gzip, deflate, br, zstd", Some("gzip, deflate")),
+            ("gzip;q=0.5, br;q=1.0, identity; q=0.1", Some("gzip;q=0.5, identity; q=0.1")),
+            ("GZIP,x-gzip;q=0.9", Some("GZIP, x-gzip;q=0.9")),
+            ("identity", Some("identity")),
+            ("*", Some("gzip, deflate, identity")),
+            ("br, *;q=0.1", Some("gzip;q=0.1, deflate;q=0.1, identity;q=0.1")),
+            ("gzip;q=0, *", Some("gzip;q=0, deflate, identity")),
+            ("gzip, *;q=0", Some("gzip, *;q=0")),
+            ("br", None),
+            ("", None),
+            ("br, identity;q=0", None),
+            ("gzip;q=0.000, *; q=0", None),
+            (",;,q=1,;;", None),
+        ] {
+            assert_eq!(readable_codings(accepted).as_deref(), readable, "{accepted:?}");
+            if let Some(readable) = readable {
+                assert_eq!(readable_codings(readable).as_deref(), Some(readable));
+            }
+        }
+    }
+}

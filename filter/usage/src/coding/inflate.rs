@@ -76,3 +76,15 @@ impl Inflate {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coding::Decoder;
+
+    #[test]
+    fn an_open_stream_takes_less_than_64_kib() {
+        let bytes = size_of::<Decoder>() + size_of::<DecompressorOxide>() + WINDOW_BYTES;
+        assert!(bytes < 64 * 1024, "{bytes}");
+    }
+}
