@@ -1,18 +1,29 @@
 //! An LLM provider's stand-in.
 //!
-//! It speaks OpenAI's `POST /v1/chat/completions` (JSON and server-sent events) and `GET /v1/models`. What it answers
-//! follows from the request alone ([`completion`]); how it answers is told by the request's `x-standin-*` headers
-//! ([`script`]): recorded bodies, odd cuts, delays, gates, failures.
+//! It speaks, each in one body and as a stream: OpenAI's chat completions, completions, embeddings and Responses,
+//! Anthropic's Messages, Gemini's `generateContent`, Cohere's chat (v1 and v2), Ollama's chat and generate, Bedrock's
+//! `Converse` and `InvokeModel`. What it answers follows from the request alone ([`tokens`]); how it answers is told by
+//! the request's `x-standin-*` headers ([`script`]): recorded bodies, odd cuts, codings, delays, gates, failures.
 //!
 //! Invariants: each piece of a body leaves in a write of its own, as a model's tokens do. Nothing is sent that the
-//! request did not ask for. What is kept for a test is bounded: [`MAX_RECENT_CALLS`].
+//! request did not ask for. What is kept for a test is bounded: [`MAX_RECENT_CALLS`], [`MAX_RECORDED_BYTES`].
 
-pub mod completion;
+mod answer;
+mod anthropic;
+mod api;
+mod bedrock;
+mod cohere;
+mod completion;
+pub mod encoding;
 pub mod gates;
+mod gemini;
+mod ollama;
+mod openai;
 mod paced_body;
 pub mod script;
+pub mod tokens;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +34,6 @@ use anyhow::{Context, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -31,15 +41,21 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use completion::{ChatRequest, Usage};
+use answer::{Answer, Length};
+use api::Api;
 use gates::Gates;
 use paced_body::{Broken, PacedBody};
-use script::{Reset, Script};
+use script::{Break, Failure, Place, Script};
+use tokens::Usage;
 
 /// The largest request body that is read.
 pub const MAX_REQUEST_BYTES: usize = 64 << 20;
 /// How many calls [`Standin::recent_calls`] remembers; older ones are forgotten, though still counted.
 pub const MAX_RECENT_CALLS: usize = 4096;
+/// How much it remembers of a request's body.
+pub const MAX_RECORDED_BYTES: usize = 1 << 20;
+/// Requests whose attempts are counted at a time; one more is answered 400.
+pub const MAX_FAILING_REQUESTS: usize = 4096;
 /// How long open answers may go on after the stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -69,11 +85,15 @@ pub struct Call {
     pub method: Method,
     /// The request's path, without its query.
     pub path: String,
+    /// The request's query.
+    pub query: Option<String>,
     /// The request's headers.
     pub headers: HeaderMap,
+    /// The request's body, the first [`MAX_RECORDED_BYTES`] of it.
+    pub request_body: Bytes,
     /// The answer's status.
     pub status: StatusCode,
-    /// The answer's whole body, also where the script broke it off.
+    /// The answer's whole body as it is sent, also where the script broke it off.
     pub body: Bytes,
     /// What the answer cost, whether the body says so or not; `None` for answers that are no completion, recorded ones among them.
     pub usage: Option<Usage>,
@@ -93,6 +113,8 @@ struct Shared {
     gates: Gates,
     call_count: AtomicU64,
     recent_calls: Mutex<VecDeque<Call>>,
+    /// How often each request was tried that its script lets fail, by its `x-request-id`.
+    attempts: Mutex<HashMap<String, u32>>,
 }
 
 impl Standin {
@@ -168,88 +190,92 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: impl Future<Ou
     let _ = tokio::time::timeout(STOP_TIMEOUT, connections.shutdown()).await;
 }
 
-/// An answer before it is cut, delayed and broken off.
-struct Answer {
-    status: StatusCode,
-    content_type: HeaderValue,
-    /// The body, in the pieces in which it leaves if the script does not cut it otherwise.
-    pieces: Vec<Bytes>,
-    usage: Option<Usage>,
-}
-
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream; charset=utf-8");
-
-impl Answer {
-    fn json(status: StatusCode, body: impl Into<Bytes>) -> Answer {
-        Answer { status, content_type: JSON, pieces: vec![body.into()], usage: None }
-    }
-
-    fn error(status: StatusCode, message: &str) -> Answer {
-        Answer::json(status, completion::error_body(status, message))
-    }
-}
-
 async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<PacedBody>, Broken> {
     if let Some(gate) = request.uri().path().strip_prefix("/standin/gates/") {
         let answer = match shared.gates.confirm(gate) {
             Ok(()) => Answer::json(StatusCode::OK, "{}"),
-            Err(problem) => Answer::error(StatusCode::NOT_FOUND, &problem),
+            Err(problem) => Api::OpenAi.error(StatusCode::NOT_FOUND, &problem),
         };
         return Ok(respond(answer, &Script::default(), None));
     }
     shared.call_count.fetch_add(1, Ordering::Relaxed);
     let (head, body) = request.into_parts();
-    let (script, answer) = match Script::read(&head.headers) {
-        Ok(script) => {
-            let answer = match Limited::new(body, MAX_REQUEST_BYTES).collect().await {
-                Ok(body) => shared.route(&head.method, head.uri.path(), &body.to_bytes(), &script),
-                Err(error) => Answer::error(StatusCode::PAYLOAD_TOO_LARGE, &format!("request body: {error}")),
-            };
+    let api = Api::of(head.uri.path());
+    let body = Limited::new(body, MAX_REQUEST_BYTES).collect().await.map(|body| body.to_bytes());
+    let (script, answer) = match (shared.script(&head.headers), &body) {
+        (Ok(script), Ok(body)) => {
+            let answer = shared.answer(&head, body, &script);
             (script, answer)
         }
-        Err(problem) => (Script::default(), Answer::error(StatusCode::BAD_REQUEST, &problem)),
+        (Ok(script), Err(error)) => {
+            (script, api.error(StatusCode::PAYLOAD_TOO_LARGE, &format!("request body: {error}")))
+        }
+        (Err(problem), _) => (Script::default(), api.error(StatusCode::BAD_REQUEST, &problem)),
     };
-    shared.record(&head, &answer);
-    if script.reset == Some(Reset::BeforeHeaders) {
-        return Err(Broken);
+    shared.record(&head, body.unwrap_or_default(), &answer);
+    match script.failure.breaks {
+        Some((Break::Reset, Place::BeforeHeaders)) => return Err(Broken),
+        Some((Break::Hang, Place::BeforeHeaders)) => std::future::pending::<()>().await,
+        Some((_, Place::AfterBytes(_))) | None => {}
     }
     Ok(match script.gate.as_deref().map(|id| shared.gates.enter(id)).transpose() {
         Ok(gate) => respond(answer, &script, gate),
-        Err(problem) => respond(Answer::error(StatusCode::CONFLICT, &problem), &Script::default(), None),
+        Err(problem) => respond(api.error(StatusCode::CONFLICT, &problem), &Script::default(), None),
     })
 }
 
 fn respond(answer: Answer, script: &Script, gate: Option<gates::Passage>) -> Response<PacedBody> {
-    // A stream's length is not known when it begins; that of a JSON body is.
-    let sized = answer.content_type != EVENT_STREAM;
-    let mut response = Response::new(PacedBody::new(answer.pieces, sized, script, gate));
+    let mut response = Response::new(PacedBody::new(answer.pieces, answer.length == Length::Announced, script, gate));
     *response.status_mut() = answer.status;
-    response.headers_mut().insert(CONTENT_TYPE, answer.content_type);
+    *response.headers_mut() = answer.headers;
     response
 }
 
 impl Shared {
     fn new(options: Options) -> Shared {
-        Shared { options, gates: Gates::default(), call_count: AtomicU64::new(0), recent_calls: Mutex::default() }
+        Shared {
+            options,
+            gates: Gates::default(),
+            call_count: AtomicU64::new(0),
+            recent_calls: Mutex::default(),
+            attempts: Mutex::default(),
+        }
     }
 
-    fn route(&self, method: &Method, path: &str, body: &[u8], script: &Script) -> Answer {
-        if let Some(status) = script.status {
-            return Answer::error(status, "the stand-in was told to fail");
+    /// What this attempt at a request is to do.
+    fn script(&self, headers: &HeaderMap) -> Result<Script, String> {
+        let mut script = Script::read(headers)?;
+        if let Some(failing) = script.fail_attempts {
+            let id = headers.get("x-request-id").and_then(|id| id.to_str().ok());
+            let id = id.ok_or("x-standin-fail-attempts: the request has no x-request-id")?;
+            let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+            if attempts.len() >= MAX_FAILING_REQUESTS && !attempts.contains_key(id) {
+                return Err("x-standin-fail-attempts: too many other requests are failing".to_owned());
+            }
+            let failed = attempts.entry(id.to_owned()).or_default();
+            if *failed < failing {
+                *failed += 1;
+            } else {
+                attempts.remove(id);
+                script.failure = Failure::default();
+            }
         }
-        if let Some(name) = &script.replay {
-            return self.replay(name).unwrap_or_else(|error| {
-                Answer::error(StatusCode::BAD_REQUEST, &format!("x-standin-replay: {error:#}"))
-            });
-        }
-        match (method, path) {
-            (&Method::POST, "/v1/chat/completions") => match serde_json::from_slice(body) {
-                Ok(request) => chat(&request, script),
-                Err(error) => Answer::error(StatusCode::BAD_REQUEST, &format!("request body: {error}")),
-            },
-            (&Method::GET, "/v1/models") => Answer::json(StatusCode::OK, completion::MODELS),
-            _ => Answer::error(StatusCode::NOT_FOUND, &format!("no such endpoint: {method} {path}")),
+        Ok(script)
+    }
+
+    fn answer(&self, head: &hyper::http::request::Parts, body: &[u8], script: &Script) -> Answer {
+        let (path, api) = (head.uri.path(), Api::of(head.uri.path()));
+        let mut answer = match (script.failure.status, &script.replay) {
+            (Some(status), _) => api.error(status, "the stand-in was told to fail"),
+            (None, Some(name)) => self
+                .replay(name)
+                .unwrap_or_else(|error| api.error(StatusCode::BAD_REQUEST, &format!("x-standin-replay: {error:#}"))),
+            (None, None) => api::answer(&head.method, path, head.uri.query(), body, script),
+        };
+        answer.headers.extend(script.headers.iter().cloned());
+        match script.encoding {
+            Some(encoding) => answer.encoded(encoding),
+            None => answer,
         }
     }
 
@@ -259,26 +285,25 @@ impl Shared {
         if !name.components().all(|part| matches!(part, Component::Normal(_))) {
             bail!("{} leaves the replay folder", name.display());
         }
-        let content_type = match name.extension().and_then(|extension| extension.to_str()) {
-            Some("sse") => EVENT_STREAM,
-            Some("json" | "jsonarray") => JSON,
-            Some("ndjson") => HeaderValue::from_static("application/x-ndjson"),
-            Some("bin") => HeaderValue::from_static("application/vnd.amazon.eventstream"),
-            _ => bail!("{}: its name must end in .sse, .json, .jsonarray, .ndjson or .bin", name.display()),
-        };
         let path = dir.join(name);
         let body = std::fs::read(&path).with_context(|| path.display().to_string())?;
-        Ok(Answer { status: StatusCode::OK, content_type, pieces: vec![body.into()], usage: None })
+        let extension = name.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        Answer::recorded(body, extension).with_context(|| {
+            format!("{}: its name must end in .sse, .json, .jsonarray, .ndjson or .bin", name.display())
+        })
     }
 
-    fn record(&self, head: &hyper::http::request::Parts, answer: &Answer) {
+    fn record(&self, head: &hyper::http::request::Parts, mut request_body: Bytes, answer: &Answer) {
         if self.options.recording == Recording::Off {
             return;
         }
+        request_body.truncate(MAX_RECORDED_BYTES);
         let call = Call {
             method: head.method.clone(),
             path: head.uri.path().to_owned(),
+            query: head.uri.query().map(str::to_owned),
             headers: head.headers.clone(),
+            request_body,
             status: answer.status,
             body: answer.pieces.concat().into(),
             usage: answer.usage,
@@ -289,13 +314,4 @@ impl Shared {
         }
         calls.push_back(call);
     }
-}
-
-fn chat(request: &ChatRequest<'_>, script: &Script) -> Answer {
-    let usage = completion::usage(request, script.chunks);
-    let (content_type, pieces) = match request.stream {
-        true => (EVENT_STREAM, completion::events(request, usage)),
-        false => (JSON, vec![completion::body(request, usage)]),
-    };
-    Answer { status: StatusCode::OK, content_type, pieces, usage: Some(usage) }
 }

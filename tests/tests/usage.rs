@@ -3,7 +3,7 @@
 use hyper::StatusCode;
 use tollgate_e2e::harness::stack::Stack;
 use tollgate_e2e::harness::wait::PATIENCE;
-use tollgate_e2e::standin::completion::Usage;
+use tollgate_e2e::standin::tokens::Usage;
 
 #[tokio::test]
 async fn usage_equals_what_the_upstream_reported() {

@@ -1,8 +1,4 @@
-//! Chat completions in OpenAI's shapes, and the rule by which their usage is known beforehand.
-//!
-//! **The rule**: `prompt_tokens` = 3, and for each message 4 and one for each word of its text; `completion_tokens` =
-//! the script's number of chunks (8 if it says none), capped by the request's `max_completion_tokens` or `max_tokens`.
-//! A quarter of the prompt, rounded down, counts as read from the cache, a quarter of the completion as reasoning.
+//! Chat completions in OpenAI's shapes. They are what is measured, so they are read and written without a tree of values.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -10,43 +6,38 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
-use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// A completion's length in tokens when nothing sets another.
-pub const DEFAULT_COMPLETION_TOKENS: u32 = 8;
+use super::answer::Answer;
+use super::tokens::{Usage, words};
 
 /// The answer of `GET /v1/models`.
-pub const MODELS: &str = r#"{"object":"list","data":[{"id":"gpt-4o-mini","object":"model","created":1721172741,"owned_by":"standin"},{"id":"gpt-4o","object":"model","created":1715367049,"owned_by":"standin"}]}"#;
-
-/// What the stand-in says, a token at a time, over and over.
-const TOKENS: [&str; 12] =
-    ["Every", " gate", " counts", " what", " passes", ",", " and", " lets", " it", " pass", ".", " "];
+pub(super) const MODELS: &str = r#"{"object":"list","data":[{"id":"gpt-4o-mini","object":"model","created":1721172741,"owned_by":"standin"},{"id":"gpt-4o","object":"model","created":1715367049,"owned_by":"standin"}]}"#;
 
 /// The part of a request that the answer depends on.
 #[derive(Debug, Deserialize)]
-pub struct ChatRequest<'a> {
+pub(super) struct ChatRequest<'a> {
     /// The model asked for, which is also the one that answers.
     #[serde(borrow)]
-    pub model: Cow<'a, str>,
+    model: Cow<'a, str>,
     /// The prompt.
     #[serde(borrow)]
-    pub messages: Vec<Message<'a>>,
+    messages: Vec<Message<'a>>,
     /// Whether the answer is a stream of events.
     #[serde(default)]
-    pub stream: bool,
+    stream: bool,
     /// What the stream carries beside its chunks.
-    pub stream_options: Option<StreamOptions>,
+    stream_options: Option<StreamOptions>,
     /// The cap on the completion, by its older name.
-    pub max_tokens: Option<u32>,
+    max_tokens: Option<u32>,
     /// The cap on the completion.
-    pub max_completion_tokens: Option<u32>,
+    max_completion_tokens: Option<u32>,
 }
 
 /// One message of the prompt.
 #[derive(Debug, Deserialize)]
-pub struct Message<'a> {
+pub(super) struct Message<'a> {
     #[serde(borrow)]
     content: Option<Content<'a>>,
 }
@@ -66,85 +57,62 @@ struct Part<'a> {
 
 /// See OpenAI's `stream_options`.
 #[derive(Debug, Deserialize)]
-pub struct StreamOptions {
+pub(super) struct StreamOptions {
     /// Asks for a last chunk with the usage, and so for `"usage":null` on all others.
     #[serde(default)]
-    pub include_usage: bool,
+    include_usage: bool,
 }
 
-/// What a completion cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Usage {
-    /// All input.
-    pub prompt_tokens: u32,
-    /// Of the input, read from a cache.
-    pub cached_tokens: u32,
-    /// All output.
-    pub completion_tokens: u32,
-    /// Of the output, spent on reasoning.
-    pub reasoning_tokens: u32,
-    finish_reason: &'static str,
-}
-
-impl Usage {
-    /// Input and output together.
-    pub fn total_tokens(&self) -> u32 {
-        self.prompt_tokens + self.completion_tokens
-    }
-
-    fn to_json(self) -> String {
-        format!(
-            concat!(
-                r#"{{"prompt_tokens":{},"completion_tokens":{},"total_tokens":{},"#,
-                r#""prompt_tokens_details":{{"cached_tokens":{},"audio_tokens":0}},"#,
-                r#""completion_tokens_details":{{"reasoning_tokens":{},"audio_tokens":0,"#,
-                r#""accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}}}"#
-            ),
-            self.prompt_tokens,
-            self.completion_tokens,
-            self.total_tokens(),
-            self.cached_tokens,
-            self.reasoning_tokens
-        )
+/// The answer to `request`.
+pub(super) fn answer(request: &ChatRequest<'_>, chunks: Option<u32>) -> Answer {
+    let usage = usage(request, chunks);
+    match request.stream {
+        true => Answer::events(events(request, usage), usage),
+        false => Answer::body(body(request, usage), usage),
     }
 }
 
-/// What the answer to `request` costs, by the rule above.
-pub fn usage(request: &ChatRequest<'_>, chunks: Option<u32>) -> Usage {
-    let words = |text: &str| text.split_ascii_whitespace().count() as u32;
+fn usage(request: &ChatRequest<'_>, chunks: Option<u32>) -> Usage {
     let message_tokens = |message: &Message<'_>| match &message.content {
         Some(Content::Text(text)) => 4 + words(text),
         Some(Content::Parts(parts)) => 4 + parts.iter().filter_map(|part| part.text.as_deref()).map(words).sum::<u32>(),
         None => 4,
     };
     let prompt_tokens = 3 + request.messages.iter().map(message_tokens).sum::<u32>();
-    let wanted = chunks.unwrap_or(DEFAULT_COMPLETION_TOKENS);
-    let cap = request.max_completion_tokens.or(request.max_tokens).unwrap_or(u32::MAX);
-    let completion_tokens = wanted.min(cap);
-    Usage {
-        prompt_tokens,
-        cached_tokens: prompt_tokens / 4,
-        completion_tokens,
-        reasoning_tokens: completion_tokens / 4,
-        finish_reason: if wanted > cap { "length" } else { "stop" },
-    }
+    Usage::new(prompt_tokens, chunks, request.max_completion_tokens.or(request.max_tokens))
+}
+
+fn counts(usage: Usage) -> String {
+    format!(
+        concat!(
+            r#"{{"prompt_tokens":{},"completion_tokens":{},"total_tokens":{},"#,
+            r#""prompt_tokens_details":{{"cached_tokens":{},"audio_tokens":0}},"#,
+            r#""completion_tokens_details":{{"reasoning_tokens":{},"audio_tokens":0,"#,
+            r#""accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}}}"#
+        ),
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        usage.total_tokens(),
+        usage.cached_tokens,
+        usage.reasoning_tokens
+    )
 }
 
 /// The body of an answer in one piece.
-pub fn body(request: &ChatRequest<'_>, usage: Usage) -> Bytes {
+fn body(request: &ChatRequest<'_>, usage: Usage) -> Bytes {
     let mut body = head(request, "chat.completion");
     body.push_str(r#""choices":[{"index":0,"message":{"role":"assistant","content":""#);
-    body.extend(tokens(usage));
+    body.extend(usage.tokens());
     body.push_str(r#"","refusal":null,"annotations":[]},"logprobs":null,"finish_reason":""#);
-    body.push_str(usage.finish_reason);
+    body.push_str(usage.finish_reason("stop", "length"));
     body.push_str(r#""}],"usage":"#);
-    body.push_str(&usage.to_json());
+    body.push_str(&counts(usage));
     body.push_str(r#","service_tier":"default"}"#);
     body.into()
 }
 
 /// The events of a streamed answer: the role, each token, the end, the usage if it was asked for, and `[DONE]`.
-pub fn events(request: &ChatRequest<'_>, usage: Usage) -> Vec<Bytes> {
+fn events(request: &ChatRequest<'_>, usage: Usage) -> Vec<Bytes> {
     let include_usage = request.stream_options.as_ref().is_some_and(|options| options.include_usage);
     let head = head(request, "chat.completion.chunk");
     let tail = if include_usage { r#"}],"usage":null}"# } else { "}]}" };
@@ -160,12 +128,12 @@ pub fn events(request: &ChatRequest<'_>, usage: Usage) -> Vec<Bytes> {
         ]);
     };
     choice(r#""role":"assistant","content":"","refusal":null"#, "null");
-    for token in tokens(usage) {
+    for token in usage.tokens() {
         choice(&format!(r#""content":"{token}""#), "null");
     }
-    choice("", &format!(r#""{}""#, usage.finish_reason));
+    choice("", &format!(r#""{}""#, usage.finish_reason("stop", "length")));
     if include_usage {
-        events.push(&[&head, r#""choices":[],"usage":"#, &usage.to_json(), "}"]);
+        events.push(&[&head, r#""choices":[],"usage":"#, &counts(usage), "}"]);
     }
     events.push(&["[DONE]"]);
     events.list
@@ -189,10 +157,6 @@ impl Events {
     }
 }
 
-fn tokens(usage: Usage) -> impl Iterator<Item = &'static str> {
-    TOKENS.into_iter().cycle().take(usage.completion_tokens as usize)
-}
-
 /// What the body and every chunk begin with.
 fn head(request: &ChatRequest<'_>, object: &str) -> String {
     static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -206,16 +170,6 @@ fn head(request: &ChatRequest<'_>, object: &str) -> String {
         r#"{{"id":"chatcmpl-standin-{id}","object":"{object}","created":{created},"model":{model},"system_fingerprint":"fp_standin","#
     );
     head
-}
-
-/// OpenAI's error body.
-pub fn error_body(status: StatusCode, message: &str) -> String {
-    let kind = match status.as_u16() {
-        429 => "requests",
-        500.. => "server_error",
-        _ => "invalid_request_error",
-    };
-    serde_json::json!({"error": {"message": message, "type": kind, "param": null, "code": null}}).to_string()
 }
 
 #[cfg(test)]
@@ -247,7 +201,8 @@ mod tests {
         );
         let usage = usage(&request, Some(9));
         assert_eq!((usage.prompt_tokens, usage.cached_tokens), (3 + 4 + 2 + 4 + 3 + 4, 5));
-        assert_eq!((usage.completion_tokens, usage.reasoning_tokens, usage.finish_reason), (5, 1, "length"));
+        assert_eq!((usage.completion_tokens, usage.reasoning_tokens), (5, 1));
+        assert_eq!(usage.finish_reason("stop", "length"), "length");
     }
 
     #[test]
@@ -256,7 +211,7 @@ mod tests {
         let usage = usage(&request, None);
         let body: Value = serde_json::from_slice(&body(&request, usage)).unwrap();
         assert_eq!(body["model"], "m\"\\");
-        assert_eq!(body["usage"]["completion_tokens"], DEFAULT_COMPLETION_TOKENS);
+        assert_eq!(body["usage"]["completion_tokens"], 8);
         assert_eq!(body["usage"]["total_tokens"], usage.total_tokens());
         assert_eq!(body["choices"][0]["message"]["content"], "Every gate counts what passes, and lets");
     }

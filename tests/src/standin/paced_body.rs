@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame, SizeHint};
 
 use super::gates::Passage;
-use super::script::{Reset, Script};
+use super::script::{Break, Place, Script};
 
 /// The stand-in breaks the answer off, as its script says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(super) struct PacedBody {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     Complete,
-    Broken,
+    Broken(Break),
 }
 
 impl PacedBody {
@@ -80,19 +80,18 @@ impl PacedBody {
 
 /// Cuts `pieces` and breaks them off as the script says.
 fn shape(pieces: Vec<Bytes>, script: &Script) -> (Vec<Bytes>, End) {
-    let reset_after = match script.reset {
-        Some(Reset::AfterBytes(bytes)) => Some(bytes.get()),
-        Some(Reset::BeforeHeaders) | None => None,
+    let (break_after, end) = match script.failure.breaks {
+        Some((how, Place::AfterBytes(bytes))) => (Some(bytes.get()), End::Broken(how)),
+        Some((_, Place::BeforeHeaders)) | None => (None, End::Complete),
     };
-    let end = if reset_after.is_some() { End::Broken } else { End::Complete };
-    if script.cut_bytes.is_none() && reset_after.is_none() {
+    if script.cut_bytes.is_none() && break_after.is_none() {
         return (pieces, end);
     }
     let mut rest = pieces.iter().fold(BytesMut::new(), |mut whole, piece| {
         whole.extend_from_slice(piece);
         whole
     });
-    rest.truncate(reset_after.unwrap_or(usize::MAX));
+    rest.truncate(break_after.unwrap_or(usize::MAX));
     let mut rest = rest.freeze();
     let cut_bytes = script.cut_bytes.map_or(usize::MAX, |bytes| bytes.get());
     let mut cut = Vec::with_capacity(rest.len().div_ceil(cut_bytes));
@@ -126,10 +125,12 @@ impl Body for PacedBody {
                 }
                 Poll::Ready(Some(Ok(Frame::data(piece))))
             }
-            None => Poll::Ready(match self.end {
-                End::Complete => None,
-                End::Broken => Some(Err(Broken)),
-            }),
+            None => match self.end {
+                End::Complete => Poll::Ready(None),
+                End::Broken(Break::Reset) => Poll::Ready(Some(Err(Broken))),
+                // Nothing will wake this: it ends when the client leaves.
+                End::Broken(Break::Hang) => Poll::Pending,
+            },
         }
     }
 
@@ -152,7 +153,7 @@ mod tests {
             headers.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect();
         let pieces = vec![Bytes::from_static(b"abc"), Bytes::from_static(b"defg")];
         let (pieces, end) = shape(pieces, &Script::read(&headers).unwrap());
-        (pieces, end == End::Broken)
+        (pieces, end != End::Complete)
     }
 
     #[test]
@@ -163,7 +164,8 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_leaves_what_came_before_it() {
+    fn a_break_leaves_what_came_before_it() {
+        assert_eq!(shaped(&[("x-standin-hang-after-bytes", "4")]), (vec!["abcd".into()], true));
         assert_eq!(shaped(&[("x-standin-reset-after-bytes", "4")]), (vec!["abcd".into()], true));
         assert_eq!(
             shaped(&[("x-standin-reset-after-bytes", "3"), ("x-standin-cut", "2")]),
