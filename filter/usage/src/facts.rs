@@ -233,7 +233,7 @@ impl Sink for Facts {
 }
 
 /// A count: a number from 0 to [`MAX_COUNT`], rounded up. Anything else is none.
-fn whole_number(number: &[u8]) -> Option<u64> {
+pub(crate) fn whole_number(number: &[u8]) -> Option<u64> {
     if number.len() > MAX_NUMBER_BYTES {
         return None;
     }

@@ -147,6 +147,15 @@ pub(crate) struct OpenMember {
     pub(crate) start: u64,
 }
 
+/// A number or a literal that has begun and may go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OpenScalar<P> {
+    pub(crate) place: P,
+    /// Of its first byte.
+    pub(crate) start: u64,
+    pub(crate) first: u8,
+}
+
 impl<P: Copy> Scanner<P> {
     /// A scanner at the start of a document.
     pub(crate) fn new() -> Scanner<P> {
@@ -183,6 +192,14 @@ impl<P: Copy> Scanner<P> {
         let unknown = matches!(self.state, State::Skip { .. } | State::PassText { .. });
         let start = self.open.last().filter(|_| !unknown)?.member?;
         Some(OpenMember { depth: self.open.len, start })
+    }
+
+    /// The number or literal, at a known place and wanted there, that the bytes so far end with.
+    pub(crate) fn open_scalar(&self) -> Option<OpenScalar<P>> {
+        match (self.state, self.kept.first()) {
+            (State::Scalar(Some(place)), Some(first)) => Some(OpenScalar { place, start: self.start, first }),
+            _ => None,
+        }
     }
 
     /// Takes a piece of the document and returns how much of it that was: less than all when the value has ended and

@@ -24,6 +24,7 @@
 
 mod coding;
 mod document;
+mod endpoint;
 mod estimate;
 mod facts;
 mod format;
@@ -34,10 +35,13 @@ mod json;
 mod paths;
 mod places;
 mod reader;
+mod request;
 mod strip;
 
 pub use coding::{Decoder, MAX_DECODED_BYTES, Unreadable, readable_codings};
+pub use endpoint::Endpoint;
 pub use estimate::TextEstimate;
 pub use format::{Format, TokenUsage};
 pub use reader::{End, Hints, Reader, Report};
+pub use request::{Edit, RequestFacts, RequestReader, apply};
 pub use strip::{MAX_HELD_BYTES, Strip};

@@ -16,6 +16,11 @@ impl Default for Kept {
 }
 
 impl Kept {
+    /// The first byte of what has been kept so far.
+    pub(super) fn first(&self) -> Option<u8> {
+        self.bytes.get(..self.len)?.first().copied()
+    }
+
     pub(super) fn push(&mut self, piece: &[u8]) {
         let room = self.bytes.get_mut(self.len..).unwrap_or_default();
         let taken = room.len().min(piece.len());

@@ -1,0 +1,213 @@
+//! What a request asks for, read from its body as it passes.
+//!
+//! - **The cut does not matter**, for the facts and for the body that the edits make.
+//! - **Bounded and total**, as all of this crate: some KiB, any bytes, an allocation only for the model and for edits.
+//! - **Content is never kept.** Of prompts there are a running estimate and the first bytes of what may be a picture.
+//! - **An edit never breaks a body.** It replaces a literal or adds a member; every other byte stays as it is.
+
+mod media;
+mod places;
+mod splice;
+
+#[cfg(test)]
+mod tests;
+
+pub use splice::{Edit, apply};
+
+use crate::endpoint::Endpoint;
+use crate::estimate::TextEstimate;
+use crate::facts::whole_number;
+use crate::format::Format;
+use crate::json::{Scanner, Sink, Span, Value, Want, decode};
+use media::Media;
+use places::{Place, tree};
+use splice::Splice;
+
+/// Around each message: OpenAI's cookbook ("How to count tokens with tiktoken") has 3, and one for the role.
+const MESSAGE_TOKENS: u64 = 4;
+/// Before the answer, for any prompt: the same source.
+const ANSWER_TOKENS: u64 = 3;
+/// Around each tool's description: the same source.
+const TOOL_TOKENS: u64 = 7;
+/// Behind all tools: the same source.
+const TOOLS_TOKENS: u64 = 12;
+/// What Anthropic puts before tools: its "Tool use" page, for Claude 4 with tool choice `auto`.
+const ANTHROPIC_TOOLS_TOKENS: u64 = 346;
+/// Around a string or a key in tools' schemas and arguments: quotes, colon, comma, mostly as one token.
+const JSON_STRING_TOKENS: u64 = 1;
+
+/// What a request asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestFacts {
+    /// The model: the path's, or else the body's, its first 256 bytes.
+    pub model: Option<String>,
+    /// Whether the answer will be a stream; `None` while neither path nor body has said so. Ollama streams unless it is told
+    /// not to.
+    pub stream: Option<bool>,
+    /// The most output tokens of each choice, reasoning among them; `None` when the request sets no bound. The greatest where
+    /// a body has several. Embeddings and rankings have 0.
+    pub output_cap: Option<u64>,
+    /// How many answers are generated and billed (`n`, `best_of`, `candidateCount`), at least 1: all of them together have
+    /// at most `output_cap` times this.
+    pub choices: u64,
+    /// The prompt's tokens, estimated: text by its bytes, media by their size, and what providers add around messages and
+    /// tools. What is only named, as a file's id or an earlier answer's, is not known and counts nothing.
+    pub input_estimate: u64,
+    /// Whether the body is one JSON value that has come to its end.
+    pub complete: bool,
+}
+
+/// Reads a request's body.
+#[derive(Debug)]
+pub struct RequestReader {
+    scanner: Scanner<Place>,
+    seen: Seen,
+    /// Something stands behind the body's value.
+    trailing: bool,
+}
+
+/// What was read so far.
+#[derive(Debug)]
+struct Seen {
+    format: Option<Format>,
+    operation: Option<&'static str>,
+    path_model: Option<String>,
+    path_stream: Option<bool>,
+    model: Option<String>,
+    stream: Option<bool>,
+    output_cap: Option<u64>,
+    choices: u64,
+    text: TextEstimate,
+    media: Media,
+    messages: u64,
+    tools: u64,
+    /// Tokens that stand as such: prompts may be given as their numbers, and what strings of JSON cost beside their text.
+    tokens: u64,
+    splice: Splice,
+}
+
+impl RequestReader {
+    /// A reader for a request to this endpoint; for `None` it reads what any format has, and makes no edits.
+    pub fn new(endpoint: Option<&Endpoint>) -> RequestReader {
+        let format = endpoint.map(|endpoint| endpoint.format);
+        let seen = Seen {
+            format,
+            operation: endpoint.map(|endpoint| endpoint.operation),
+            path_model: endpoint.and_then(|endpoint| endpoint.model.clone()),
+            path_stream: endpoint.and_then(|endpoint| endpoint.stream),
+            model: None,
+            stream: None,
+            output_cap: None,
+            choices: 1,
+            text: TextEstimate::default(),
+            media: Media::default(),
+            messages: 0,
+            tools: 0,
+            tokens: 0,
+            splice: Splice::new(endpoint.is_some_and(Endpoint::tells_usage_when_asked)),
+        };
+        RequestReader { scanner: Scanner::new(), seen, trailing: false }
+    }
+
+    /// Takes the next bytes of the body, and returns the edits that make the upstream report usage at a stream's end, as far as
+    /// they fall into these bytes, in order. Who can hold the whole body back applies them only if [`Self::usage_is_ours`]
+    /// then; who lets bytes pass applies them at once, which is harmless if the body turns out broken or not to stream.
+    pub fn feed(&mut self, bytes: &[u8]) -> Vec<Edit> {
+        let start = self.scanner.offset();
+        let taken = self.scanner.feed(bytes, tree(), &mut self.seen);
+        self.trailing |= taken < bytes.len();
+        self.seen.splice.edits(start, self.scanner.offset(), self.scanner.open_scalar(), self.seen.stream)
+    }
+
+    /// What is known by now.
+    pub fn facts(&self) -> RequestFacts {
+        let seen = &self.seen;
+        let complete = self.is_complete();
+        RequestFacts {
+            model: seen.path_model.as_ref().or(seen.model.as_ref()).cloned(),
+            stream: seen.path_stream.or(seen.stream).or(seen.streams_by_default().filter(|_| complete)),
+            output_cap: if seen.generates() { seen.output_cap } else { Some(0) },
+            choices: seen.choices,
+            input_estimate: seen.input_estimate(),
+            complete,
+        }
+    }
+
+    /// Whether the upstream reports usage on the stream only because of the edits: the client did not ask for it, so what
+    /// reports it is to be taken out again.
+    pub fn usage_is_ours(&self) -> bool {
+        self.is_complete() && self.seen.stream == Some(true) && self.seen.splice.usage_is_ours()
+    }
+
+    fn is_complete(&self) -> bool {
+        self.scanner.is_closed() && !self.trailing
+    }
+}
+
+impl Seen {
+    fn generates(&self) -> bool {
+        !matches!(self.operation, Some("embeddings" | "rerank"))
+    }
+
+    fn streams_by_default(&self) -> Option<bool> {
+        (self.format == Some(Format::Ollama)).then(|| self.generates())
+    }
+
+    fn input_estimate(&self) -> u64 {
+        let tools = match (self.tools, self.format) {
+            (0, _) => 0,
+            (_, Some(Format::Anthropic)) => ANTHROPIC_TOOLS_TOKENS,
+            _ => TOOLS_TOKENS,
+        };
+        let content = self.text.tokens().saturating_add(self.tokens).saturating_add(self.media.tokens(self.format));
+        let around = self
+            .messages
+            .saturating_mul(MESSAGE_TOKENS)
+            .saturating_add(self.tools.saturating_mul(TOOL_TOKENS))
+            .saturating_add(tools);
+        match content.saturating_add(around) {
+            0 => 0,
+            sum if self.generates() => sum.saturating_add(ANSWER_TOKENS),
+            sum => sum,
+        }
+    }
+}
+
+impl Sink for Seen {
+    type Place = Place;
+
+    fn wants(&self, place: Place) -> Want {
+        match place {
+            Place::Structure => Want::No,
+            Place::Text | Place::Json | Place::Message | Place::Media => Want::Pieces,
+            Place::Top | Place::StreamOptions | Place::StreamOption | Place::IncludeUsage => self.splice.wants(),
+            Place::Model | Place::Stream | Place::OutputCap | Place::Choices | Place::Tool | Place::Detail => {
+                Want::Kept
+            }
+        }
+    }
+
+    fn value(&mut self, place: Place, value: Value<'_>, at: Span) {
+        match (place, value) {
+            (Place::Model, Value::Text(raw)) => self.model = Some(decode(raw)),
+            (Place::Stream, Value::Bool(stream)) => self.stream = Some(stream),
+            (Place::OutputCap, Value::Number(number)) => self.output_cap = self.output_cap.max(whole_number(number)),
+            (Place::Choices, Value::Number(number)) => {
+                self.choices = self.choices.max(whole_number(number).unwrap_or(1))
+            }
+            (Place::Message, Value::Open) => self.messages = self.messages.saturating_add(1),
+            (Place::Tool, Value::Open) => self.tools = self.tools.saturating_add(1),
+            (Place::Detail, Value::Text(b"low")) => self.media.low_detail(),
+            (Place::Media, Value::Piece(raw)) => self.media.feed(raw, &mut self.text),
+            (Place::Media, Value::PiecesEnd) => self.media.end(&mut self.text),
+            (Place::Message, Value::Number(_)) => self.tokens = self.tokens.saturating_add(1),
+            (Place::Text | Place::Json | Place::Message, Value::Piece(raw)) => self.text.feed(raw),
+            (Place::Json, Value::PiecesEnd) => {
+                self.text.end();
+                self.tokens = self.tokens.saturating_add(JSON_STRING_TOKENS);
+            }
+            (Place::Text | Place::Message, Value::PiecesEnd) => self.text.end(),
+            _ => self.splice.value(place, value, at, self.stream),
+        }
+    }
+}

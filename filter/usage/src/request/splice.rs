@@ -1,0 +1,193 @@
+//! Makes an OpenAI-style stream report usage, by edits of the request as it passes.
+//!
+//! OpenAI sends usage on a stream only for `"stream_options":{"include_usage":true}`. So, wherever the members stand:
+//!
+//! - `include_usage` that is `false` or `null` becomes `true`, and stream options without it get it, at once: options are only
+//!   allowed on streams, so on another request this changes nothing but the refused one's refusal.
+//! - `null` in place of the options becomes options, if `stream` is known to be true by then. It is allowed on any request, so
+//!   before that it stays, and the options are added at the end; of two members readers take the last.
+//! - Where there are no options at all, they are added behind the last member when `stream` is true.
+//! - Of duplicate members each is treated so. Values of other types stay: the upstream refuses them.
+
+use std::ops::Range;
+
+use crate::json::{OpenScalar, Span, Value, Want};
+
+use super::places::Place;
+
+const TRUE: &str = "true";
+const MEMBER: &str = "\"include_usage\":true";
+const ANOTHER_MEMBER: &str = ",\"include_usage\":true";
+const OPTIONS: &str = "{\"include_usage\":true}";
+const OPTIONS_MEMBER: &str = ",\"stream_options\":{\"include_usage\":true}";
+
+/// Bytes of a body, and what stands in their place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edit {
+    /// Offsets in the whole body as the client sent it.
+    pub at: Range<u64>,
+    /// What replaces these bytes.
+    pub text: &'static str,
+}
+
+/// The bytes that stand at `offset` in a body, edited. The edits are in order, and all within these bytes.
+pub fn apply(edits: &[Edit], bytes: &[u8], offset: u64) -> Vec<u8> {
+    let added: usize = edits.iter().map(|edit| edit.text.len()).sum();
+    let mut edited = Vec::with_capacity(bytes.len().saturating_add(added));
+    let index = |at: u64| usize::try_from(at.saturating_sub(offset)).unwrap_or(usize::MAX).min(bytes.len());
+    let mut done = 0;
+    for edit in edits {
+        edited.extend_from_slice(bytes.get(done..index(edit.at.start)).unwrap_or_default());
+        edited.extend_from_slice(edit.text.as_bytes());
+        done = done.max(index(edit.at.end));
+    }
+    edited.extend_from_slice(bytes.get(done..).unwrap_or_default());
+    edited
+}
+
+/// The edits of one body.
+#[derive(Debug)]
+pub(super) struct Splice {
+    mode: Mode,
+    options: Options,
+    /// The client itself asked for usage.
+    asked: bool,
+    /// The options that are open have a member.
+    has_members: bool,
+    /// The options that are open have this one.
+    has_include_usage: bool,
+    /// Those that the bytes of the current piece have brought.
+    edits: Vec<Edit>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// No edits: not this kind of request.
+    Off,
+    /// Before the body.
+    Due,
+    /// In the body.
+    On,
+}
+
+/// What the last stream options are, as the upstream gets them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Options {
+    /// Absent or null.
+    None,
+    /// They ask for usage.
+    Asking,
+    /// Of another type, or about to be read.
+    Other,
+}
+
+impl Splice {
+    pub(super) fn new(wanted: bool) -> Splice {
+        Splice {
+            mode: if wanted { Mode::Due } else { Mode::Off },
+            options: Options::None,
+            asked: false,
+            has_members: false,
+            has_include_usage: false,
+            edits: Vec::new(),
+        }
+    }
+
+    /// How it wants the values at its places.
+    pub(super) fn wants(&self) -> Want {
+        if self.mode == Mode::Off { Want::No } else { Want::Kept }
+    }
+
+    /// Whether the client did not ask for usage, and the upstream is asked for it.
+    pub(super) fn usage_is_ours(&self) -> bool {
+        self.mode == Mode::On && self.options == Options::Asking && !self.asked
+    }
+
+    /// A value at one of its places.
+    pub(super) fn value(&mut self, place: Place, value: Value<'_>, at: Span, stream: Option<bool>) {
+        match (place, value) {
+            (Place::Top, Value::Open) => {
+                // A second top is one of an array's, which is no such request.
+                self.mode = if self.mode == Mode::Due { Mode::On } else { Mode::Off };
+            }
+            (Place::Top, Value::Close) if self.mode == Mode::On => {
+                if stream == Some(true) && self.options == Options::None {
+                    self.insert_before_end(at, OPTIONS_MEMBER);
+                }
+            }
+            (Place::StreamOptions, Value::Open) => {
+                (self.has_members, self.has_include_usage) = (false, false);
+                (self.asked, self.options) = (false, Options::Other);
+            }
+            (Place::StreamOption, _) => self.has_members = true,
+            (Place::StreamOptions, Value::Close) if !self.has_include_usage => {
+                self.insert_before_end(at, if self.has_members { ANOTHER_MEMBER } else { MEMBER });
+            }
+            (Place::StreamOptions, Value::Close) => {}
+            (Place::StreamOptions, Value::Null) => {
+                (self.asked, self.options) = (false, Options::None);
+                self.replace_literal(place, at, stream);
+            }
+            (Place::StreamOptions, _) => (self.asked, self.options) = (false, Options::Other),
+            (Place::IncludeUsage, value) => {
+                (self.has_members, self.has_include_usage) = (true, true);
+                match value {
+                    Value::Bool(true) => (self.asked, self.options) = (true, Options::Asking),
+                    Value::Bool(false) | Value::Null => {
+                        self.asked = false;
+                        self.replace_literal(place, at, stream);
+                    }
+                    _ => (self.asked, self.options) = (false, Options::Other),
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The edits within the bytes from `start` to `end`, all of which have been scanned; `open` is the literal that may go on
+    /// behind them.
+    pub(super) fn edits(
+        &mut self,
+        start: u64,
+        end: u64,
+        open: Option<OpenScalar<Place>>,
+        stream: Option<bool>,
+    ) -> Vec<Edit> {
+        let mut edits = std::mem::take(&mut self.edits);
+        // What began in an earlier piece was replaced there: its rest goes.
+        for edit in &mut edits {
+            if edit.at.start < start {
+                *edit = Edit { at: start..edit.at.end, text: "" };
+            }
+        }
+        if let Some(text) = open.and_then(|open| self.replacement(open.place, open.first, stream)) {
+            let first = open.map_or(end, |open| open.start);
+            edits.push(if first < start { Edit { at: start..end, text: "" } } else { Edit { at: first..end, text } });
+        }
+        edits.retain(|edit| !edit.at.is_empty() || !edit.text.is_empty());
+        edits
+    }
+
+    /// What replaces the literal at this place that begins so.
+    fn replacement(&self, place: Place, first: u8, stream: Option<bool>) -> Option<&'static str> {
+        match (place, first) {
+            _ if self.mode != Mode::On => None,
+            (Place::IncludeUsage, b'f' | b'n') => Some(TRUE),
+            (Place::StreamOptions, b'n') if stream == Some(true) => Some(OPTIONS),
+            _ => None,
+        }
+    }
+
+    fn replace_literal(&mut self, place: Place, at: Span, stream: Option<bool>) {
+        if let Some(text) = self.replacement(place, b'n', stream) {
+            self.edits.push(Edit { at: at.start..at.end, text });
+            self.options = Options::Asking;
+        }
+    }
+
+    fn insert_before_end(&mut self, at: Span, text: &'static str) {
+        let bracket = at.end.saturating_sub(1);
+        self.edits.push(Edit { at: bracket..bracket, text });
+        self.options = Options::Asking;
+    }
+}
