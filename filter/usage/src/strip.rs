@@ -372,7 +372,7 @@ mod tests {
                 assert_stripped(&format!("{kept}{}", usage.replace('\n', end)), &kept);
             }
             let comments = format!(": a{end}: b{end}{kept}");
-            let commented = format!(": a\ndata: {{\"usage\":{{}},\n: b\ndata: \"choices\":[]}}").replace('\n', end);
+            let commented = ": a\ndata: {\"usage\":{},\n: b\ndata: \"choices\":[]}".replace('\n', end);
             assert_stripped(&format!("{commented}{end}{end}{kept}"), &comments);
         }
     }
