@@ -96,12 +96,12 @@ fn unknown(api: Api, method: &Method, path: &str) -> Answer {
 }
 
 fn openai_error(status: StatusCode, message: &str) -> Value {
-    let kind = match status.as_u16() {
-        429 => "requests",
-        500.. => "server_error",
-        _ => "invalid_request_error",
+    let (kind, code) = match status.as_u16() {
+        429 => ("requests", Some("rate_limit_exceeded")),
+        500.. => ("server_error", None),
+        _ => ("invalid_request_error", None),
     };
-    json!({"error": {"message": message, "type": kind, "param": null, "code": null}})
+    json!({"error": {"message": message, "type": kind, "param": null, "code": code}})
 }
 
 fn anthropic_error(status: StatusCode) -> &'static str {
