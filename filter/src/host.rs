@@ -69,6 +69,19 @@ pub(crate) struct Metrics {
     counters: Vec<Sum>,
     gauges: Vec<Sum>,
     histograms: Vec<Option<u32>>,
+    /// The memory that Envoy has been told of, in bytes.
+    memory_bytes: Cell<i64>,
+}
+
+/// The linear memory of this VM, in bytes.
+fn memory_bytes() -> i64 {
+    #[cfg(target_arch = "wasm32")]
+    {
+        const PAGE_BYTES: usize = 64 * 1024;
+        i64::try_from(core::arch::wasm32::memory_size(0).saturating_mul(PAGE_BYTES)).unwrap_or(i64::MAX)
+    }
+    #[cfg(not(target_arch = "wasm32"))]
+    0
 }
 
 /// A counter or a gauge: Envoy's id, and what it has not been told yet.
@@ -107,11 +120,14 @@ impl Metrics {
             counters: Counter::ALL.iter().map(|metric| Sum::define(MetricType::Counter, metric.name())).collect(),
             gauges: Gauge::ALL.iter().map(|metric| Sum::define(MetricType::Gauge, metric.name())).collect(),
             histograms: Histogram::ALL.iter().map(|metric| define(MetricType::Histogram, metric.name())).collect(),
+            memory_bytes: Cell::new(0),
         }
     }
 
     /// Tells Envoy what was counted since the last time.
     pub(crate) fn flush(&self) {
+        let now_bytes = memory_bytes();
+        self.shift(Gauge::MemoryBytes, now_bytes.saturating_sub(self.memory_bytes.replace(now_bytes)));
         self.counters.iter().chain(&self.gauges).for_each(Sum::flush);
     }
 }

@@ -2,10 +2,11 @@
 
 use std::rc::Rc;
 
+use log::error;
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType};
-use tollgate_flow::{AnswerAction, Ask, Call, Headers, Reply, RequestAction};
+use tollgate_flow::{Ask, Call, HeaderEdit, Headers, Next, Reply, Request, Step};
 use tollgate_wire::admission::RESERVATION_ID_METADATA;
 
 use crate::host;
@@ -28,24 +29,50 @@ impl HeaderMap {
 }
 
 impl Headers for HeaderMap {
-    fn get(&self, name: &str) -> Option<&[u8]> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_slice())
+    fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
+    }
+}
+
+impl Request for HeaderMap {
+    fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
+        hostcalls::get_property(path.to_vec()).ok().flatten()
     }
 }
 
 impl Http {
     pub(crate) fn new(worker: Rc<Worker>) -> Http {
-        Http { call: Call::new(worker.config.clone()), worker }
+        Http { call: Call::new(Rc::clone(&worker.shared)), worker }
+    }
+
+    /// Does what the call says. Of the `buffered` bytes of the body, the call has just seen all but the first `seen`.
+    fn step(&mut self, step: Step, seen: usize, buffered: usize) -> Action {
+        edit(MapType::HttpRequestHeaders, step.headers);
+        if let Some(body) = step.body {
+            // Envoy replaces a buffer as a whole only.
+            let before = read(BufferType::HttpRequestBody, 0, seen);
+            replace(BufferType::HttpRequestBody, buffered, &[before, body].concat());
+        }
+        match step.next {
+            Next::Continue => Action::Continue,
+            Next::Wait => Action::Pause,
+            Next::Ask(ask) => self.ask(&ask),
+            Next::AskAndContinue(ask) => match self.ask(&ask) {
+                Action::Pause if self.call.reads_request() => Action::Continue,
+                action => action,
+            },
+            Next::Reply(reply) => self.reply(&reply),
+        }
     }
 
     fn ask(&mut self, ask: &Ask) -> Action {
         let metadata = vec![(RESERVATION_ID_METADATA, ask.reservation_id.as_bytes())];
         match self.worker.limiter.call(metadata, &ask.message) {
             Ok(()) => Action::Pause,
-            Err(()) => match self.call.on_unasked(host::now_ms(), &self.worker.metrics) {
-                AnswerAction::Forward | AnswerAction::Ignore => Action::Continue,
-                AnswerAction::Reply(reply) => self.reply(&reply),
-            },
+            Err(()) => {
+                let step = self.call.on_unasked(host::now_ms(), &self.worker.metrics);
+                self.step(step, 0, 0)
+            }
         }
     }
 
@@ -56,57 +83,78 @@ impl Http {
     }
 }
 
+/// `size` bytes of a buffer from `start` on; none where there is none.
+fn read(buffer: BufferType, start: usize, size: usize) -> Vec<u8> {
+    if size == 0 {
+        return Vec::new();
+    }
+    hostcalls::get_buffer(buffer, start, size).ok().flatten().unwrap_or_default()
+}
+
+fn replace(buffer: BufferType, size: usize, bytes: &[u8]) {
+    if let Err(status) = hostcalls::set_buffer(buffer, 0, size, bytes) {
+        error!("{buffer:?}: Envoy takes no other bytes: {status:?}");
+    }
+}
+
+fn edit(map: MapType, edits: Vec<HeaderEdit>) {
+    for (name, value) in edits {
+        if let Err(status) = hostcalls::set_map_value(map, &name, value.as_deref()) {
+            error!("{map:?}: {name} can't be changed: {status:?}");
+        }
+    }
+}
+
 impl Context for Http {
     fn on_grpc_call_response(&mut self, _token: u32, status: u32, size: usize) {
-        let message = hostcalls::get_buffer(BufferType::GrpcReceiveBuffer, 0, size).ok().flatten().unwrap_or_default();
+        let message = read(BufferType::GrpcReceiveBuffer, 0, size);
         let answer = (status == 0).then_some(message.as_slice());
-        match self.call.on_answer(answer, host::now_ms(), &self.worker.metrics) {
-            AnswerAction::Forward => self.resume_http_request(),
-            AnswerAction::Reply(reply) => {
-                self.reply(&reply);
-            }
-            AnswerAction::Ignore => {}
+        let step = self.call.on_answer(answer, host::now_ms(), &self.worker.metrics);
+        if self.step(step, 0, 0) == Action::Continue {
+            self.resume_http_request();
         }
     }
 }
 
 impl HttpContext for Http {
-    fn on_http_request_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
+    fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
         let now_ms = host::now_ms();
         let headers = HeaderMap::read(MapType::HttpRequestHeaders);
-        match self.call.on_request_headers(&headers, now_ms, || host::new_id(now_ms), &self.worker.metrics) {
-            RequestAction::Pass => Action::Continue,
-            RequestAction::Ask(ask) => {
-                // So that the answer comes in a shape that can be read.
-                if headers.get("accept-encoding").is_some() {
-                    self.set_http_request_header("accept-encoding", None);
-                }
-                self.ask(&ask)
-            }
-            RequestAction::Reply(reply) => self.reply(&reply),
-        }
+        let id = || host::new_id(now_ms);
+        let step = self.call.on_request_headers(&headers, !end_of_stream, now_ms, id, &self.worker.metrics);
+        self.step(step, 0, 0)
     }
 
-    fn on_http_request_body(&mut self, size: usize, _end_of_stream: bool) -> Action {
-        self.call.on_request_body(size);
-        Action::Continue
+    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        if !self.call.reads_request() {
+            return Action::Continue;
+        }
+        let seen = self.call.held_bytes();
+        let bytes = read(BufferType::HttpRequestBody, seen, size.saturating_sub(seen));
+        let step = self.call.on_request_body(&bytes, end_of_stream, host::now_ms());
+        self.step(step, seen, size)
+    }
+
+    fn on_http_request_trailers(&mut self, _count: usize) -> Action {
+        let step = self.call.on_request_body(&[], true, host::now_ms());
+        self.step(step, 0, 0)
     }
 
     fn on_http_response_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
-        let headers = HeaderMap::read(MapType::HttpResponseHeaders);
-        for (name, value) in self.call.on_response_headers(&headers) {
-            if value.is_some() || headers.get(name).is_some() {
-                self.set_http_response_header(name, value.as_deref());
-            }
-        }
+        edit(
+            MapType::HttpResponseHeaders,
+            self.call.on_response_headers(&HeaderMap::read(MapType::HttpResponseHeaders)),
+        );
         Action::Continue
     }
 
-    fn on_http_response_body(&mut self, size: usize, _end_of_stream: bool) -> Action {
-        if self.call.reads_response()
-            && let Ok(Some(bytes)) = hostcalls::get_buffer(BufferType::HttpResponseBody, 0, size)
-        {
-            self.call.on_response_body(&bytes, host::now_ms, &self.worker.metrics);
+    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        if self.call.reads_response() {
+            let bytes = read(BufferType::HttpResponseBody, 0, size);
+            let metrics = &self.worker.metrics;
+            if let Some(kept) = self.call.on_response_body(&bytes, end_of_stream, host::now_ms, metrics) {
+                replace(BufferType::HttpResponseBody, size, &kept);
+            }
         }
         Action::Continue
     }

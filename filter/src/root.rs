@@ -8,7 +8,7 @@ use log::error;
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{BufferType, ContextType};
-use tollgate_flow::{Config, Delivery, Outbox};
+use tollgate_flow::{Config, Delivery, Outbox, Shared};
 use tollgate_wire::{admission, usage_event};
 
 use crate::host::{self, Metrics, Upstream};
@@ -22,7 +22,7 @@ const UNAVAILABLE: u32 = 14;
 /// What the contexts of one worker share.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    pub(crate) config: Rc<Config>,
+    pub(crate) shared: Rc<Shared>,
     pub(crate) limiter: Upstream,
     pub(crate) metrics: Metrics,
     pub(crate) outbox: RefCell<Outbox>,
@@ -37,7 +37,7 @@ impl Worker {
             collector: Upstream::new(&tell.cluster, usage_event::SERVICE, usage_event::METHOD, tell.timeout_ms),
             metrics: Metrics::define(),
             outbox: RefCell::new(Outbox::new(tell.clone())),
-            config: Rc::new(config),
+            shared: Rc::new(Shared::new(config)),
         }
     }
 

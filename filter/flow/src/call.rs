@@ -3,7 +3,9 @@
 //! ```text
 //! request headers ─► unmetered ───────────────────────────────► nothing is recorded
 //!        │
-//!        ├─► no usable tenant ─► reply 401 / 400
+//!        ├─► no usable tenant, endpoint not allowed ─► reply 401 / 400 / 403
+//!        ▼
+//!     reading ─► the body is there, or too long to be held
 //!        ▼
 //!      asking ─► denied ─► reply 429       (no event: nothing was used)
 //!        │   └─► no answer, on_failure: deny ─► reply 503
@@ -11,18 +13,25 @@
 //!     let through ─► response read as it passes ─► end ─► one usage event
 //! ```
 //!
-//! A client that leaves while the limiter is being asked gives an event too: its reservation may stand.
+//! A client that leaves while the limiter is being asked gives an event too: its reservation may stand. One that leaves
+//! before gives none.
 
+use std::borrow::Cow;
+use std::cell::Cell;
 use std::rc::Rc;
 
-use tollgate_usage::{End, Hints, Reader};
+use tollgate_usage::{Endpoint, Hints, Reader, Strip};
 use tollgate_wire::admission::{AdmissionRequest, AdmissionResponse, Decision, LimitStatus};
-use tollgate_wire::usage_event::{Finish, MAX_NAME_BYTES, TokenCounts, UsageEvent, UsageSource};
+use tollgate_wire::usage_event::{UsageEvent, UsageSource};
 
-use crate::config::{Config, FailurePolicy};
+use crate::config::{Config, FailurePolicy, ReadBody, UnclaimedEndpoints};
+use crate::headers::{HeaderEdit, Headers, Request, text};
 use crate::limit_headers;
 use crate::metric::{Counter, Histogram, Recorder};
-use crate::reply::Reply;
+use crate::reply::{Dialect, Reply};
+use crate::request::RequestBody;
+use crate::settle::{Known, Unreported, finish, settle};
+use crate::step::{Ask, Next, Step};
 use crate::to_u64;
 
 /// How much too early a timeout may come: Envoy's timers count from the beginning of its loop's turn.
@@ -30,47 +39,48 @@ const TIMER_SLACK_MS: u64 = 5;
 /// What is kept of a client's `x-request-id`, in bytes; a longer one is left out.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
-/// Headers of a request or a response, pseudo headers included, names in lower case.
-pub trait Headers {
-    /// The value of the header `name`, as it was sent.
-    fn get(&self, name: &str) -> Option<&[u8]>;
+/// What the calls of one worker share.
+#[derive(Debug)]
+pub struct Shared {
+    config: Config,
+    /// Whether a body has ever come while its headers were held.
+    bodies: Cell<Bodies>,
 }
 
-/// What becomes of a request once its headers are there.
-#[derive(Debug, PartialEq, Eq)]
-pub enum RequestAction {
-    /// It goes on, and is nothing to us.
-    Pass,
-    /// It waits until the limiter has been asked.
-    Ask(Ask),
-    /// It is answered here.
-    Reply(Reply),
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bodies {
+    /// Not yet: they may wait for the headers to go on.
+    Unproven,
+    /// Yes, so calls may wait for them.
+    Come,
 }
 
-/// A question to the limiter.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Ask {
-    /// The encoded `RateLimitRequest`.
-    pub message: Vec<u8>,
-    /// The reservation's id, for the gRPC metadata.
-    pub reservation_id: String,
-}
+impl Shared {
+    /// Of a worker that has seen no call yet.
+    pub fn new(config: Config) -> Shared {
+        Shared { config, bodies: Cell::new(Bodies::Unproven) }
+    }
 
-/// What becomes of a request that waited for the limiter.
-#[derive(Debug, PartialEq, Eq)]
-pub enum AnswerAction {
-    /// It goes on.
-    Forward,
-    /// It is answered here.
-    Reply(Reply),
-    /// Nothing: it did not wait.
-    Ignore,
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn waits_for(&self, body: &RequestBody) -> bool {
+        let settings = &self.config.request_body;
+        let may_wait = match settings.read {
+            ReadBody::Always => true,
+            ReadBody::Auto => self.bodies.get() == Bodies::Come,
+            ReadBody::Never => false,
+        };
+        may_wait && self.config.admission.enabled && body.is_worth_holding(settings.max_bytes)
+    }
 }
 
 /// One request and its response.
 #[derive(Debug)]
 pub struct Call {
-    config: Rc<Config>,
+    shared: Rc<Shared>,
     stage: Stage,
 }
 
@@ -78,10 +88,21 @@ pub struct Call {
 enum Stage {
     /// Not metered, or answered by us.
     Aside,
+    /// Held until its body is there.
+    Reading(Box<Metered>),
     /// The limiter is being asked.
-    Asking(Box<Metered>),
+    Asking(Box<Metered>, Hold),
     /// It was let through.
     Passing(Box<Metered>),
+}
+
+/// Where a request is while the limiter is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    /// With Envoy.
+    Held,
+    /// On its way up: it was too long to be held.
+    Released,
 }
 
 /// What is known of a metered call so far.
@@ -89,147 +110,287 @@ enum Stage {
 struct Metered {
     /// The event, as far as it can be told.
     event: UsageEvent,
+    endpoint: Option<Endpoint>,
+    request: RequestBody,
+    asked_at_ms: u64,
     /// As they stood at `answered_at_ms`.
     limits: Vec<LimitStatus>,
     answered_at_ms: u64,
-    reader: Option<Reader>,
+    response: Option<Response>,
+}
+
+/// A response that is being read.
+#[derive(Debug)]
+struct Response {
+    reader: Reader,
+    /// Takes out what the client did not ask for.
+    strip: Option<Strip>,
 }
 
 impl Call {
     /// A call of which nothing has been seen.
-    pub fn new(config: Rc<Config>) -> Call {
-        Call { config, stage: Stage::Aside }
+    pub fn new(shared: Rc<Shared>) -> Call {
+        Call { shared, stage: Stage::Aside }
     }
 
-    /// The request's headers are there. `new_id` gives a unique id, and is asked only for a metered call.
+    /// The request's headers are there. `has_body`: whether anything follows them. `new_id` gives a unique id, and is asked
+    /// only for a metered call.
     pub fn on_request_headers(
         &mut self,
-        headers: &impl Headers,
+        request: &impl Request,
+        has_body: bool,
         now_ms: u64,
         new_id: impl FnOnce() -> String,
         recorder: &impl Recorder,
-    ) -> RequestAction {
-        let method = headers.get(":method").unwrap_or_default();
-        let path = headers.get(":path").unwrap_or_default();
-        if !self.config.meters(method, path) {
-            recorder.add(Counter::CallsUnmetered, 1);
-            return RequestAction::Pass;
-        }
-        let (tenant, tier) = match self.identify(headers) {
-            Ok(identity) => identity,
-            Err(reply) => {
-                recorder.add(Counter::CallsUnidentified, 1);
-                return RequestAction::Reply(reply);
+    ) -> Step {
+        let shared = Rc::clone(&self.shared);
+        let config = &shared.config;
+        let mut step = match self.meet(request, has_body, now_ms, new_id, recorder) {
+            Ok(Some(call)) if shared.waits_for(&call.request) => {
+                self.stage = Stage::Reading(call);
+                Next::Wait.into()
             }
+            Ok(Some(call)) => self.ask(call, Hold::Held, now_ms),
+            Ok(None) => Next::Continue.into(),
+            Err(reply) => Next::Reply(reply).into(),
         };
-        let id = new_id();
+        let removed = config.identity.remove_headers.iter().filter(|name| request.get(name).is_some());
+        step.headers.extend(removed.map(|name| (Cow::Owned(name.clone()), None)));
+        step
+    }
+
+    /// What is to be metered of a request; `None` when it costs nothing.
+    fn meet(
+        &self,
+        request: &impl Request,
+        has_body: bool,
+        now_ms: u64,
+        new_id: impl FnOnce() -> String,
+        recorder: &impl Recorder,
+    ) -> Result<Option<Box<Metered>>, Reply> {
+        let config = &self.shared.config;
+        let path = request.get(":path").unwrap_or_default();
+        if !config.meters(request.get(":method").unwrap_or_default(), path) {
+            recorder.add(Counter::CallsUnmetered, 1);
+            return Ok(None);
+        }
+        let path = std::str::from_utf8(path).unwrap_or_default();
+        let endpoint = Endpoint::of(path, text(request, ":authority"));
+        let dialect = Dialect::of(endpoint.as_ref().map(|endpoint| endpoint.format));
+        if endpoint.is_none() {
+            recorder.add(Counter::CallsUnclaimed, 1);
+            if config.unclaimed_endpoints == UnclaimedEndpoints::Deny {
+                return Err(Reply::endpoint_unclaimed());
+            }
+        }
+        let (tenant, tier) = config.identity.of(request).map_err(|refusal| {
+            recorder.add(Counter::CallsUnidentified, 1);
+            Reply::unidentified(dialect, &refusal)
+        })?;
+        let request_id = text(request, "x-request-id").filter(|id| id.len() <= MAX_REQUEST_ID_BYTES);
         let event = UsageEvent {
-            event_id: id.clone(),
-            reservation_id: Some(id.clone()),
-            request_id: text(headers, "x-request-id").filter(|id| id.len() <= MAX_REQUEST_ID_BYTES).map(str::to_owned),
+            event_id: new_id(),
+            request_id: request_id.map(str::to_owned),
             tenant,
             tier,
             started_at_ms: now_ms,
+            api: endpoint.as_ref().map(|endpoint| endpoint.format.as_str().to_owned()),
+            operation: endpoint.as_ref().map(|endpoint| endpoint.operation.to_owned()),
+            provider: endpoint.as_ref().map(|endpoint| endpoint.provider.to_owned()),
             ..UsageEvent::default()
         };
-        let ask = Ask {
-            message: AdmissionRequest {
-                domain: &self.config.admission.domain,
-                tenant: &event.tenant,
-                tier: &event.tier,
-                model: None,
-                api: None,
-                input_tokens: 0,
-                output_tokens: 0,
-            }
-            .encode(),
-            reservation_id: id,
-        };
-        self.stage = Stage::Asking(Box::new(Metered { event, limits: Vec::new(), answered_at_ms: 0, reader: None }));
-        RequestAction::Ask(ask)
+        Ok(Some(Box::new(Metered {
+            event,
+            request: RequestBody::new(request, has_body, endpoint.as_ref(), config),
+            endpoint,
+            asked_at_ms: now_ms,
+            limits: Vec::new(),
+            answered_at_ms: 0,
+            response: None,
+        })))
     }
 
-    /// The tenant and the tier, or the answer to a request without them.
-    fn identify(&self, headers: &impl Headers) -> Result<(String, String), Reply> {
-        let identity = &self.config.identity;
-        let read = |header: &str| match headers.get(header).filter(|value| !value.is_empty()) {
-            None => Ok(None),
-            Some(value) => name(value).map(Some).ok_or_else(|| Reply::identity_invalid(header)),
+    /// Asks the limiter with what is known by now, if it is to be asked.
+    fn ask(&mut self, mut call: Box<Metered>, hold: Hold, now_ms: u64) -> Step {
+        let config = &self.shared.config;
+        let headers = match hold {
+            Hold::Held if config.admission.enabled => Vec::new(),
+            _ => call.request.header_edits(config),
         };
-        let tenant = read(&identity.tenant_header)?.or_else(|| identity.default_tenant.clone());
-        let tenant = tenant.ok_or_else(|| Reply::tenant_missing(&identity.tenant_header))?;
-        let tier = read(&identity.tier_header)?.unwrap_or_else(|| identity.default_tier.clone());
-        Ok((tenant, tier))
+        let next = if config.admission.enabled {
+            let ask = call.question(config, now_ms);
+            self.stage = Stage::Asking(call, hold);
+            match hold {
+                Hold::Held => Next::Ask(ask),
+                Hold::Released => Next::AskAndContinue(ask),
+            }
+        } else {
+            self.stage = Stage::Passing(call);
+            Next::Continue
+        };
+        Step { headers, body: None, next }
+    }
+
+    /// The next bytes of the request's body are there; those that [`Call::held_bytes`] counts are not among them.
+    pub fn on_request_body(&mut self, bytes: &[u8], is_last: bool, now_ms: u64) -> Step {
+        let max_bytes = self.shared.config.request_body.max_bytes;
+        match std::mem::replace(&mut self.stage, Stage::Aside) {
+            Stage::Aside => Next::Continue.into(),
+            Stage::Reading(mut call) => {
+                let body = call.request.take(bytes, is_last);
+                call.request.hold();
+                let step = if is_last {
+                    self.ask(call, Hold::Held, now_ms)
+                } else if call.request.held_bytes() > max_bytes {
+                    call.request.release();
+                    self.ask(call, Hold::Released, now_ms)
+                } else {
+                    self.stage = Stage::Reading(call);
+                    Next::Wait.into()
+                };
+                Step { body, ..step }
+            }
+            Stage::Asking(mut call, Hold::Held) => {
+                self.shared.bodies.set(Bodies::Come);
+                let body = call.request.take(bytes, is_last);
+                call.request.hold();
+                if is_last || call.request.held_bytes() <= max_bytes {
+                    self.stage = Stage::Asking(call, Hold::Held);
+                    return Step { headers: Vec::new(), body, next: Next::Wait };
+                }
+                call.request.release();
+                let headers = call.request.header_edits(&self.shared.config);
+                self.stage = Stage::Asking(call, Hold::Released);
+                Step { headers, body, next: Next::Continue }
+            }
+            mut passing @ (Stage::Asking(_, Hold::Released) | Stage::Passing(_)) => {
+                let body = match &mut passing {
+                    Stage::Asking(call, _) | Stage::Passing(call) => call.request.take(bytes, is_last),
+                    Stage::Aside | Stage::Reading(_) => None,
+                };
+                self.stage = passing;
+                Step { headers: Vec::new(), body, next: Next::Continue }
+            }
+        }
+    }
+
+    /// How many bytes at the front of Envoy's buffer [`Call::on_request_body`] has had before.
+    pub fn held_bytes(&self) -> usize {
+        self.metered().map_or(0, |call| call.request.held_bytes())
+    }
+
+    /// Whether [`Call::on_request_body`] wants this request's bytes.
+    pub fn reads_request(&self) -> bool {
+        self.metered().is_some()
+    }
+
+    fn metered(&self) -> Option<&Metered> {
+        match &self.stage {
+            Stage::Aside => None,
+            Stage::Reading(call) | Stage::Asking(call, _) | Stage::Passing(call) => Some(call),
+        }
     }
 
     /// The limiter answered with an encoded `RateLimitResponse`; `None` when it failed or took too long.
-    pub fn on_answer(&mut self, answer: Option<&[u8]>, now_ms: u64, recorder: &impl Recorder) -> AnswerAction {
-        let Stage::Asking(mut call) = std::mem::replace(&mut self.stage, Stage::Aside) else {
-            return AnswerAction::Ignore;
+    pub fn on_answer(&mut self, answer: Option<&[u8]>, now_ms: u64, recorder: &impl Recorder) -> Step {
+        let config = &self.shared.config;
+        let Stage::Asking(mut call, hold) = std::mem::replace(&mut self.stage, Stage::Aside) else {
+            return Next::Wait.into();
         };
-        let waited_ms = now_ms.saturating_sub(call.event.started_at_ms);
+        let waited_ms = now_ms.saturating_sub(call.asked_at_ms);
         recorder.observe(Histogram::AdmissionMs, waited_ms);
-        match answer.and_then(|bytes| AdmissionResponse::decode(bytes).ok()) {
+        let refusal = match answer.and_then(|bytes| AdmissionResponse::decode(bytes).ok()) {
             Some(answer) if answer.decision == Decision::Denied => {
-                recorder.add(Counter::CallsDenied, 1);
-                return AnswerAction::Reply(Reply::denied(&answer, now_ms));
+                Some((Reply::denied(call.dialect(), &answer, now_ms), Counter::CallsDenied))
             }
             Some(answer) => {
-                recorder.add(Counter::CallsAdmitted, 1);
                 call.limits = answer.limits;
                 call.answered_at_ms = now_ms;
+                None
             }
             None => {
                 // Envoy gives its own timeout out as UNAVAILABLE: only the time tells the two apart.
-                let timed_out = waited_ms.saturating_add(TIMER_SLACK_MS) >= self.config.admission.timeout_ms;
+                let timed_out = waited_ms.saturating_add(TIMER_SLACK_MS) >= config.admission.timeout_ms;
                 recorder.add(if timed_out { Counter::AdmissionTimeouts } else { Counter::AdmissionErrors }, 1);
-                if self.config.admission.on_failure == FailurePolicy::Deny {
-                    recorder.add(Counter::CallsFailedClosed, 1);
-                    return AnswerAction::Reply(Reply::limiter_unavailable());
+                match config.admission.on_failure {
+                    FailurePolicy::Deny => {
+                        Some((Reply::limiter_unavailable(call.dialect()), Counter::CallsFailedClosed))
+                    }
+                    FailurePolicy::Allow => {
+                        recorder.add(Counter::CallsFailedOpen, 1);
+                        None
+                    }
                 }
-                recorder.add(Counter::CallsFailedOpen, 1);
             }
+        };
+        match refusal {
+            // What has begun to be answered can't be answered again.
+            Some(_) if call.response.is_some() => recorder.add(Counter::DenialsTooLate, 1),
+            Some((reply, counter)) => {
+                recorder.add(counter, 1);
+                return Next::Reply(reply).into();
+            }
+            None if answer.is_some() => recorder.add(Counter::CallsAdmitted, 1),
+            None => {}
         }
+        let step = match hold {
+            Hold::Held => Step { headers: call.request.header_edits(config), body: None, next: Next::Continue },
+            Hold::Released => Next::Wait.into(),
+        };
+        call.request.release();
         self.stage = Stage::Passing(call);
-        AnswerAction::Forward
+        step
     }
 
     /// The limiter could not even be asked, so that nothing is reserved.
-    pub fn on_unasked(&mut self, now_ms: u64, recorder: &impl Recorder) -> AnswerAction {
-        if let Stage::Asking(call) = &mut self.stage {
+    pub fn on_unasked(&mut self, now_ms: u64, recorder: &impl Recorder) -> Step {
+        if let Stage::Asking(call, _) = &mut self.stage {
             call.event.reservation_id = None;
         }
         self.on_answer(None, now_ms, recorder)
     }
 
-    /// Some of the request's body passed.
-    pub fn on_request_body(&mut self, bytes: usize) {
-        if let Stage::Asking(call) | Stage::Passing(call) = &mut self.stage {
-            call.event.request_bytes = call.event.request_bytes.saturating_add(to_u64(bytes));
-        }
-    }
-
-    /// The response's headers are there. Gives what is to be set on them, and with `None` what is to be taken off.
-    pub fn on_response_headers(&mut self, headers: &impl Headers) -> Vec<(&'static str, Option<String>)> {
-        let Stage::Passing(call) = &mut self.stage else { return Vec::new() };
+    /// The response's headers are there. Gives what is to change on them.
+    pub fn on_response_headers(&mut self, headers: &impl Headers) -> Vec<HeaderEdit> {
+        let (Stage::Passing(call) | Stage::Asking(call, Hold::Released)) = &mut self.stage else { return Vec::new() };
         call.event.status = text(headers, ":status").and_then(|status| status.parse().ok()).unwrap_or(0);
         let content_type = text(headers, "content-type");
-        call.event.streaming = content_type.is_some_and(|value| value.starts_with("text/event-stream"));
-        call.reader = Some(Reader::new(Hints { content_type, ..Hints::default() }));
+        let content_encoding = text(headers, "content-encoding");
+        let begins = |prefix: &str| content_type.is_some_and(|value| value.starts_with(prefix));
+        let is_sse = begins("text/event-stream");
+        call.event.streaming = is_sse
+            || begins("application/vnd.amazon.eventstream")
+            || begins("application/x-ndjson")
+            || call.request.facts().is_some_and(|facts| facts.stream == Some(true));
+        call.event.upstream_limits = limit_headers::upstream(headers);
+        let strip = (is_sse && content_encoding.is_none() && call.request.usage_is_ours()).then(Strip::new);
+        let mut edits: Vec<HeaderEdit> = Vec::new();
+        if strip.is_some() && headers.get("content-length").is_some() {
+            edits.push(("content-length".into(), None));
+        }
+        let hints = Hints { content_type, content_encoding, path: None };
+        call.response = Some(Response { reader: Reader::new(hints), strip });
         let ours = limit_headers::headers(&call.limits, call.answered_at_ms);
-        let theirs = limit_headers::NAMES.into_iter().filter(|name| ours.iter().all(|(set, _)| set != name));
-        let taken_off: Vec<_> = theirs.map(|name| (name, None)).collect();
-        ours.into_iter().map(|(name, value)| (name, Some(value))).chain(taken_off).collect()
+        let is_theirs = |name: &&str| ours.iter().all(|(set, _)| set != name) && headers.get(name).is_some();
+        edits.extend(limit_headers::NAMES.into_iter().filter(is_theirs).map(|name| (name.into(), None)));
+        edits.extend(ours.into_iter().map(|(name, value)| (name.into(), Some(value))));
+        edits
     }
 
     /// Whether [`Call::on_response_body`] wants this response's bytes.
     pub fn reads_response(&self) -> bool {
-        matches!(&self.stage, Stage::Passing(call) if call.reader.is_some())
+        self.metered().is_some_and(|call| call.response.is_some())
     }
 
-    /// The response's next bytes passed.
-    pub fn on_response_body(&mut self, bytes: &[u8], now_ms: impl FnOnce() -> u64, recorder: &impl Recorder) {
-        let Stage::Passing(call) = &mut self.stage else { return };
+    /// The response's next bytes passed. Gives what is to stand in their place, where that differs.
+    pub fn on_response_body(
+        &mut self,
+        bytes: &[u8],
+        is_last: bool,
+        now_ms: impl FnOnce() -> u64,
+        recorder: &impl Recorder,
+    ) -> Option<Vec<u8>> {
+        let (Stage::Passing(call) | Stage::Asking(call, Hold::Released)) = &mut self.stage else { return None };
         let event = &mut call.event;
         if event.time_to_first_token_ms.is_none() && !bytes.is_empty() {
             let elapsed_ms = now_ms().saturating_sub(event.started_at_ms);
@@ -237,82 +398,71 @@ impl Call {
             recorder.observe(Histogram::TimeToFirstTokenMs, elapsed_ms);
         }
         event.response_bytes = event.response_bytes.saturating_add(to_u64(bytes.len()));
-        if let Some(reader) = &mut call.reader {
-            reader.feed(bytes);
+        let response = call.response.as_mut()?;
+        response.reader.feed(bytes);
+        let strip = response.strip.as_mut()?;
+        let mut kept = Vec::with_capacity(bytes.len());
+        strip.feed(bytes, &mut kept);
+        if is_last {
+            strip.finish(&mut kept);
         }
+        (kept != bytes).then_some(kept)
     }
 
     /// The call is over; `details` is Envoy's `response.code_details`. Gives the event to be sent, once.
     pub fn on_end(&mut self, details: &str, now_ms: u64, recorder: &impl Recorder) -> Option<UsageEvent> {
         let stage = std::mem::replace(&mut self.stage, Stage::Aside);
-        let (Stage::Asking(call) | Stage::Passing(call)) = stage else { return None };
-        let Metered { mut event, reader, .. } = *call;
+        let (Stage::Asking(call, _) | Stage::Passing(call)) = stage else { return None };
+        let (model, output_cap, input_estimate) = call.asked();
+        let Metered { mut event, endpoint, request, response, .. } = *call;
+        event.request_bytes = request.received_bytes();
+        (event.request_model, event.output_cap) = (model, output_cap);
         event.duration_ms = now_ms.saturating_sub(event.started_at_ms);
         event.finish = finish(details);
         recorder.observe(Histogram::CallMs, event.duration_ms);
-        if let Some(reader) = reader {
-            read_usage(&mut event, reader, recorder);
+        match response {
+            Some(response) => {
+                let unreported = Unreported::new(endpoint.is_some(), self.shared.config.unclaimed_endpoints);
+                let known = Known { input_estimate, unreported };
+                settle(&mut event, response.reader.finish(), known, recorder);
+            }
+            None => event.usage_source = UsageSource::None,
         }
         Some(event)
     }
 }
 
-/// Completes the event with what the response told.
-fn read_usage(event: &mut UsageEvent, reader: Reader, recorder: &impl Recorder) {
-    let report = reader.finish();
-    event.api = report.format.map(|format| format.as_str().to_owned());
-    event.operation = report.format.map(|format| format.operation().to_owned());
-    event.response_model = report.model;
-    event.response_id = report.response_id;
-    event.finish_reasons = report.finish_reasons;
-    match report.usage {
-        Some(usage) => {
-            event.usage_source = match report.end {
-                End::Complete => UsageSource::Reported,
-                End::Cut => UsageSource::Partial,
-            };
-            event.tokens = TokenCounts {
-                input: usage.input,
-                output: usage.output,
-                cache_read: usage.cache_read,
-                cache_creation: usage.cache_creation,
-                reasoning: usage.reasoning,
-                ..TokenCounts::default()
-            };
-            recorder.add(Counter::UsageReported, 1);
-            recorder.add(Counter::InputTokens, usage.input);
-            recorder.add(Counter::OutputTokens, usage.output);
+impl Metered {
+    fn dialect(&self) -> Dialect {
+        Dialect::of(self.endpoint.as_ref().map(|endpoint| endpoint.format))
+    }
+
+    /// What the request asks for, as far as it was read: the model, the cap on its output tokens, and its input tokens.
+    fn asked(&self) -> (Option<String>, Option<u64>, u64) {
+        match self.request.facts() {
+            Some(facts) => {
+                let output_cap = facts.output_cap.map(|cap| cap.saturating_mul(facts.choices));
+                (facts.model, output_cap, facts.input_estimate)
+            }
+            None => (self.endpoint.as_ref().and_then(|endpoint| endpoint.model.clone()), None, 0),
         }
-        None if (200..300).contains(&event.status) => recorder.add(Counter::UsageMissing, 1),
-        None => {}
     }
-}
 
-/// How a call ended, by Envoy's response code details
-/// (<https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/response_code_details>).
-fn finish(details: &str) -> Finish {
-    let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| details.starts_with(prefix));
-    if details == "via_upstream" {
-        Finish::Complete
-    } else if details.contains("timeout") || details.contains("max_stream_duration") {
-        Finish::UpstreamTimeout
-    } else if begins(&["downstream_", "http1.", "http2.", "http3."]) || details.is_empty() {
-        Finish::ClientGone
-    } else if begins(&["upstream_reset"]) {
-        Finish::UpstreamReset
-    } else {
-        Finish::LocalReply
+    /// What the limiter is asked, with what is known of the request by now.
+    fn question(&mut self, config: &Config, now_ms: u64) -> Ask {
+        let (model, output_cap, input_tokens) = self.asked();
+        self.asked_at_ms = now_ms;
+        self.event.reservation_id = Some(self.event.event_id.clone());
+        self.event.input_estimate = Some(input_tokens).filter(|estimate| *estimate > 0);
+        let message = AdmissionRequest {
+            domain: &config.admission.domain,
+            tenant: &self.event.tenant,
+            tier: &self.event.tier,
+            model: model.as_deref(),
+            api: self.event.api.as_deref(),
+            input_tokens,
+            output_tokens: output_cap.unwrap_or(0),
+        };
+        Ask { message: message.encode(), reservation_id: self.event.event_id.clone() }
     }
-}
-
-/// The header's value where it is text.
-fn text<'a>(headers: &'a impl Headers, name: &str) -> Option<&'a str> {
-    std::str::from_utf8(headers.get(name)?).ok()
-}
-
-/// A tenant's or tier's name: printable UTF-8 of a bounded length.
-fn name(value: &[u8]) -> Option<String> {
-    let name = std::str::from_utf8(value).ok()?;
-    let printable = !name.chars().any(char::is_control);
-    (printable && name.len() <= MAX_NAME_BYTES).then(|| name.to_owned())
 }

@@ -3,16 +3,10 @@
 use std::fmt;
 
 use serde::Deserialize;
-use tollgate_wire::usage_event::MAX_NAME_BYTES;
 
-use crate::outbox::MAX_BATCH_EVENTS;
+use crate::identity::Source;
 
-/// The longest cluster name: it has to fit a one-byte length on the wire.
-const MAX_CLUSTER_BYTES: usize = 100;
-/// The longest time for any one thing, an hour.
-const MAX_MS: u64 = 3_600_000;
-/// The most events that may be configured to wait in one worker: about 10 KiB each at the worst.
-const MAX_QUEUED_EVENTS: usize = 100_000;
+mod check;
 
 /// What the filter does, as its operator wants it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -20,32 +14,101 @@ const MAX_QUEUED_EVENTS: usize = 100_000;
 pub struct Config {
     /// Path prefixes: a `POST` to a path that begins with one of them is metered. `/`, the default, meters all.
     pub metered_paths: Vec<String>,
+    /// What becomes of a metered request whose endpoint no format claims.
+    pub unclaimed_endpoints: UnclaimedEndpoints,
     /// Who pays.
     pub identity: Identity,
+    /// Reading the request's body.
+    pub request_body: RequestBody,
+    /// Streams of formats that report usage only when the request asks for it.
+    pub stream_usage: StreamUsage,
+    /// The `accept-encoding` that the upstream sees.
+    pub accept_encoding: AcceptEncoding,
     /// Asking the limiter.
     pub admission: Admission,
     /// Telling the collector.
     pub usage: Usage,
 }
 
+/// What becomes of a metered request whose endpoint no format claims. All are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnclaimedEndpoints {
+    /// It is admitted and recorded as others; without usage in the answer it counts no tokens.
+    Pass,
+    /// It is answered with 403.
+    Deny,
+    /// As `pass`, but without usage in the answer the tokens are estimated.
+    Estimate,
+}
+
 /// Where a call's tenant and tier stand.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Identity {
-    /// The request header with the tenant.
-    pub tenant_header: String,
-    /// The request header with the tier.
-    pub tier_header: String,
+    /// Where the tenant may stand: the first source that exists wins.
+    pub tenant: Vec<Source>,
+    /// Where the tier may stand: the first source that exists wins.
+    pub tier: Vec<Source>,
     /// The tenant of calls without one; `null` answers them with 401.
     pub default_tenant: Option<String>,
     /// The tier of calls without one.
     pub default_tier: String,
+    /// Request headers that never reach the upstream, read by `tenant` and `tier` before they are taken off.
+    pub remove_headers: Vec<String>,
+}
+
+/// How a request's body is read before the call is decided on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RequestBody {
+    /// Whether calls wait for their body.
+    pub read: ReadBody,
+    /// The most bytes of a body that are held; a longer one is decided on by what is known. Envoy's
+    /// `per_connection_buffer_limit_bytes` has to be greater by 1 MiB, one read of a socket.
+    pub max_bytes: usize,
+}
+
+/// Whether calls wait for their body before they are decided on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReadBody {
+    /// Once a body has come while its headers were held: proof that Envoy is configured so.
+    Auto,
+    /// Always. Needs `allow_on_headers_stop_iteration: true` in the plugin's Envoy config: without it calls never go on.
+    Always,
+    /// Never: calls are decided on by their headers alone.
+    Never,
+}
+
+/// What is done about streams that would not report usage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StreamUsage {
+    /// `stream_options.include_usage` is added, and what that adds to the answer is taken out again.
+    Ask,
+    /// Requests stay as they are; what is not reported is estimated.
+    Leave,
+}
+
+/// What becomes of the request's `accept-encoding`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AcceptEncoding {
+    /// Only what can be read is left.
+    Narrow,
+    /// It is taken off.
+    Remove,
+    /// It stays.
+    Leave,
 }
 
 /// How the limiter is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admission {
+    /// Whether it is asked at all; without, calls are only metered.
+    pub enabled: bool,
     /// The Envoy cluster of the rate limit service.
     pub cluster: String,
     /// The domain that is asked about.
@@ -90,7 +153,11 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             metered_paths: vec!["/".to_owned()],
+            unclaimed_endpoints: UnclaimedEndpoints::Pass,
             identity: Identity::default(),
+            request_body: RequestBody::default(),
+            stream_usage: StreamUsage::Ask,
+            accept_encoding: AcceptEncoding::Narrow,
             admission: Admission::default(),
             usage: Usage::default(),
         }
@@ -100,17 +167,25 @@ impl Default for Config {
 impl Default for Identity {
     fn default() -> Self {
         Identity {
-            tenant_header: "x-tenant-id".to_owned(),
-            tier_header: "x-plan-tier".to_owned(),
+            tenant: vec![Source::of_header("x-tenant-id")],
+            tier: vec![Source::of_header("x-plan-tier")],
             default_tenant: None,
             default_tier: "starter".to_owned(),
+            remove_headers: Vec::new(),
         }
+    }
+}
+
+impl Default for RequestBody {
+    fn default() -> Self {
+        RequestBody { read: ReadBody::Auto, max_bytes: 1 << 20 }
     }
 }
 
 impl Default for Admission {
     fn default() -> Self {
         Admission {
+            enabled: true,
             cluster: "tollgate".to_owned(),
             domain: "tollgate".to_owned(),
             timeout_ms: 100,
@@ -164,122 +239,14 @@ impl Config {
         }
         let mut deserializer = serde_json::Deserializer::from_slice(json);
         let config: Config = serde_path_to_error::deserialize(&mut deserializer)
-            .map_err(|error| refuse(&error.path().to_string(), error.inner()))?;
-        deserializer.end().map_err(|error| refuse("", error))?;
+            .map_err(|error| check::refuse(&error.path().to_string(), error.inner()))?;
+        deserializer.end().map_err(|error| check::refuse("", error))?;
         config.check()?;
         Ok(config)
-    }
-
-    fn check(&self) -> Result<(), ConfigError> {
-        for (index, prefix) in self.metered_paths.iter().enumerate() {
-            if !prefix.starts_with('/') {
-                return Err(refuse(&format!("metered_paths[{index}]"), "a path prefix begins with `/`"));
-            }
-        }
-        header_name("identity.tenant_header", &self.identity.tenant_header)?;
-        header_name("identity.tier_header", &self.identity.tier_header)?;
-        name("identity.default_tier", &self.identity.default_tier)?;
-        if let Some(tenant) = &self.identity.default_tenant {
-            name("identity.default_tenant", tenant)?;
-        }
-        cluster("admission.cluster", &self.admission.cluster)?;
-        cluster("usage.cluster", &self.usage.cluster)?;
-        name("admission.domain", &self.admission.domain)?;
-        within("admission.timeout_ms", self.admission.timeout_ms, 1, MAX_MS)?;
-        let usage = &self.usage;
-        within("usage.timeout_ms", usage.timeout_ms, 1, MAX_MS)?;
-        within("usage.flush_interval_ms", usage.flush_interval_ms, 1, MAX_MS)?;
-        within("usage.retry_initial_ms", usage.retry_initial_ms, 1, MAX_MS)?;
-        within("usage.retry_max_ms", usage.retry_max_ms, usage.retry_initial_ms, MAX_MS)?;
-        within("usage.max_queued_events", usage.max_queued_events, 1, MAX_QUEUED_EVENTS)?;
-        within("usage.batch_events", usage.batch_events, 1, usage.max_queued_events.min(MAX_BATCH_EVENTS))
     }
 
     /// Whether a request is one that costs something.
     pub(crate) fn meters(&self, method: &[u8], path: &[u8]) -> bool {
         method == b"POST" && self.metered_paths.iter().any(|prefix| path.starts_with(prefix.as_bytes()))
-    }
-}
-
-fn refuse(path: &str, problem: impl fmt::Display) -> ConfigError {
-    ConfigError { path: path.to_owned(), problem: problem.to_string() }
-}
-
-fn within<T: PartialOrd + fmt::Display>(path: &str, value: T, least: T, most: T) -> Result<(), ConfigError> {
-    if value < least || value > most {
-        return Err(refuse(path, format!("{value} is not from {least} to {most}")));
-    }
-    Ok(())
-}
-
-fn name(path: &str, value: &str) -> Result<(), ConfigError> {
-    within_bytes(path, value, MAX_NAME_BYTES)
-}
-
-fn cluster(path: &str, value: &str) -> Result<(), ConfigError> {
-    within_bytes(path, value, MAX_CLUSTER_BYTES)
-}
-
-fn within_bytes(path: &str, value: &str, most: usize) -> Result<(), ConfigError> {
-    if value.is_empty() || value.len() > most {
-        return Err(refuse(path, format!("a name of 1 to {most} bytes is needed, this has {}", value.len())));
-    }
-    Ok(())
-}
-
-/// A field name of HTTP (RFC 9110, section 5.6.2), in lower case as Envoy holds it.
-fn header_name(path: &str, value: &str) -> Result<(), ConfigError> {
-    let token = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if value.is_empty() || !value.bytes().all(token) {
-        return Err(refuse(path, format!("`{value}` is no header name in lower case")));
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn error(json: &str) -> String {
-        Config::parse(json.as_bytes()).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn nothing_and_an_empty_object_are_the_defaults() {
-        assert_eq!(Config::parse(b"").unwrap(), Config::default());
-        assert_eq!(Config::parse(b"{}").unwrap(), Config::default());
-    }
-
-    #[test]
-    fn a_refusal_names_the_path() {
-        let cases = [
-            (r#"{"admission":{"timeout":5}}"#, "plugin config: admission.timeout: unknown field `timeout`"),
-            (r#"{"metered":[]}"#, "plugin config: metered: unknown field `metered`"),
-            (r#"{"admission":{"on_failure":"open"}}"#, "plugin config: admission.on_failure: unknown variant `open`"),
-            (r#"{"admission":{"timeout_ms":"5"}}"#, "plugin config: admission.timeout_ms: invalid type: string"),
-            (r#"{"admission":{"timeout_ms":0}}"#, "plugin config: admission.timeout_ms: 0 is not from 1 to 3600000"),
-            (r#"{"metered_paths":["/v1/","v2"]}"#, "plugin config: metered_paths[1]: a path prefix begins with `/`"),
-            (r#"{"identity":{"tenant_header":"X-Tenant"}}"#, "plugin config: identity.tenant_header: `X-Tenant` is no"),
-            (r#"{"identity":{"default_tenant":""}}"#, "plugin config: identity.default_tenant: a name of 1 to 256"),
-            (
-                r#"{"usage":{"batch_events":9,"max_queued_events":8}}"#,
-                "plugin config: usage.batch_events: 9 is not from",
-            ),
-            (r#"{"usage":{"retry_max_ms":1}}"#, "plugin config: usage.retry_max_ms: 1 is not from 500"),
-            ("{} {}", "plugin config: trailing characters"),
-        ];
-        for (json, message) in cases {
-            assert!(error(json).starts_with(message), "{json}: {}", error(json));
-        }
-    }
-
-    #[test]
-    fn only_posts_under_a_metered_path_cost() {
-        let config = Config::parse(br#"{"metered_paths":["/v1/","/openai/"]}"#).unwrap();
-        assert!(config.meters(b"POST", b"/v1/chat/completions"));
-        assert!(config.meters(b"POST", b"/openai/x?y"));
-        assert!(!config.meters(b"GET", b"/v1/models"));
-        assert!(!config.meters(b"POST", b"/v2/"));
-        assert!(Config::default().meters(b"POST", b"/anything"));
     }
 }

@@ -1,27 +1,38 @@
 //! What the filter does with a call, without Envoy: events in, actions out.
 //!
 //! - [`Call`] is one request's state machine. The shell hands it what Envoy says (headers, chunks, the limiter's answer,
-//!   the end) and does what it answers (pass, ask, reply).
+//!   the end) and does what it answers (go on, wait, ask, reply).
 //! - [`Outbox`] is a worker's queue of usage events: it decides what is sent when, and what is tried again.
 //! - [`Config`] is the plugin's configuration, checked as a whole.
 //!
-//! Invariants: a call that was let through gives exactly one usage event, whatever its end; a response's bytes are only
-//! read; time, ids and randomness are arguments; nothing here panics on input.
+//! Invariants: a call that was let through gives exactly one usage event, whatever its end; bytes
+//! pass as they came, but for what we ask a stream to tell; time, ids and randomness are arguments; nothing here panics on input.
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod call;
 mod config;
+mod headers;
+mod identity;
 mod limit_headers;
 mod metric;
 mod outbox;
 mod reply;
+mod request;
+mod settle;
+mod step;
 
-pub use call::{AnswerAction, Ask, Call, Headers, RequestAction};
-pub use config::{Admission, Config, ConfigError, FailurePolicy, Identity, Usage};
+pub use call::{Call, Shared};
+pub use config::{
+    AcceptEncoding, Admission, Config, ConfigError, FailurePolicy, Identity, ReadBody, RequestBody, StreamUsage,
+    UnclaimedEndpoints, Usage,
+};
+pub use headers::{HeaderEdit, Headers, Request};
+pub use identity::{CertificateField, Origin, Pattern, Source};
 pub use metric::{Counter, Gauge, Histogram, Recorder};
 pub use outbox::{Delivery, Outbox};
 pub use reply::Reply;
+pub use step::{Ask, Next, Step};
 
 fn to_u64(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)

@@ -5,6 +5,9 @@
 //! - the IETF's `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers).
 
 use tollgate_wire::admission::{Decision, LimitStatus, Unit, WindowUnit, window_seconds};
+use tollgate_wire::usage_event::{MAX_UPSTREAM_LIMIT_BYTES, MAX_UPSTREAM_LIMITS};
+
+use crate::headers::Headers;
 
 /// Every header that [`headers`] may give. An upstream's own of these names must not reach the client as ours.
 pub(crate) const NAMES: [&str; 11] = [
@@ -20,6 +23,16 @@ pub(crate) const NAMES: [&str; 11] = [
     "ratelimit-policy",
     "ratelimit",
 ];
+
+/// How the names of providers' own limit headers begin.
+const UPSTREAM_PREFIXES: [&str; 4] = ["x-ratelimit-", "anthropic-ratelimit-", "ratelimit", "retry-after"];
+
+/// The upstream's own limits, for the record: each header as `name: value`.
+pub(crate) fn upstream(headers: &impl Headers) -> Vec<String> {
+    let told = headers.iter().filter(|(name, _)| UPSTREAM_PREFIXES.iter().any(|prefix| name.starts_with(prefix)));
+    let told = told.filter_map(|(name, value)| Some(format!("{name}: {}", std::str::from_utf8(value).ok()?)));
+    told.filter(|line| line.len() <= MAX_UPSTREAM_LIMIT_BYTES).take(MAX_UPSTREAM_LIMITS).collect()
+}
 
 /// The headers for a call whose limits stand as `limits` say; none without limits.
 pub(crate) fn headers(limits: &[LimitStatus], now_ms: u64) -> Vec<(&'static str, String)> {

@@ -33,6 +33,8 @@ metrics! {
     Counter {
         /// Requests outside the metered paths, or that are no `POST`.
         CallsUnmetered = "calls_unmetered_total",
+        /// Metered requests to an endpoint that no format claims.
+        CallsUnclaimed = "calls_unclaimed_total",
         /// Calls without a usable tenant: answered with 401 or 400.
         CallsUnidentified = "calls_unidentified_total",
         /// Calls that the limiter admitted.
@@ -43,17 +45,23 @@ metrics! {
         CallsFailedOpen = "calls_failed_open_total",
         /// Calls answered with 503 because the limiter gave no answer.
         CallsFailedClosed = "calls_failed_closed_total",
+        /// Calls whose denial came after their answer had begun: they were too long to be held.
+        DenialsTooLate = "denials_too_late_total",
         /// Questions to the limiter that ran into their timeout.
         AdmissionTimeouts = "admission_timeouts_total",
         /// Questions to the limiter that failed in another way.
         AdmissionErrors = "admission_errors_total",
         /// Calls whose usage the provider reported.
         UsageReported = "usage_reported_total",
-        /// Successful calls in whose answer no usage was found.
+        /// Calls whose usage was estimated: their answer reported none, or was not read to its end.
+        UsageEstimated = "usage_estimated_total",
+        /// Successful calls that were recorded without usage.
         UsageMissing = "usage_missing_total",
-        /// Input tokens, as reported.
+        /// Answers that could not be read: compressed in another way than was asked for, or broken.
+        ResponsesUnreadable = "responses_unreadable_total",
+        /// Input tokens, as recorded.
         InputTokens = "input_tokens_total",
-        /// Output tokens, as reported.
+        /// Output tokens, as recorded.
         OutputTokens = "output_tokens_total",
         /// Events that the collector took.
         EventsDelivered = "events_delivered_total",
@@ -71,6 +79,8 @@ metrics! {
     Gauge {
         /// Events that wait to be delivered.
         EventsQueued = "events_queued",
+        /// The memory of the filter's VMs, in bytes. It never shrinks.
+        MemoryBytes = "memory_bytes",
     }
 }
 

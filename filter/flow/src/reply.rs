@@ -1,10 +1,13 @@
 //! Answers in the provider's place, in the shape that the provider's own SDK understands.
-//!
-//! The bodies follow OpenAI's error object: `{"error": {"message", "type", "param", "code"}}`.
 
 use tollgate_wire::admission::{AdmissionResponse, Decision, LimitStatus, Unit, WindowUnit};
 
+use crate::identity::Refusal;
 use crate::limit_headers;
+
+mod dialect;
+
+pub(crate) use dialect::Dialect;
 
 /// A response that the filter gives itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,48 +20,104 @@ pub struct Reply {
     pub body: String,
 }
 
+/// Why a call is answered here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Code {
+    /// No source of the identity has a tenant.
+    TenantMissing,
+    /// A source of the identity has something that is no name.
+    IdentityInvalid,
+    /// No format claims the endpoint, and the operator wants such calls stopped.
+    EndpointUnclaimed,
+    /// The limiter gave no answer, and the operator wants such calls stopped.
+    LimiterUnavailable,
+    /// A limit on this is reached that passes by itself.
+    RateLimited(Unit),
+    /// A limit of a day or longer is used up.
+    QuotaExceeded,
+}
+
+impl Code {
+    /// The code's name: OpenAI's where it has one.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Code::TenantMissing => "tenant_missing",
+            Code::IdentityInvalid => "identity_invalid",
+            Code::EndpointUnclaimed => "endpoint_unclaimed",
+            Code::LimiterUnavailable => "limiter_unavailable",
+            Code::RateLimited(_) => "rate_limit_exceeded",
+            Code::QuotaExceeded => "insufficient_quota",
+        }
+    }
+
+    pub(crate) fn status(self) -> u32 {
+        match self {
+            Code::TenantMissing => 401,
+            Code::IdentityInvalid => 400,
+            Code::EndpointUnclaimed => 403,
+            Code::LimiterUnavailable => 503,
+            Code::RateLimited(_) | Code::QuotaExceeded => 429,
+        }
+    }
+}
+
 impl Reply {
-    fn new(status: u32, kind: &str, code: &str, message: &str) -> Reply {
-        let error = serde_json::json!({
-            "error": { "message": message, "type": kind, "param": null, "code": code }
-        });
-        Reply { status, headers: vec![("content-type", "application/json".to_owned())], body: error.to_string() }
+    fn new(dialect: Dialect, code: Code, message: &str) -> Reply {
+        let mut headers = vec![
+            ("content-type", "application/json".to_owned()),
+            // The same in all dialects, few of which have room for a code.
+            ("x-tollgate-error", code.name().to_owned()),
+        ];
+        headers.extend(dialect.header(code).map(|(name, value)| (name, value.to_owned())));
+        Reply { status: code.status(), headers, body: dialect.body(code, message).to_string() }
     }
 
-    /// No tenant stands in the request.
-    pub(crate) fn tenant_missing(header: &str) -> Reply {
-        let message = format!("This call names no tenant. Send it in the header `{header}`.");
-        Reply::new(401, "authentication_error", "tenant_missing", &message)
+    /// The call has no usable identity.
+    pub(crate) fn unidentified(dialect: Dialect, refusal: &Refusal) -> Reply {
+        match refusal {
+            Refusal::Missing(places) => {
+                let message = format!("This call names no tenant. It is expected in {places}.");
+                Reply::new(dialect, Code::TenantMissing, &message)
+            }
+            Refusal::Invalid(place) => {
+                let message =
+                    format!("What {place} has is no valid name: exactly one of 1 to 256 bytes of printable UTF-8 is.");
+                Reply::new(dialect, Code::IdentityInvalid, &message)
+            }
+        }
     }
 
-    /// A header of the identity holds what no name can be.
-    pub(crate) fn identity_invalid(header: &str) -> Reply {
-        let message = format!("The header `{header}` holds no valid name: 1 to 256 bytes of printable UTF-8 are.");
-        Reply::new(400, "invalid_request_error", "identity_invalid", &message)
+    /// No format claims the endpoint, and the operator wants such calls stopped.
+    pub(crate) fn endpoint_unclaimed() -> Reply {
+        let message = "This endpoint is not one whose usage can be metered, and such calls are not let through.";
+        Reply::new(Dialect::OpenAi, Code::EndpointUnclaimed, message)
     }
 
     /// The limiter gave no answer, and the operator wants such calls stopped.
-    pub(crate) fn limiter_unavailable() -> Reply {
+    pub(crate) fn limiter_unavailable(dialect: Dialect) -> Reply {
         let message = "The rate limiter can't be reached, and calls are not let through without it. Try again later.";
-        Reply::new(503, "server_error", "limiter_unavailable", message)
+        Reply::new(dialect, Code::LimiterUnavailable, message)
     }
 
     /// A limit says no.
-    pub(crate) fn denied(answer: &AdmissionResponse, now_ms: u64) -> Reply {
+    pub(crate) fn denied(dialect: Dialect, answer: &AdmissionResponse, now_ms: u64) -> Reply {
         // Of several that deny, the one that does so longest: with another's wait the client would come back too early.
         let denying = answer.limits.iter().filter(|limit| limit.decision == Decision::Denied);
         let denying = denying.max_by_key(|limit| (is_quota(limit), limit.reset_ms));
         let mut reply = match denying {
             Some(limit) if is_quota(limit) => {
                 let message = format!("The quota of {} is used up.", describe(limit));
-                Reply::new(429, "insufficient_quota", "insufficient_quota", &message)
+                Reply::new(dialect, Code::QuotaExceeded, &message)
             }
             Some(limit) => {
                 let wait = limit_headers::duration(limit.reset_ms);
                 let message = format!("The limit of {} is reached. Try again in {wait}.", describe(limit));
-                Reply::new(429, kind(limit.unit), "rate_limit_exceeded", &message)
+                Reply::new(dialect, Code::RateLimited(limit.unit), &message)
             }
-            None => Reply::new(429, "requests", "rate_limit_exceeded", "A rate limit is reached. Try again later."),
+            None => {
+                let message = "A rate limit is reached. Try again later.";
+                Reply::new(dialect, Code::RateLimited(Unit::Requests), message)
+            }
         };
         if let Some(limit) = denying.filter(|limit| !is_quota(limit)) {
             reply.headers.push(("retry-after", limit.reset_ms.div_ceil(1000).max(1).to_string()));
@@ -73,8 +132,8 @@ fn is_quota(limit: &LimitStatus) -> bool {
     matches!(limit.window, WindowUnit::Day | WindowUnit::Week | WindowUnit::Month | WindowUnit::Year)
 }
 
-/// OpenAI's `type` of a rate limit error: what ran out.
-fn kind(unit: Unit) -> &'static str {
+/// What ran out, as OpenAI names it.
+pub(crate) fn kind(unit: Unit) -> &'static str {
     match unit {
         Unit::Requests => "requests",
         Unit::InputTokens | Unit::OutputTokens => "tokens",
@@ -102,7 +161,7 @@ mod tests {
     }
 
     fn denied_by(limits: Vec<LimitStatus>) -> Reply {
-        Reply::denied(&AdmissionResponse { decision: Decision::Denied, limits }, 0)
+        Reply::denied(Dialect::OpenAi, &AdmissionResponse { decision: Decision::Denied, limits }, 0)
     }
 
     fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
@@ -142,7 +201,8 @@ mod tests {
 
     #[test]
     fn a_server_that_gives_no_statuses_still_denies() {
-        let reply = Reply::denied(&AdmissionResponse { decision: Decision::Denied, limits: Vec::new() }, 0);
+        let reply =
+            Reply::denied(Dialect::OpenAi, &AdmissionResponse { decision: Decision::Denied, limits: Vec::new() }, 0);
         assert_eq!((reply.status, header(&reply, "retry-after")), (429, None));
     }
 }

@@ -84,7 +84,7 @@ impl Endpoint {
 
     /// Whether a stream has usage only if the request asks for it, by OpenAI's `stream_options.include_usage`. Mistral always
     /// tells, and is strict about options that it does not know.
-    pub(crate) fn tells_usage_when_asked(&self) -> bool {
+    pub fn tells_usage_when_asked(&self) -> bool {
         matches!(self.format, Format::OpenAiChat | Format::OpenAiCompletions) && self.provider != MISTRAL
     }
 }

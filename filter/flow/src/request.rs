@@ -1,0 +1,153 @@
+//! A request's body on its way up: read, held while the call is decided on, and changed where its answer would not tell
+//! its usage.
+
+use tollgate_usage::{Edit, Endpoint, RequestFacts, RequestReader, apply};
+
+use crate::config::{AcceptEncoding, Config, StreamUsage};
+use crate::headers::{HeaderEdit, Headers, text};
+use crate::to_u64;
+
+/// A request's body, and those of its headers that depend on it.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    /// `None` where the body is no JSON, or is compressed: then nothing is known of it.
+    reader: Option<RequestReader>,
+    rewrites: Rewrites,
+    content_length: Option<u64>,
+    accept_encoding: Option<String>,
+    progress: Progress,
+    /// Bytes that came, and bytes that stand in their place.
+    received_bytes: u64,
+    forwarded_bytes: u64,
+    /// Of the bytes that stand, those that Envoy holds.
+    held_bytes: usize,
+}
+
+/// Whether the body may be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rewrites {
+    /// It may: a stream of this format tells its usage only when it is asked to.
+    Allowed,
+    /// It stays as it is.
+    None,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// More is to come.
+    Open,
+    /// All has come.
+    Complete,
+}
+
+impl RequestBody {
+    /// The body of a request with these headers. `has_body`: whether anything follows them.
+    pub(crate) fn new(
+        headers: &impl Headers,
+        has_body: bool,
+        endpoint: Option<&Endpoint>,
+        config: &Config,
+    ) -> RequestBody {
+        let is_json = text(headers, "content-type").is_none_or(|media_type| media_type.contains("json"));
+        let is_plain = headers.get("content-encoding").is_none_or(|coding| coding == b"identity");
+        let reader = (has_body && is_json && is_plain).then(|| RequestReader::new(endpoint));
+        let is_asked = endpoint.is_some_and(Endpoint::tells_usage_when_asked);
+        RequestBody {
+            rewrites: match config.stream_usage {
+                StreamUsage::Ask if is_asked && reader.is_some() => Rewrites::Allowed,
+                _ => Rewrites::None,
+            },
+            reader,
+            content_length: text(headers, "content-length").and_then(|length| length.parse().ok()),
+            accept_encoding: text(headers, "accept-encoding").map(str::to_owned),
+            progress: if has_body { Progress::Open } else { Progress::Complete },
+            received_bytes: 0,
+            forwarded_bytes: 0,
+            held_bytes: 0,
+        }
+    }
+
+    /// Whether it is worth to wait for this body: it can be read, and is not announced to be longer than `max_bytes`.
+    pub(crate) fn is_worth_holding(&self, max_bytes: usize) -> bool {
+        self.progress == Progress::Open
+            && self.reader.is_some()
+            && self.content_length.is_none_or(|length| length <= to_u64(max_bytes))
+    }
+
+    /// Takes the next bytes. Gives what is to stand in their place, where that differs.
+    pub(crate) fn take(&mut self, bytes: &[u8], is_last: bool) -> Option<Vec<u8>> {
+        if is_last {
+            self.progress = Progress::Complete;
+        }
+        let offset = self.received_bytes;
+        self.received_bytes = offset.saturating_add(to_u64(bytes.len()));
+        let edits: Vec<Edit> = match (&mut self.reader, self.rewrites) {
+            (Some(reader), Rewrites::Allowed) => reader.feed(bytes),
+            (Some(reader), Rewrites::None) => {
+                reader.feed(bytes);
+                Vec::new()
+            }
+            (None, _) => Vec::new(),
+        };
+        let replaced = (!edits.is_empty()).then(|| apply(&edits, bytes, offset));
+        let forwarded = replaced.as_ref().map_or(bytes.len(), Vec::len);
+        self.forwarded_bytes = self.forwarded_bytes.saturating_add(to_u64(forwarded));
+        replaced
+    }
+
+    /// Bytes that came stay with Envoy until the call goes on.
+    pub(crate) fn hold(&mut self) {
+        self.held_bytes = usize::try_from(self.forwarded_bytes).unwrap_or(usize::MAX);
+    }
+
+    /// Envoy holds nothing any more.
+    pub(crate) fn release(&mut self) {
+        self.held_bytes = 0;
+    }
+
+    /// How many of the bytes in Envoy's buffer have been taken before.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// How many bytes the client has sent.
+    pub(crate) fn received_bytes(&self) -> u64 {
+        self.received_bytes
+    }
+
+    /// What was read up to here; `None` of a body that can't be read.
+    pub(crate) fn facts(&self) -> Option<RequestFacts> {
+        self.reader.as_ref().map(RequestReader::facts)
+    }
+
+    /// Whether the body asks for usage because of us.
+    pub(crate) fn usage_is_ours(&self) -> bool {
+        self.rewrites == Rewrites::Allowed && self.reader.as_ref().is_some_and(RequestReader::usage_is_ours)
+    }
+
+    /// What is to change on the headers, now that they go on.
+    pub(crate) fn header_edits(&self, config: &Config) -> Vec<HeaderEdit> {
+        let may_change = self.rewrites == Rewrites::Allowed && self.progress == Progress::Open;
+        let mut edits = Vec::new();
+        if self.content_length.is_some() {
+            if may_change {
+                edits.push(("content-length".into(), None));
+            } else if self.received_bytes != self.forwarded_bytes {
+                edits.push(("content-length".into(), Some(self.forwarded_bytes.to_string())));
+            }
+        }
+        if let Some(accepted) = &self.accept_encoding {
+            let narrowed = match config.accept_encoding {
+                // What has to be taken out of the answer again must not come compressed.
+                _ if may_change || self.usage_is_ours() => None,
+                AcceptEncoding::Narrow => tollgate_usage::readable_codings(accepted),
+                AcceptEncoding::Remove => None,
+                AcceptEncoding::Leave => Some(accepted.clone()),
+            };
+            if narrowed.as_ref() != Some(accepted) {
+                edits.push(("accept-encoding".into(), narrowed));
+            }
+        }
+        edits
+    }
+}

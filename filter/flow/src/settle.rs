@@ -1,0 +1,134 @@
+//! What a call used, when it is over: the provider's report where there is one, an estimate of what passed where there is
+//! not, and nothing where nothing was generated.
+
+use tollgate_usage::{End, Report, TokenUsage};
+use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
+
+use crate::config::UnclaimedEndpoints;
+use crate::metric::{Counter, Recorder};
+
+/// Bytes that stand for one token where a response can't be read: English text has about four a token.
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// What is known of a call beside its response.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Known {
+    /// The tokens of the prompt, as estimated.
+    pub(crate) input_estimate: u64,
+    /// What to do about a response without usage.
+    pub(crate) unreported: Unreported,
+}
+
+/// What to do about a successful response that reports no usage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unreported {
+    /// Its endpoint is known to cost tokens: they are estimated.
+    Estimate,
+    /// It may be anything: if it has no format, nothing is counted.
+    Ignore,
+}
+
+impl Unreported {
+    pub(crate) fn new(is_claimed: bool, policy: UnclaimedEndpoints) -> Unreported {
+        match policy {
+            _ if is_claimed => Unreported::Estimate,
+            UnclaimedEndpoints::Estimate => Unreported::Estimate,
+            UnclaimedEndpoints::Pass | UnclaimedEndpoints::Deny => Unreported::Ignore,
+        }
+    }
+}
+
+/// Completes the event with what the response told. Its status, bytes and way to end are there already.
+pub(crate) fn settle(event: &mut UsageEvent, report: Report, known: Known, recorder: &impl Recorder) {
+    if let Some(format) = report.format {
+        event.api = Some(format.as_str().to_owned());
+        event.operation.get_or_insert_with(|| format.operation().to_owned());
+    }
+    let is_success = (200..300).contains(&event.status);
+    event.error_type = report.error.clone().or_else(|| (event.status >= 400).then(|| event.status.to_string()));
+    if event.finish == Finish::Complete && event.error_type.is_some() {
+        event.finish = Finish::UpstreamError;
+    }
+    if let Some(reason) = report.unreadable {
+        event.unreadable = Some(reason.to_string());
+        recorder.add(Counter::ResponsesUnreadable, 1);
+    }
+    (event.tokens, event.usage_source) = match report.usage {
+        Some(usage) if report.end == End::Complete => (counts(usage), UsageSource::Reported),
+        Some(usage) => {
+            // What a provider says of a stream as it begins is not what it will charge for the whole.
+            let output = usage.output.max(report.output_estimate);
+            (TokenCounts { output, ..counts(usage) }, UsageSource::Partial)
+        }
+        None if is_success => estimate(event, &report, known),
+        None => (TokenCounts::default(), UsageSource::None),
+    };
+    event.response_model = report.model;
+    event.response_id = report.response_id;
+    event.finish_reasons = report.finish_reasons;
+    count(event, is_success, recorder);
+}
+
+/// The tokens of a successful response that reported none.
+fn estimate(event: &UsageEvent, report: &Report, known: Known) -> (TokenCounts, UsageSource) {
+    let is_whole = event.finish == Finish::Complete && report.end == End::Complete;
+    let output = match report.unreadable {
+        Some(_) => report.output_estimate.max(event.response_bytes.div_ceil(BYTES_PER_TOKEN)),
+        None if report.format.is_none() && known.unreported == Unreported::Estimate => {
+            report.output_estimate.max(event.response_bytes.div_ceil(BYTES_PER_TOKEN))
+        }
+        None => report.output_estimate,
+    };
+    let is_ignored = report.format.is_none() && known.unreported == Unreported::Ignore;
+    if is_ignored || (output == 0 && !is_whole) {
+        return (TokenCounts::default(), UsageSource::None);
+    }
+    (TokenCounts { input: known.input_estimate, output, ..TokenCounts::default() }, UsageSource::Estimated)
+}
+
+fn count(event: &UsageEvent, is_success: bool, recorder: &impl Recorder) {
+    match event.usage_source {
+        UsageSource::Reported | UsageSource::Partial => recorder.add(Counter::UsageReported, 1),
+        UsageSource::Estimated => recorder.add(Counter::UsageEstimated, 1),
+        _ if is_success => recorder.add(Counter::UsageMissing, 1),
+        _ => {}
+    }
+    recorder.add(Counter::InputTokens, event.tokens.input);
+    recorder.add(Counter::OutputTokens, event.tokens.output);
+}
+
+fn counts(usage: TokenUsage) -> TokenCounts {
+    TokenCounts {
+        input: usage.input,
+        output: usage.output,
+        cache_read: usage.cache_read,
+        cache_creation: usage.cache_creation,
+        cache_creation_5m: usage.cache_creation_5m,
+        cache_creation_1h: usage.cache_creation_1h,
+        reasoning: usage.reasoning,
+        audio_input: usage.audio_input,
+        audio_output: usage.audio_output,
+        extra_input: usage.extra_input,
+        extra_output: usage.extra_output,
+        billed_input: usage.billed_input,
+        billed_output: usage.billed_output,
+        tool_requests: usage.tool_requests,
+    }
+}
+
+/// How a call ended, by Envoy's response code details
+/// (<https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/response_code_details>).
+pub(crate) fn finish(details: &str) -> Finish {
+    let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| details.starts_with(prefix));
+    if details == "via_upstream" {
+        Finish::Complete
+    } else if details.contains("timeout") || details.contains("max_stream_duration") {
+        Finish::UpstreamTimeout
+    } else if begins(&["downstream_", "http1.", "http2.", "http3."]) || details.is_empty() {
+        Finish::ClientGone
+    } else if begins(&["upstream_reset"]) {
+        Finish::UpstreamReset
+    } else {
+        Finish::LocalReply
+    }
+}

@@ -1,0 +1,171 @@
+//! Who is asked, what for, and what becomes of the answer.
+
+use prost::Message;
+use tollgate_flow::{Counter, Next, Reply};
+use tollgate_wire::admission::Demand;
+use tollgate_wire::proto::envoy::service::ratelimit::v3::RateLimitRequest;
+use tollgate_wire::usage_event::{Finish, UsageSource};
+
+use crate::scene::{Code, Map, Pairs, START_MS, Scene, answer, asks};
+
+pub(crate) const BODY: &[u8] = br#"{"id":"c1","object":"chat.completion","model":"m-1","choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":7,"completion_tokens":3,"total_tokens":10}}"#;
+
+#[test]
+fn an_admitted_call_gives_one_event_with_all_that_was_seen() {
+    let mut scene = Scene::new("");
+    scene.ask();
+    assert_eq!(scene.answer(Some(&answer(Code::Ok, 59))).next, Next::Continue);
+    let upstream: Pairs<'_> = &[
+        (":status", b"200"),
+        ("content-type", b"application/json"),
+        ("x-ratelimit-remaining-tokens", b"149984"),
+        ("anthropic-ratelimit-requests-limit", b"50"),
+    ];
+    let set = scene.call.on_response_headers(&Map(upstream.to_vec()));
+    scene.receive(BODY, true);
+    assert!(set.contains(&("x-ratelimit-remaining-requests".into(), Some("59".to_owned()))), "{set:?}");
+    assert!(set.contains(&("x-ratelimit-remaining-tokens".into(), None)), "the upstream's own is taken off: {set:?}");
+    let event = scene.end("via_upstream").unwrap();
+    assert_eq!((event.event_id.as_str(), event.reservation_id.as_deref()), ("id-1", Some("id-1")));
+    assert_eq!((event.tenant.as_str(), event.tier.as_str()), ("acme", "pro"));
+    assert_eq!(event.request_id.as_deref(), Some("r1"));
+    assert_eq!((event.started_at_ms, event.duration_ms), (START_MS, 20));
+    assert_eq!((event.time_to_first_token_ms, event.status, event.streaming), (Some(10), 200, false));
+    assert_eq!((event.tokens.input, event.tokens.output), (7, 3));
+    assert_eq!((event.usage_source, event.finish), (UsageSource::Reported, Finish::Complete));
+    assert_eq!((event.api.as_deref(), event.operation.as_deref()), (Some("openai-chat"), Some("chat")));
+    assert_eq!((event.response_model.as_deref(), event.response_id.as_deref()), (Some("m-1"), Some("c1")));
+    assert_eq!((event.request_bytes, event.response_bytes), (0, BODY.len() as u64));
+    let theirs = ["x-ratelimit-remaining-tokens: 149984", "anthropic-ratelimit-requests-limit: 50"];
+    assert_eq!(event.upstream_limits, theirs);
+    assert_eq!(event.provider.as_deref(), Some("openai"));
+    assert_eq!(scene.end("via_upstream"), None, "once");
+    assert_eq!(scene.counts.of(Counter::CallsAdmitted), 1);
+    assert_eq!((scene.counts.of(Counter::InputTokens), scene.counts.of(Counter::OutputTokens)), (7, 3));
+}
+
+#[test]
+fn the_limiter_is_asked_for_the_tenant_and_tier_of_the_headers() {
+    let mut scene = Scene::new("");
+    let ask = asks(scene.request(&[("x-tenant-id", b"acme")], false));
+    let message = RateLimitRequest::decode(ask.message.as_slice()).unwrap();
+    let demand = Demand::read(&message, 0).unwrap();
+    assert_eq!((message.domain.as_str(), demand.tenant, demand.tier), ("tollgate", "acme", Some("starter")));
+    assert_eq!(ask.reservation_id, "id-1");
+}
+
+#[test]
+fn a_denied_call_is_answered_and_gives_no_event() {
+    let mut scene = Scene::new("");
+    scene.ask();
+    let Next::Reply(reply) = scene.answer(Some(&answer(Code::OverLimit, 0))).next else { panic!("replies") };
+    assert_eq!(reply.status, 429);
+    assert_eq!(scene.respond(b"429", b"application/json", b"{}"), [], "our own reply is left as it is");
+    assert_eq!(scene.end("tollgate"), None);
+    assert_eq!(scene.counts.of(Counter::CallsDenied), 1);
+}
+
+#[test]
+fn without_an_answer_the_configured_policy_holds() {
+    for (ms, counter) in [(100, Counter::AdmissionTimeouts), (5, Counter::AdmissionErrors)] {
+        let mut open = Scene::new(r#"{"admission":{"on_failure":"allow"}}"#);
+        open.ask();
+        assert_eq!(open.answer_after(ms, None).next, Next::Continue);
+        let set = open.respond(b"200", b"application/json", BODY);
+        assert!(set.iter().all(|(_, value)| value.is_none()), "no limits are known: {set:?}");
+        let event = open.end("via_upstream").unwrap();
+        assert_eq!(event.reservation_id.as_deref(), Some("id-1"), "the limiter may have reserved all the same");
+        assert_eq!(event.tokens.input, 7, "unlimited, but metered");
+        assert_eq!((open.counts.of(counter), open.counts.of(Counter::CallsFailedOpen)), (1, 1));
+
+        let mut closed = Scene::new(r#"{"admission":{"on_failure":"deny"}}"#);
+        closed.ask();
+        let Next::Reply(Reply { status: 503, body, .. }) = closed.answer_after(ms, None).next else { panic!("503") };
+        assert!(body.contains("limiter_unavailable"), "{body}");
+        assert_eq!(closed.end("tollgate"), None);
+        assert_eq!((closed.counts.of(counter), closed.counts.of(Counter::CallsFailedClosed)), (1, 1));
+    }
+}
+
+#[test]
+fn what_was_never_asked_for_is_not_reserved() {
+    let mut scene = Scene::new("");
+    scene.ask();
+    assert_eq!(scene.call.on_unasked(START_MS, &scene.counts).next, Next::Continue);
+    assert_eq!(scene.end("via_upstream").unwrap().reservation_id, None);
+}
+
+#[test]
+fn an_answer_that_cant_be_read_is_an_error() {
+    let mut scene = Scene::new("");
+    scene.ask();
+    assert_eq!(scene.answer(Some(b"\xff")).next, Next::Continue);
+    assert_eq!(scene.counts.of(Counter::AdmissionErrors), 1);
+}
+
+#[test]
+fn a_call_needs_a_tenant() {
+    let status = |config: &str, headers: Pairs<'_>| match Scene::new(config).request(headers, false).next {
+        Next::Reply(reply) => reply.status,
+        Next::Ask(_) => 0,
+        next => panic!("metered: {next:?}"),
+    };
+    assert_eq!(status("", &[]), 401);
+    assert_eq!(status("", &[("x-tenant-id", b"")]), 400);
+    assert_eq!(status("", &[("x-tenant-id", b"\xff")]), 400);
+    assert_eq!(status("", &[("x-tenant-id", b"a\nb")]), 400);
+    assert_eq!(status("", &[("x-tenant-id", &[b'x'; 257])]), 400);
+    assert_eq!(status("", &[("x-tenant-id", b"a"), ("x-plan-tier", b"\x01")]), 400);
+    assert_eq!(status("", &[("x-tenant-id", b"a")]), 0);
+    assert_eq!(status(r#"{"identity":{"default_tenant":"anyone"}}"#, &[]), 0);
+    assert_eq!(status(r#"{"identity":{"tenant":[{"header":"x-org"}]}}"#, &[("x-org", b"a")]), 0);
+}
+
+#[test]
+fn what_is_not_metered_is_left_alone() {
+    let mut scene = Scene::new("");
+    let headers = Map(vec![(":method", b"GET"), (":path", b"/v1/models")]);
+    let step = scene.call.on_request_headers(&headers, false, START_MS, || panic!("needs no id"), &scene.counts);
+    assert_eq!(step, Next::Continue.into());
+    assert_eq!(scene.respond(b"200", b"application/json", BODY), []);
+    assert!(!scene.call.reads_response());
+    assert_eq!(scene.end("via_upstream"), None);
+    assert_eq!(scene.counts.of(Counter::CallsUnmetered), 1);
+}
+
+#[test]
+fn headers_that_must_not_go_up_are_taken_off_every_request() {
+    let mut scene = Scene::new(r#"{"metered_paths":["/v1/"],"identity":{"remove_headers":["x-tenant-id","x-no"]}}"#);
+    let step = scene.request(&[("x-tenant-id", b"acme")], false);
+    assert_eq!(step.headers, [("x-tenant-id".into(), None)]);
+    asks(step);
+    scene.path = b"/v2/unmetered";
+    scene.next_call();
+    let step = scene.request(&[("x-tenant-id", b"acme")], false);
+    assert_eq!((step.headers, step.next), (vec![("x-tenant-id".into(), None)], Next::Continue));
+}
+
+#[test]
+fn endpoints_that_no_format_claims_are_counted_and_stopped_where_the_operator_wants_it() {
+    for (policy, is_stopped) in [("pass", false), ("estimate", false), ("deny", true)] {
+        let mut scene = Scene::new(&format!(r#"{{"unclaimed_endpoints":"{policy}"}}"#));
+        scene.path = b"/v1/audio/speech";
+        let step = scene.request(&[("x-tenant-id", b"acme")], false);
+        match step.next {
+            Next::Reply(Reply { status: 403, body, .. }) if is_stopped => assert!(body.contains("endpoint_unclaimed")),
+            Next::Ask(_) if !is_stopped => {}
+            next => panic!("{policy}: {next:?}"),
+        }
+        assert_eq!(scene.counts.of(Counter::CallsUnclaimed), 1);
+    }
+}
+
+#[test]
+fn without_admission_calls_are_only_metered() {
+    let mut scene = Scene::new(r#"{"admission":{"enabled":false}}"#);
+    assert_eq!(scene.request(&[("x-tenant-id", b"acme")], true).next, Next::Continue);
+    assert_eq!(scene.call.on_request_body(b"{}", true, START_MS).next, Next::Continue);
+    scene.respond(b"200", b"application/json", BODY);
+    let event = scene.end("via_upstream").unwrap();
+    assert_eq!((event.reservation_id, event.tokens.input), (None, 7));
+}

@@ -1,0 +1,138 @@
+//! However a call ends it gives one event, and says how its tokens are known.
+
+use tollgate_wire::usage_event::{Finish, UsageEvent, UsageSource};
+
+use crate::admission::BODY;
+use crate::scene::{Code, START_MS, Scene, answer, asks};
+
+const SSE: &[u8] = b"text/event-stream";
+const JSON: &[u8] = b"application/json";
+const TEXT: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"A tollgate counts every car that passes.\"}}]}\n\n";
+const ROLE: &str = "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\n";
+const DONE: &str = "data: [DONE]\n\n";
+const ERROR: &str = "data: {\"error\":{\"type\":\"server_error\",\"message\":\"overloaded\"}}\n\n";
+const STARTED: &str = "data: {\"type\":\"message_start\",\"message\":{\"id\":\"m\",\"usage\":{\"input_tokens\":25,\"output_tokens\":1}}}\n\n";
+const ANTHROPIC_TEXT: &str = "data: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"A tollgate counts every car.\"}}\n\n";
+
+/// A chat call whose response is `parts`, ended as Envoy says in `details`.
+fn ended(status: &'static [u8], content_type: &'static [u8], parts: &[&str], details: &str) -> UsageEvent {
+    let mut scene = Scene::new(r#"{"request_body":{"read":"always"},"stream_usage":"leave"}"#);
+    scene.request(&[("x-tenant-id", b"acme")], true);
+    let body = br#"{"messages":[{"role":"user","content":"How does a tollgate count?"}]}"#;
+    asks(scene.call.on_request_body(body, true, START_MS));
+    scene.answer(Some(&answer(Code::Ok, 1)));
+    scene.respond(status, content_type, parts.concat().as_bytes());
+    let event = scene.end(details).unwrap();
+    assert_eq!(scene.end(details), None, "once");
+    event
+}
+
+#[test]
+fn every_way_to_end_has_its_name() {
+    let ends = [
+        ("via_upstream", Finish::Complete),
+        ("downstream_remote_disconnect", Finish::ClientGone),
+        ("http2.remote_reset", Finish::ClientGone),
+        ("", Finish::ClientGone),
+        ("upstream_reset_after_response_started{connection_termination}", Finish::UpstreamReset),
+        ("upstream_reset_before_response_started{connection_failure}", Finish::UpstreamReset),
+        ("upstream_response_timeout", Finish::UpstreamTimeout),
+        ("stream_idle_timeout", Finish::UpstreamTimeout),
+        ("no_healthy_upstream", Finish::LocalReply),
+    ];
+    for (details, finish) in ends {
+        assert_eq!(ended(b"200", SSE, &[ROLE], details).finish, finish, "{details}");
+    }
+}
+
+#[test]
+fn what_was_generated_but_not_reported_is_estimated() {
+    for details in ["via_upstream", "downstream_remote_disconnect", "upstream_reset_after_response_started{x}"] {
+        let event = ended(b"200", SSE, &[ROLE, TEXT, TEXT], details);
+        assert_eq!(event.usage_source, UsageSource::Estimated, "{details}");
+        assert!((10..30).contains(&event.tokens.output), "{details}: {:?}", event.tokens);
+        assert_eq!(Some(event.tokens.input), event.input_estimate, "{details}");
+        assert!(event.tokens.input > 0);
+    }
+}
+
+#[test]
+fn what_was_reported_before_the_end_is_completed_by_what_passed() {
+    let event = ended(b"200", SSE, &[STARTED, ANTHROPIC_TEXT], "downstream_remote_disconnect");
+    assert_eq!((event.usage_source, event.tokens.input), (UsageSource::Partial, 25));
+    assert!((5..15).contains(&event.tokens.output), "{:?}", event.tokens);
+    let event = ended(b"200", SSE, &[STARTED], "downstream_remote_disconnect");
+    assert_eq!((event.usage_source, event.tokens.input, event.tokens.output), (UsageSource::Partial, 25, 1));
+}
+
+#[test]
+fn where_nothing_was_generated_nothing_is_counted() {
+    let none: &[(&'static [u8], &[&str], &str, Finish)] = &[
+        (b"200", &[], "downstream_remote_disconnect", Finish::ClientGone),
+        (b"200", &[ROLE], "downstream_remote_disconnect", Finish::ClientGone),
+        (b"200", &[ROLE, ERROR], "via_upstream", Finish::UpstreamError),
+        (b"429", &[ERROR], "via_upstream", Finish::UpstreamError),
+        (b"500", &["oops"], "via_upstream", Finish::UpstreamError),
+        (b"504", &["upstream request timeout"], "upstream_response_timeout", Finish::UpstreamTimeout),
+        (b"503", &[], "upstream_reset_before_response_started{connection_failure}", Finish::UpstreamReset),
+    ];
+    for (status, parts, details, finish) in none {
+        let event = ended(status, SSE, parts, details);
+        assert_eq!((event.usage_source, event.finish), (UsageSource::None, *finish), "{details} {parts:?}");
+        assert_eq!(event.tokens.total(), 0);
+    }
+}
+
+#[test]
+fn an_error_inside_a_stream_is_told() {
+    let event = ended(b"200", SSE, &[ROLE, TEXT, ERROR, DONE], "via_upstream");
+    assert_eq!((event.finish, event.error_type.as_deref()), (Finish::UpstreamError, Some("server_error")));
+    assert_eq!(event.usage_source, UsageSource::Estimated);
+    let event = ended(b"502", SSE, &["<html>"], "via_upstream");
+    assert_eq!((event.finish, event.error_type.as_deref()), (Finish::UpstreamError, Some("502")));
+}
+
+#[test]
+fn a_client_that_leaves_in_the_last_chunk_is_charged_what_was_reported() {
+    let event = ended(b"200", JSON, &[std::str::from_utf8(BODY).unwrap()], "downstream_remote_disconnect");
+    assert_eq!((event.finish, event.usage_source), (Finish::ClientGone, UsageSource::Reported));
+    assert_eq!((event.tokens.input, event.tokens.output), (7, 3));
+}
+
+#[test]
+fn an_answer_that_cant_be_read_is_estimated_by_its_length_and_marked() {
+    let mut scene = Scene::new("");
+    scene.admit();
+    let headers = [(":status", b"200".as_slice()), ("content-type", JSON), ("content-encoding", b"br")];
+    scene.call.on_response_headers(&crate::scene::Map(headers.to_vec()));
+    scene.receive(&[0x8b; 400], true);
+    let event = scene.end("via_upstream").unwrap();
+    assert_eq!((event.usage_source, event.tokens.output), (UsageSource::Estimated, 100));
+    assert!(event.unreadable.is_some());
+    assert_eq!(scene.counts.of(tollgate_flow::Counter::ResponsesUnreadable), 1);
+}
+
+#[test]
+fn an_unclaimed_endpoint_counts_what_it_reports_and_else_what_the_policy_says() {
+    let tokens = |policy: &str, body: &[u8]| {
+        let mut scene = Scene::new(&format!(r#"{{"unclaimed_endpoints":"{policy}"}}"#));
+        scene.path = b"/v1/custom";
+        scene.admit();
+        scene.respond(b"200", JSON, body);
+        let event = scene.end("via_upstream").unwrap();
+        (event.usage_source, event.tokens.output)
+    };
+    assert_eq!(tokens("pass", BODY), (UsageSource::Reported, 3));
+    assert_eq!(tokens("pass", br#"{"result":"some answer"}"#), (UsageSource::None, 0));
+    assert_eq!(tokens("estimate", br#"{"result":"some answer"}"#), (UsageSource::Estimated, 6));
+}
+
+#[test]
+fn a_client_that_leaves_while_the_limiter_is_asked_gives_an_event() {
+    let mut scene = Scene::new("");
+    scene.ask();
+    let event = scene.end("downstream_remote_disconnect").unwrap();
+    assert_eq!((event.finish, event.status, event.tokens.total()), (Finish::ClientGone, 0, 0));
+    assert_eq!(event.usage_source, UsageSource::None);
+    assert_eq!(scene.answer(Some(&answer(Code::Ok, 1))).next, tollgate_flow::Next::Wait);
+}

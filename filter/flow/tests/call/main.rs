@@ -1,0 +1,6 @@
+//! A call's way through the state machine, event by event.
+
+mod admission;
+mod bodies;
+mod endings;
+mod scene;
