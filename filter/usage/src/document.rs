@@ -1,10 +1,11 @@
-//! The current document, scanned as it comes.
+//! The current document: scanned as it comes, or read by its shape when it lies in one piece.
 
 use crate::facts::Facts;
 use crate::framing::Documents;
 use crate::json::{Scanner, is_whitespace};
 use crate::paths::Paths;
 use crate::places::{Leaf, tree};
+use crate::shape::Shapes;
 
 /// What ends an OpenAI stream, in the place of a document.
 const SENTINEL: &[u8] = b"[DONE]";
@@ -14,6 +15,9 @@ const SENTINEL: &[u8] = b"[DONE]";
 pub(crate) struct Document {
     paths: &'static Paths<Leaf>,
     scanner: Scanner<Leaf>,
+    shapes: Shapes,
+    /// The length of the document that begins, if its shape was found.
+    found: Option<usize>,
     sentinel: Sentinel,
     /// What all documents told.
     pub(crate) facts: Facts,
@@ -30,7 +34,14 @@ enum Sentinel {
 
 impl Document {
     pub(crate) fn new() -> Document {
-        Document { paths: tree(), scanner: Scanner::new(), sentinel: Sentinel::Matched(0), facts: Facts::default() }
+        Document {
+            paths: tree(),
+            scanner: Scanner::new(),
+            shapes: Shapes::default(),
+            found: None,
+            sentinel: Sentinel::Matched(0),
+            facts: Facts::default(),
+        }
     }
 
     /// Whether the current document is a JSON value that has come to its end.
@@ -54,7 +65,7 @@ impl Document {
 impl Documents for Document {
     fn part(&mut self, bytes: &[u8]) -> usize {
         self.match_sentinel(bytes);
-        self.scanner.feed(bytes, self.paths, &mut self.facts)
+        self.scanner.feed(bytes, self.paths, &mut self.shapes.learner(None, &mut self.facts))
     }
 
     fn failed(&mut self, kind: &[u8]) {
@@ -69,5 +80,23 @@ impl Documents for Document {
         }
         self.scanner.reset();
         self.sentinel = Sentinel::Matched(0);
+    }
+
+    fn known_length(&mut self, bytes: &[u8]) -> Option<usize> {
+        self.found = self.shapes.find(bytes);
+        self.found
+    }
+
+    fn whole(&mut self, bytes: &[u8]) {
+        if self.found.take().or_else(|| self.shapes.find(bytes)) == Some(bytes.len()) {
+            self.shapes.read(bytes, &mut self.facts);
+            return;
+        }
+        self.match_sentinel(bytes);
+        let taken = self.scanner.feed(bytes, self.paths, &mut self.shapes.learner(Some(bytes), &mut self.facts));
+        if taken == bytes.len() && self.is_closed() {
+            self.shapes.learn(bytes);
+        }
+        self.end();
     }
 }

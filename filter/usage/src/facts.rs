@@ -3,10 +3,10 @@
 //! The format is settled at the end of the first document that bears a format's mark; from then on only that format's
 //! values count. Since that happens only between documents, the result does not depend on how the bytes were cut.
 
-use crate::estimate::TextEstimate;
-use crate::format::{Channel, Count, Counts, EndsWith, ErrorPart, Field, Format, Formats, Text, TokenUsage};
-use crate::json::{Sink, Span, Value, Want, decode};
+use crate::format::{Count, Counts, EndsWith, ErrorPart, Field, Format, Formats, Text, TokenUsage};
+use crate::json::{Value, Want, decode};
 use crate::places::Leaf;
+use crate::written::Written;
 
 /// More finish reasons than these are not kept.
 pub(crate) const MAX_FINISH_REASONS: usize = 16;
@@ -37,21 +37,6 @@ pub(crate) struct Facts {
     /// The format, once it is settled.
     settled: Option<Format>,
     stream: Stream,
-}
-
-/// Estimates of the text that was generated, by channel.
-#[derive(Debug, Default)]
-struct Written([TextEstimate; Channel::ReasoningDetails as usize + 1]);
-
-impl Written {
-    fn channel(&mut self, channel: Channel) -> Option<&mut TextEstimate> {
-        self.0.get_mut(channel as usize)
-    }
-
-    fn tokens(&self) -> u64 {
-        let [text, reasoning @ ..] = &self.0;
-        text.tokens().saturating_add(reasoning.iter().map(TextEstimate::tokens).max().unwrap_or(0))
-    }
 }
 
 /// Tokens of one modality, as far as their object has been read.
@@ -89,6 +74,11 @@ impl Facts {
     /// A document has ended.
     pub(crate) fn document_done(&mut self) {
         self.settled = self.settled.or_else(|| self.marked.first());
+    }
+
+    /// Whether the format is settled.
+    pub(crate) fn are_settled(&self) -> bool {
+        self.settled.is_some()
     }
 
     /// The stream said that nothing follows.
@@ -166,16 +156,8 @@ impl Facts {
 
     fn keep(&mut self, field: Field, value: Value<'_>, formats: Formats) {
         match (field, value) {
-            (Field::Content(channel), Value::Piece(piece)) => {
-                if let Some(written) = self.written.channel(channel) {
-                    written.feed(piece);
-                }
-            }
-            (Field::Content(channel), Value::PiecesEnd) => {
-                if let Some(written) = self.written.channel(channel) {
-                    written.end();
-                }
-            }
+            (Field::Content(channel), Value::Piece(piece)) => self.written.feed(channel, piece),
+            (Field::Content(channel), Value::PiecesEnd) => self.written.end(channel),
             (Field::Count(count), Value::Number(number)) => self.keep_count(count, number, formats),
             (Field::Sum(count), Value::Number(number)) => self.counts.add(count, whole_number(number).unwrap_or(0)),
             (Field::Passes, Value::Open) => {
@@ -203,10 +185,10 @@ impl Facts {
     }
 }
 
-impl Sink for Facts {
-    type Place = Leaf;
-
-    fn wants(&self, leaf: Leaf) -> Want {
+/// The values at known places.
+impl Facts {
+    /// Whether and how the value at a place is wanted. Once the format is settled, what is not wanted will never be.
+    pub(crate) fn wants(&self, leaf: Leaf) -> Want {
         let active = self.settled.map_or(Formats::ALL, Formats::only);
         let field =
             leaf.field.filter(|_| !leaf.formats.common(active).is_empty()).map_or(Want::No, |field| match field {
@@ -222,13 +204,27 @@ impl Sink for Facts {
         }
     }
 
-    fn value(&mut self, leaf: Leaf, value: Value<'_>, _: Span) {
+    /// A value that is wanted, or a part of it.
+    pub(crate) fn value(&mut self, leaf: Leaf, value: Value<'_>) {
         if self.settled.is_none() && value != Value::Null {
             self.marked = self.marked.and(leaf.marks);
         }
         if let Some(field) = leaf.field {
             self.keep(field, value, leaf.formats);
         }
+    }
+
+    /// A value that was wanted when a document like this one was read.
+    pub(crate) fn value_if_wanted(&mut self, leaf: Leaf, value: Value<'_>) {
+        if self.wants(leaf) != Want::No {
+            self.value(leaf, value);
+        }
+    }
+
+    /// A whole text at a place of generated text.
+    pub(crate) fn text(&mut self, leaf: Leaf, raw: &[u8]) {
+        self.value(leaf, Value::Piece(raw));
+        self.value(leaf, Value::PiecesEnd);
     }
 }
 
@@ -254,6 +250,7 @@ mod tests {
     use crate::format::{ALL_BELOW, Row, TABLE};
     use crate::json::Scanner;
     use crate::places::tree;
+    use crate::shape::Shapes;
 
     /// A document with one value, at this path.
     fn document(path: &[&str], value: &str) -> String {
@@ -275,7 +272,9 @@ mod tests {
                     Row::Field(Field::Passes) => "[]",
                     _ => "\"x\"",
                 };
-                Scanner::new().feed(document(&path, value).as_bytes(), tree(), &mut facts);
+                let mut shapes = Shapes::default();
+                let mut learner = shapes.learner(None, &mut facts);
+                Scanner::new().feed(document(&path, value).as_bytes(), tree(), &mut learner);
                 let x = Some("x");
                 let is_reached = match row {
                     Row::Field(Field::Count(count) | Field::Sum(count) | Field::ByModality(count)) => {

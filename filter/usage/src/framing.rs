@@ -20,6 +20,12 @@ pub(crate) trait Documents {
     fn end(&mut self);
     /// The next document is an error of this kind.
     fn failed(&mut self, kind: &[u8]);
+    /// The length of the document that these bytes begin with, when that is known without a look for its end. There is no
+    /// control character in it. Nothing is taken.
+    fn known_length(&mut self, bytes: &[u8]) -> Option<usize> {
+        let _ = bytes;
+        None
+    }
     /// Takes a document that lies in one piece, at a time when no other has begun.
     fn whole(&mut self, bytes: &[u8]) {
         self.part(bytes);

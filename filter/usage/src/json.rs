@@ -383,7 +383,6 @@ impl<P: Copy> Scanner<P> {
     }
 
     fn scalar(&mut self, rest: &[u8], place: Option<P>, sink: &mut impl Sink<Place = P>) -> usize {
-        let in_scalar = |byte: &u8| matches!(byte, b'-' | b'+' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z');
         let Some(end) = rest.iter().position(|byte| !in_scalar(byte)) else {
             self.kept.push(rest);
             return rest.len();
@@ -468,4 +467,9 @@ impl<P: Copy> Scanner<P> {
 /// JSON's whitespace.
 pub(crate) fn is_whitespace(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
+/// Whether a byte may stand in a number or a literal.
+pub(crate) fn in_scalar(byte: &u8) -> bool {
+    matches!(byte, b'-' | b'+' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z')
 }

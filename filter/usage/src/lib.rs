@@ -36,7 +36,9 @@ mod paths;
 mod places;
 mod reader;
 mod request;
+mod shape;
 mod strip;
+mod written;
 
 pub use coding::{Decoder, MAX_DECODED_BYTES, Unreadable, readable_codings};
 pub use endpoint::Endpoint;

@@ -73,7 +73,7 @@ impl Sse {
         let (Line::Start, Event::Empty) = (self.line, self.event) else { return None };
         let value = bytes.strip_prefix(b"data:")?;
         let value = value.strip_prefix(b" ").unwrap_or(value);
-        let end = memchr2(b'\n', b'\r', value)?;
+        let end = documents.known_length(value).or_else(|| memchr2(b'\n', b'\r', value))?;
         let after = value.get(end..)?;
         let gap = [&b"\n\n"[..], b"\r\n\r\n"].into_iter().find(|gap| after.starts_with(gap))?.len();
         documents.whole(value.get(..end)?);
