@@ -4,6 +4,7 @@
 mod answers;
 mod cuts;
 mod recordings;
+mod shapes;
 
 use std::path::Path;
 
