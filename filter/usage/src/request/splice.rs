@@ -110,11 +110,7 @@ impl Splice {
                 // A second top is one of an array's, which is no such request.
                 self.mode = if self.mode == Mode::Due { Mode::On } else { Mode::Off };
             }
-            (Place::Top, Value::Close) if self.mode == Mode::On => {
-                if stream == Some(true) && self.options == Options::None {
-                    self.insert_before_end(at, OPTIONS_MEMBER);
-                }
-            }
+            (Place::Top, Value::Close) if self.lacks_options(stream) => self.insert_before_end(at, OPTIONS_MEMBER),
             (Place::StreamOptions, Value::Open) => {
                 (self.has_members, self.has_include_usage) = (false, false);
                 (self.asked, self.options) = (false, Options::Other);
@@ -166,6 +162,10 @@ impl Splice {
         }
         edits.retain(|edit| !edit.at.is_empty() || !edit.text.is_empty());
         edits
+    }
+
+    fn lacks_options(&self, stream: Option<bool>) -> bool {
+        self.mode == Mode::On && stream == Some(true) && self.options == Options::None
     }
 
     /// What replaces the literal at this place that begins so.
