@@ -17,6 +17,7 @@ export GRPC_PORT ?= 8081
 export STANDIN_PORT ?= 9000
 
 CARGO ?= cargo
+FUZZ_SECONDS ?= 600
 
 .PHONY: help
 help: ## Show this list
@@ -43,9 +44,14 @@ test: curl build envoy sdk ## Run every test, those through the real Envoy inclu
 lint: toolchain ## Check formatting and run clippy, for this machine and for wasm
 	@scripts/step 'Checking formatting'
 	@$(CARGO) fmt --all --check
+	@$(CARGO) fmt --manifest-path filter/usage/fuzz/Cargo.toml --check
 	@scripts/step 'Running clippy'
 	@$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@$(CARGO) clippy --locked -p tollgate-filter --target wasm32-wasip1 -- -D warnings
+
+.PHONY: fuzz
+fuzz: toolchain ## Fuzz what reads untrusted bytes, FUZZ_SECONDS (600) for each target
+	@scripts/fuzz $(FUZZ_SECONDS)
 
 .PHONY: bench
 bench: build envoy wrk ## Measure: plain Envoy, its own rate limit filter, and ours, in one run

@@ -1,8 +1,7 @@
-//! What may be removed from a stream, said on the whole of it.
+//! What may be removed from a stream, said on the whole of it. JSON is taken by its structure: what stands deep inside a value is
+//! not checked.
 
 use std::collections::BTreeSet;
-
-use serde_json::Value;
 
 /// Whether `out` is `input` less usage chunks and members `usage` with null.
 pub(crate) fn is_input_without_removable(input: &[u8], out: &[u8]) -> bool {
@@ -78,8 +77,84 @@ fn usage_chunk(stream: &[u8], at: usize) -> Vec<(usize, Vec<u8>)> {
             document.extend_from_slice(value.strip_prefix(b":").unwrap_or(value));
         }
     }
-    let is_usage_chunk = serde_json::from_slice(&document).is_ok_and(|document: Value| {
-        document["choices"].as_array().is_some_and(Vec::is_empty) && document["usage"].is_object()
-    });
+    let is_usage_chunk = is_line_start && is_usage_chunk(&document);
     if is_usage_chunk { vec![(stream.len() - at - rest.len(), comments)] } else { vec![] }
+}
+
+/// Whether a document is an object with an empty array of `choices` and an object `usage`, in all their occurrences, and no
+/// `error` but null.
+fn is_usage_chunk(document: &[u8]) -> bool {
+    let Some(members) = members(document) else { return false };
+    let values =
+        |key: &'static str| members.iter().filter(move |(name, _)| *name == key.as_bytes()).map(|(_, value)| *value);
+    let is_empty = |array: &[u8]| array.strip_prefix(b"[").is_some_and(|rest| json_space(rest) == b"]");
+    values("choices").count() > 0
+        && values("choices").all(is_empty)
+        && values("usage").count() > 0
+        && values("usage").all(|usage| usage.starts_with(b"{"))
+        && values("error").all(|error| error.starts_with(b"n"))
+}
+
+/// The keys and values of a document that is an object.
+fn members(document: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
+    let mut members = Vec::new();
+    let mut rest = json_space(literal(json_space(document), b"{")?);
+    if let Some(after) = literal(rest, b"}") {
+        return json_space(after).is_empty().then_some(members);
+    }
+    loop {
+        let behind_key = text(rest)?;
+        let key = &rest[1..rest.len() - behind_key.len() - 1];
+        rest = json_space(literal(json_space(behind_key), b":")?);
+        let behind = value(rest)?;
+        members.push((key, &rest[..rest.len() - behind.len()]));
+        rest = json_space(behind);
+        match rest.first()? {
+            b',' => rest = json_space(&rest[1..]),
+            b'}' => return json_space(&rest[1..]).is_empty().then_some(members),
+            _ => return None,
+        }
+    }
+}
+
+fn json_space(bytes: &[u8]) -> &[u8] {
+    let end = bytes.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r'));
+    &bytes[end.unwrap_or(bytes.len())..]
+}
+
+/// Behind a string.
+fn text(bytes: &[u8]) -> Option<&[u8]> {
+    let mut rest = literal(bytes, b"\"")?;
+    loop {
+        rest = match rest {
+            [b'"', after @ ..] => return Some(after),
+            [b'\\', _, after @ ..] | [_, after @ ..] => after,
+            [] => return None,
+        };
+    }
+}
+
+/// Behind a value.
+fn value(bytes: &[u8]) -> Option<&[u8]> {
+    let is_scalar = |byte: &u8| byte.is_ascii_alphanumeric() || b"-+.".contains(byte);
+    let (mut rest, mut depth) = (bytes, 0);
+    loop {
+        rest = match rest.first()? {
+            b'"' => text(rest)?,
+            b'{' | b'[' => {
+                depth += 1;
+                &rest[1..]
+            }
+            b'}' | b']' if depth > 0 => {
+                depth -= 1;
+                &rest[1..]
+            }
+            _ if depth > 0 => &rest[1..],
+            byte if is_scalar(byte) => &rest[rest.iter().position(|byte| !is_scalar(byte)).unwrap_or(rest.len())..],
+            _ => return None,
+        };
+        if depth == 0 {
+            return Some(rest);
+        }
+    }
 }
