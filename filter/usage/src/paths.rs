@@ -33,7 +33,7 @@ impl<P: Copy> Paths<P> {
     }
 
     /// Makes a leaf of a path such as `["choices[]", "finish_reason"]`: a segment that ends in `[]` is an array, and the path
-    /// goes on in its elements. What the place means is told from what it meant before, if it was a leaf already.
+    /// goes on in its elements; `[][]` is an array of arrays. What the place means is told from what it meant before, if it was a leaf already.
     pub(crate) fn insert(&mut self, path: &[&'static str], meaning: impl FnOnce(Option<P>) -> P) {
         let place = self.place(path);
         if let Some(node) = self.nodes.get_mut(usize::from(place.0)) {
@@ -81,7 +81,7 @@ impl<P: Copy> Paths<P> {
             let key = segment.trim_end_matches("[]");
             let known = self.member(place, key.as_bytes());
             place = known.unwrap_or_else(|| self.grow(place, |node, child| node.keys.push((key, child))));
-            if key.len() < segment.len() {
+            for _ in 0..(segment.len() - key.len()) / 2 {
                 let known = self.element(place);
                 place = known.unwrap_or_else(|| self.grow(place, |node, child| node.element = Some(child)));
             }

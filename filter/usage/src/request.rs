@@ -181,9 +181,13 @@ impl Sink for Seen {
             Place::Structure => Want::No,
             Place::Text | Place::Json | Place::Message | Place::Media => Want::Pieces,
             Place::Top | Place::StreamOptions | Place::StreamOption | Place::IncludeUsage => self.splice.wants(),
-            Place::Model | Place::Stream | Place::OutputCap | Place::Choices | Place::Tool | Place::Detail => {
-                Want::Kept
-            }
+            Place::Model
+            | Place::Stream
+            | Place::OutputCap
+            | Place::Choices
+            | Place::Token
+            | Place::Tool
+            | Place::Detail => Want::Kept,
         }
     }
 
@@ -191,6 +195,7 @@ impl Sink for Seen {
         match (place, value) {
             (Place::Model, Value::Text(raw)) => self.model = Some(decode(raw)),
             (Place::Stream, Value::Bool(stream)) => self.stream = Some(stream),
+            (Place::Stream, _) => self.stream = None,
             (Place::OutputCap, Value::Number(number)) => self.output_cap = self.output_cap.max(whole_number(number)),
             (Place::Choices, Value::Number(number)) => {
                 self.choices = self.choices.max(whole_number(number).unwrap_or(1))
@@ -200,7 +205,7 @@ impl Sink for Seen {
             (Place::Detail, Value::Text(b"low")) => self.media.low_detail(),
             (Place::Media, Value::Piece(raw)) => self.media.feed(raw, &mut self.text),
             (Place::Media, Value::PiecesEnd) => self.media.end(&mut self.text),
-            (Place::Message, Value::Number(_)) => self.tokens = self.tokens.saturating_add(1),
+            (Place::Message | Place::Token, Value::Number(_)) => self.tokens = self.tokens.saturating_add(1),
             (Place::Text | Place::Json | Place::Message, Value::Piece(raw)) => self.text.feed(raw),
             (Place::Json, Value::PiecesEnd) => {
                 self.text.end();

@@ -22,8 +22,10 @@ pub(crate) enum Place {
     Text,
     /// JSON that the model reads: schemas, arguments, results.
     Json,
-    /// A message, or one of several inputs: a text or a token.
+    /// A message, or one of several inputs: a text, tokens or a token.
     Message,
+    /// A token by its number.
+    Token,
     /// A tool that the model is told of.
     Tool,
     /// An image, audio, a document: encoded, or where it can be fetched.
@@ -66,8 +68,10 @@ const PLACES: &[(Path, Place)] = &[
     (&["instructions"], Place::Text),
     (&["prompt"], Place::Message),
     (&["prompt[]"], Place::Message),
+    (&["prompt[][]"], Place::Token),
     (&["input"], Place::Message),
     (&["input[]"], Place::Message),
+    (&["input[][]"], Place::Token),
     (&["texts[]"], Place::Message),
     (&["documents[]"], Place::Message),
     (&["query"], Place::Message),
