@@ -12,6 +12,8 @@ use crate::written::Written;
 pub(crate) const MAX_FINISH_REASONS: usize = 16;
 /// A greater number is no count: 2^53, up to where every JSON reader agrees on integers.
 const MAX_COUNT: u64 = 1 << 53;
+/// Numbers of as many digits are below [`MAX_COUNT`].
+const MAX_SHORT_BYTES: usize = 15;
 /// A number with more digits is no count.
 const MAX_NUMBER_BYTES: usize = 32;
 
@@ -154,6 +156,7 @@ impl Facts {
         }
     }
 
+    #[inline(always)]
     fn keep(&mut self, field: Field, value: Value<'_>, formats: Formats) {
         match (field, value) {
             (Field::Content(channel), Value::Piece(piece)) => self.written.feed(channel, piece),
@@ -190,17 +193,11 @@ impl Facts {
     /// Whether and how the value at a place is wanted. Once the format is settled, what is not wanted will never be.
     pub(crate) fn wants(&self, leaf: Leaf) -> Want {
         let active = self.settled.map_or(Formats::ALL, Formats::only);
-        let field =
-            leaf.field.filter(|_| !leaf.formats.common(active).is_empty()).map_or(Want::No, |field| match field {
-                Field::Content(_) => Want::Pieces,
-                Field::Text(Text::Model) if self.model.is_some() => Want::No,
-                Field::Text(Text::ResponseId) if self.response_id.is_some() => Want::No,
-                Field::Text(Text::FinishReason) if self.finish_reasons.len() >= MAX_FINISH_REASONS => Want::No,
-                _ => Want::Kept,
-            });
-        match field {
+        let is_active = !leaf.formats.common(active).is_empty();
+        let want = leaf.field.filter(|_| is_active).map_or(Want::No, |field| self.want_field(field));
+        match want {
             Want::No if self.settled.is_none() && !leaf.marks.is_empty() => Want::Kept,
-            field => field,
+            want => want,
         }
     }
 
@@ -214,22 +211,30 @@ impl Facts {
         }
     }
 
-    /// A value that was wanted when a document like this one was read.
-    pub(crate) fn value_if_wanted(&mut self, leaf: Leaf, value: Value<'_>) {
-        if self.wants(leaf) != Want::No {
-            self.value(leaf, value);
+    /// The same as [`Facts::value`] of a place that was wanted after the format was settled, and may be no more.
+    #[inline(always)]
+    pub(crate) fn again(&mut self, field: Field, value: Value<'_>) {
+        if self.want_field(field) != Want::No {
+            self.keep(field, value, Formats::NONE);
         }
     }
 
-    /// A whole text at a place of generated text.
-    pub(crate) fn text(&mut self, leaf: Leaf, raw: &[u8]) {
-        self.value(leaf, Value::Piece(raw));
-        self.value(leaf, Value::PiecesEnd);
+    fn want_field(&self, field: Field) -> Want {
+        match field {
+            Field::Content(_) => Want::Pieces,
+            Field::Text(Text::Model) if self.model.is_some() => Want::No,
+            Field::Text(Text::ResponseId) if self.response_id.is_some() => Want::No,
+            Field::Text(Text::FinishReason) if self.finish_reasons.len() >= MAX_FINISH_REASONS => Want::No,
+            _ => Want::Kept,
+        }
     }
 }
 
 /// A count: a number from 0 to [`MAX_COUNT`], rounded up. Anything else is none.
 pub(crate) fn whole_number(number: &[u8]) -> Option<u64> {
+    if number.len() <= MAX_SHORT_BYTES && number.iter().all(u8::is_ascii_digit) && !number.is_empty() {
+        return Some(number.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')));
+    }
     if number.len() > MAX_NUMBER_BYTES {
         return None;
     }

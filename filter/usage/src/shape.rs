@@ -14,8 +14,8 @@ use bytes::{common_prefix, end_of_number, end_of_text};
 use learn::Log;
 
 use crate::facts::Facts;
+use crate::format::Field;
 use crate::json::{MAX_TEXT_BYTES, Value};
-use crate::places::Leaf;
 
 /// The longest document that becomes a shape.
 const MAX_BYTES: usize = 1024;
@@ -64,7 +64,7 @@ enum Kind {
 /// What the scanner handed over at a known place.
 #[derive(Debug, Clone, Copy)]
 struct Known {
-    leaf: Leaf,
+    field: Field,
     value: KnownValue,
     /// Where the value stands, or [`NO_SLOT`].
     slot: u8,
@@ -100,20 +100,24 @@ impl Shapes {
     pub(crate) fn read(&self, document: &[u8], facts: &mut Facts) {
         let Some(shape) = self.shapes.first() else { return };
         let mut found = self.found.iter();
-        for Known { leaf, value, slot } in &shape.known {
+        for Known { field, value, slot } in &shape.known {
             let bytes = match slot {
                 &NO_SLOT => &[],
                 _ => found.next().and_then(|(start, end)| document.get(*start..*end)).unwrap_or_default(),
             };
             let cut = bytes.get(..MAX_TEXT_BYTES).unwrap_or(bytes);
-            match value {
-                KnownValue::Pieces => facts.text(*leaf, bytes),
-                KnownValue::Number => facts.value_if_wanted(*leaf, Value::Number(cut)),
-                KnownValue::Text => facts.value_if_wanted(*leaf, Value::Text(cut)),
-                KnownValue::Bool(value) => facts.value_if_wanted(*leaf, Value::Bool(*value)),
-                KnownValue::Open => facts.value_if_wanted(*leaf, Value::Open),
-                KnownValue::Close => facts.value_if_wanted(*leaf, Value::Close),
-            }
+            let value = match value {
+                KnownValue::Pieces => {
+                    facts.again(*field, Value::Piece(bytes));
+                    Value::PiecesEnd
+                }
+                KnownValue::Number => Value::Number(cut),
+                KnownValue::Text => Value::Text(cut),
+                KnownValue::Bool(value) => Value::Bool(*value),
+                KnownValue::Open => Value::Open,
+                KnownValue::Close => Value::Close,
+            };
+            facts.again(*field, value);
         }
     }
 }

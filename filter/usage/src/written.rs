@@ -1,7 +1,7 @@
 //! How much the model wrote: an estimate in tokens of the generated text that passed.
 //!
 //! - All bytes are counted. The first [`READ_WHOLE_BYTES`] of a channel are estimated, and after that [`SAMPLE_BYTES`] of
-//!   every [`STRIDE_BYTES`]: the rest has as many tokens for its bytes as these have. A long text costs an eighth of what
+//!   every [`STRIDE_BYTES`]: the rest has as many tokens for its bytes as these have. A long text costs a sixteenth of what
 //!   reading it would.
 //! - What is estimated is chosen by its place among the channel's bytes alone: the cut does not matter.
 
@@ -9,10 +9,10 @@ use crate::estimate::TextEstimate;
 use crate::format::Channel;
 
 /// As many bytes are all estimated.
-const READ_WHOLE_BYTES: u64 = 4096;
+const READ_WHOLE_BYTES: u64 = 2048;
 /// Of each stride, its last bytes, this many.
 const SAMPLE_BYTES: u64 = 256;
-const STRIDE_BYTES: u64 = 8 * SAMPLE_BYTES;
+const STRIDE_BYTES: u64 = 16 * SAMPLE_BYTES;
 
 /// The generated text, by channel.
 #[derive(Debug, Default)]

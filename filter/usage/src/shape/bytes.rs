@@ -7,6 +7,7 @@ const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGH_BITS: u64 = ONES << 7;
 
 /// How many bytes the two have in common from their start.
+#[inline]
 pub(super) fn common_prefix(ours: &[u8], theirs: &[u8]) -> usize {
     const WIDE: usize = 32;
     let blocks = ours.as_chunks::<WIDE>().0.iter().zip(theirs.as_chunks::<WIDE>().0);

@@ -3,6 +3,7 @@
 use super::bytes::{end_of_number, end_of_text};
 use super::{Kind, Known, KnownValue, MAX_BYTES, MAX_KNOWN, MAX_SHAPES, MAX_SLOTS, NO_SLOT, Shape, Shapes, Slot};
 use crate::facts::Facts;
+use crate::format::Field;
 use crate::json::{Sink, Span, Value, Want, in_scalar, is_whitespace};
 use crate::places::Leaf;
 
@@ -22,7 +23,7 @@ enum LogState {
 
 #[derive(Debug)]
 struct Logged {
-    leaf: Leaf,
+    field: Field,
     value: KnownValue,
     /// The end of its slot, if it is in one.
     end: u64,
@@ -70,9 +71,7 @@ impl Sink for Learner<'_> {
 
     fn value(&mut self, leaf: Leaf, value: Value<'_>, at: Span) {
         self.facts.value(leaf, value);
-        if self.log.state == LogState::Off {
-            return;
-        }
+        let Some(field) = leaf.field.filter(|_| self.log.state == LogState::On) else { return };
         let (value, end) = match value {
             Value::Number(_) => (KnownValue::Number, at.end),
             Value::Text(_) => (KnownValue::Text, at.end.saturating_sub(1)),
@@ -88,7 +87,7 @@ impl Sink for Learner<'_> {
         if self.log.values.len() == MAX_KNOWN {
             self.log.state = LogState::Off;
         } else {
-            self.log.values.push(Logged { leaf, value, end });
+            self.log.values.push(Logged { field, value, end });
         }
     }
 }
@@ -109,7 +108,7 @@ impl Shape {
         }
         self.known.clear();
         let mut slots = self.slots.iter().zip(0..);
-        for Logged { leaf, value, end } in values {
+        for Logged { field, value, end } in values {
             let kind = match value {
                 KnownValue::Number => Some(Kind::Number),
                 KnownValue::Text | KnownValue::Pieces => Some(Kind::Text),
@@ -120,7 +119,7 @@ impl Shape {
                 Some(kind) => slots.find(|(slot, _)| slot.kind == kind && u64::from(slot.end) == *end)?.1,
                 None => NO_SLOT,
             };
-            self.known.push(Known { leaf: *leaf, value: *value, slot });
+            self.known.push(Known { field: *field, value: *value, slot });
         }
         Some(())
     }
