@@ -293,11 +293,15 @@ impl Shared {
         })
     }
 
-    fn record(&self, head: &hyper::http::request::Parts, mut request_body: Bytes, answer: &Answer) {
+    fn record(&self, head: &hyper::http::request::Parts, request_body: Bytes, answer: &Answer) {
         if self.options.recording == Recording::Off {
             return;
         }
-        request_body.truncate(MAX_RECORDED_BYTES);
+        // A copy, for a slice would keep the whole body alive.
+        let request_body = match request_body.get(..MAX_RECORDED_BYTES) {
+            Some(beginning) => Bytes::copy_from_slice(beginning),
+            None => request_body,
+        };
         let call = Call {
             method: head.method.clone(),
             path: head.uri.path().to_owned(),
