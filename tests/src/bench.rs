@@ -5,6 +5,7 @@
 //! A measurement counts only if each call was answered well, each was admitted by the limiter, and each event delivered:
 //! what is left out would look fast.
 
+mod memory;
 mod report;
 mod wrk;
 
@@ -49,16 +50,19 @@ enum Path {
     Native,
     /// Ours.
     Filter,
+    /// Ours with admission off: it only reads the answers and tells their usage.
+    Meter,
 }
 
 impl Path {
-    const ALL: [Path; 3] = [Path::Plain, Path::Native, Path::Filter];
+    const ALL: [Path; 4] = [Path::Plain, Path::Native, Path::Filter, Path::Meter];
 
     fn name(self) -> &'static str {
         match self {
             Path::Plain => "plain",
             Path::Native => "native",
             Path::Filter => "filter",
+            Path::Meter => "meter",
         }
     }
 }
@@ -89,17 +93,19 @@ pub async fn run(plan: &Plan) -> anyhow::Result<()> {
         bootstrap.cluster("llm", standin_addr)?;
         bootstrap.cluster("tollgate", service.grpc())?;
         // All asks are answered, however busy the machine: a timeout would make a call cheaper.
-        let admission = json!({"timeout_ms": 10_000, "on_failure": "deny"});
+        let admission = json!({"timeout_ms": 10_000, "on_failure": "deny", "enabled": path != Path::Meter});
         // And all events are delivered: a full queue would make a call cheaper too.
         bootstrap.configure_filter(&json!({"admission": admission, "usage": {"max_queued_events": 100_000}}))?;
         match path {
             Path::Plain => bootstrap.remove_filter()?,
             Path::Native => bootstrap.use_native_ratelimit()?,
-            Path::Filter => {}
+            Path::Filter | Path::Meter => {}
         }
         envoys.push((path, Envoy::start(&format!("envoy-{}", path.name()), dir.path(), &bootstrap).await?));
     }
 
+    let filter = envoys.iter().find(|(path, _)| *path == Path::Filter).map(|(_, envoy)| envoy);
+    let memory = memory::measure(filter.context("the filter's Envoy")?).await?;
     for (path, envoy) in &envoys {
         measure(&wrk, *path, envoy, &CASES[1], WARM_UP).await?;
     }
@@ -115,7 +121,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<()> {
     }
     eprintln!();
     let medians = rounds.into_iter().map(|((case, path), rounds)| (CASES[case].name, path, Figures::medians(&rounds)));
-    let report = report::Report::new(medians.collect());
+    let report = report::Report::new(medians.collect(), memory);
     print!("{report}");
     write(&plan.output, &report)?;
 
@@ -145,8 +151,10 @@ async fn measure(wrk: &Wrk, path: Path, envoy: &Envoy, load: &Load, time: Durati
     // What follows the calls belongs to them: the delivery of their events takes time of Envoy's too.
     eventually(&format!("{}: an admission and an event for each call", what()), PATIENCE, async || {
         let after = Counts::read(path, envoy).await?;
-        ensure!(path == Path::Plain || after.admitted - before.admitted >= result.requests, "{after:?}");
-        ensure!(path != Path::Filter || after.delivered - before.delivered >= result.requests, "{after:?}");
+        let (is_asked, is_told) =
+            (matches!(path, Path::Native | Path::Filter), matches!(path, Path::Filter | Path::Meter));
+        ensure!(!is_asked || after.admitted - before.admitted >= result.requests, "{after:?}");
+        ensure!(!is_told || after.delivered - before.delivered >= result.requests, "{after:?}");
         ensure!(after.queued == 0, "{after:?}");
         Ok(())
     })
@@ -175,7 +183,7 @@ impl Counts {
     async fn read(path: Path, envoy: &Envoy) -> anyhow::Result<Counts> {
         let admitted = match path {
             Path::Plain | Path::Native => "envoy_cluster_ratelimit_ok",
-            Path::Filter => "tollgate_filter_calls_admitted_total",
+            Path::Filter | Path::Meter => "tollgate_filter_calls_admitted_total",
         };
         Ok(Counts {
             admitted: envoy.stat(admitted).await?,

@@ -8,10 +8,12 @@ pub mod artifacts;
 pub mod bootstrap;
 pub mod envoy;
 pub mod http;
+pub mod ledger;
 pub mod process;
 pub mod run_dir;
 pub mod service;
 pub mod stack;
+pub mod upload;
 pub mod wait;
 
 use serde_json::Value;

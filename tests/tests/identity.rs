@@ -27,7 +27,7 @@ async fn the_configured_tenant_and_tier_stand_in_for_those_that_are_missing() {
 
 #[tokio::test]
 async fn only_the_configured_headers_say_who_pays() {
-    let identity = json!({"identity": {"tenant_header": "x-team", "tier_header": "x-plan"}});
+    let identity = json!({"identity": {"tenant": [{"header": "x-team"}], "tier": [{"header": "x-plan"}]}});
     let stack = Stack::builder().filter_config(identity).start().await.unwrap();
     let request = stack.chat("mallory").header("x-plan-tier", "enterprise").header("x-team", "acme");
     let reply = request.header("x-plan", "pro").send().await.unwrap();

@@ -56,8 +56,7 @@ async fn recorded_answers_pass_byte_for_byte_and_are_counted_however_they_are_cu
 #[tokio::test]
 async fn a_stream_holds_what_the_client_asked_for_and_nothing_else() {
     let stack = Stack::builder().start().await.unwrap();
-    let silent = json!({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}], "stream": true});
-    for request in [stack.chat_stream("acme"), stack.chat("acme").json(&silent), stack.chat("acme")] {
+    for request in [stack.chat_stream("acme"), stack.chat("acme")] {
         let reply = request.send().await.unwrap();
         let sent = stack.standin.recent_calls().pop().unwrap();
         assert_eq!((reply.status, reply.text()), (sent.status, String::from_utf8_lossy(&sent.body).into_owned()));

@@ -241,7 +241,7 @@ impl Call {
                 call.request.hold();
                 let step = if is_last {
                     self.ask(call, Hold::Held, now_ms)
-                } else if call.request.held_bytes() > max_bytes {
+                } else if !call.request.may_be_held(max_bytes) {
                     call.request.release();
                     self.ask(call, Hold::Released, now_ms)
                 } else {
@@ -254,7 +254,7 @@ impl Call {
                 self.shared.bodies.set(Bodies::Come);
                 let body = call.request.take(bytes, is_last);
                 call.request.hold();
-                if is_last || call.request.held_bytes() <= max_bytes {
+                if is_last || call.request.may_be_held(max_bytes) {
                     self.stage = Stage::Asking(call, Hold::Held);
                     return Step { headers: Vec::new(), body, next: Next::Wait };
                 }

@@ -64,8 +64,8 @@ pub struct Identity {
 pub struct RequestBody {
     /// Whether calls wait for their body.
     pub read: ReadBody,
-    /// The most bytes of a body that are held; a longer one is decided on by what is known. Envoy's
-    /// `per_connection_buffer_limit_bytes` has to be greater by 1 MiB, one read of a socket.
+    /// The most bytes of a body that are held; a longer one is decided on by what is known. The route's
+    /// `request_body_buffer_limit` has to be greater by one read of a socket, Envoy's `per_connection_buffer_limit_bytes`.
     pub max_bytes: usize,
 }
 

@@ -67,11 +67,15 @@ impl RequestBody {
         }
     }
 
-    /// Whether it is worth to wait for this body: it can be read, and is not announced to be longer than `max_bytes`.
+    /// Whether it is worth to wait for this body: it can be read, and may be held.
     pub(crate) fn is_worth_holding(&self, max_bytes: usize) -> bool {
-        self.progress == Progress::Open
-            && self.reader.is_some()
-            && self.content_length.is_none_or(|length| length <= to_u64(max_bytes))
+        self.progress == Progress::Open && self.reader.is_some() && self.may_be_held(max_bytes)
+    }
+
+    /// Whether what has come of this body may stay with Envoy, which refuses what outgrows its buffer: a body that is
+    /// announced to do so must not even begin to be held.
+    pub(crate) fn may_be_held(&self, max_bytes: usize) -> bool {
+        self.content_length.is_none_or(|length| length <= to_u64(max_bytes)) && self.forwarded_bytes <= to_u64(max_bytes)
     }
 
     /// Takes the next bytes. Gives what is to stand in their place, where that differs.

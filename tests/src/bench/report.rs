@@ -5,9 +5,12 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::Path;
+use super::memory::Memory;
 
 /// How much of the native filter's requests a second ours has to reach.
 const BAR: f64 = 0.6;
+/// How much of Envoy's processor time a stream may take with its answer read and admission off, in that of plain Envoy.
+const METER_CPU_BAR: f64 = 1.15;
 
 /// One measurement, or the medians of many.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -43,12 +46,15 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 
 /// The medians of all cases and paths.
 #[derive(Debug)]
-pub(super) struct Report(Vec<(&'static str, Path, Figures)>);
+pub(super) struct Report {
+    rows: Vec<(&'static str, Path, Figures)>,
+    memory: Memory,
+}
 
 impl Report {
     /// In the order of `rows`.
-    pub(super) fn new(rows: Vec<(&'static str, Path, Figures)>) -> Report {
-        Report(rows)
+    pub(super) fn new(rows: Vec<(&'static str, Path, Figures)>, memory: Memory) -> Report {
+        Report { rows, memory }
     }
 
     /// As programs read it.
@@ -64,11 +70,11 @@ impl Report {
                 "envoy_cpu_us": tenths(figures.envoy_cpu_us),
             })
         };
-        self.0.iter().map(row).collect()
+        json!({ "calls": self.rows.iter().map(row).collect::<Vec<_>>(), "memory": self.memory.json() })
     }
 
     fn figures(&self, case: &str, path: Path) -> Option<&Figures> {
-        self.0.iter().find(|row| row.0 == case && row.1 == path).map(|row| &row.2)
+        self.rows.iter().find(|row| row.0 == case && row.1 == path).map(|row| &row.2)
     }
 }
 
@@ -79,13 +85,13 @@ impl fmt::Display for Report {
             "{:<10} {:<7} {:>10} {:>8} {:>8} {:>14}",
             "case", "path", "requests/s", "p50 µs", "p99 µs", "Envoy CPU µs"
         )?;
-        for (case, path, figures) in &self.0 {
+        for (case, path, figures) in &self.rows {
             let Figures { rps, p50_us, p99_us, envoy_cpu_us } = figures;
             let path = path.name();
             writeln!(f, "{case:<10} {path:<7} {rps:>10.0} {p50_us:>8} {p99_us:>8} {envoy_cpu_us:>14.1}")?;
         }
         writeln!(f)?;
-        for (case, _, filter) in self.0.iter().filter(|row| row.1 == Path::Filter) {
+        for (case, _, filter) in self.rows.iter().filter(|row| row.1 == Path::Filter) {
             let (Some(plain), Some(native)) = (self.figures(case, Path::Plain), self.figures(case, Path::Native))
             else {
                 continue;
@@ -98,7 +104,16 @@ impl fmt::Display for Report {
                 filter.rps / plain.rps
             )?;
         }
-        Ok(())
+        for (case, _, meter) in self.rows.iter().filter(|row| row.1 == Path::Meter && row.0.starts_with("sse")) {
+            let Some(plain) = self.figures(case, Path::Plain) else { continue };
+            let ratio = meter.envoy_cpu_us / plain.envoy_cpu_us;
+            let verdict = if ratio <= METER_CPU_BAR { "meets" } else { "MISSES" };
+            writeln!(
+                f,
+                "{case:<10} reading the answer takes {ratio:.2} of plain Envoy's CPU ({verdict} the bar of {METER_CPU_BAR})"
+            )?;
+        }
+        writeln!(f, "\n{}", self.memory)
     }
 }
 
@@ -122,7 +137,13 @@ mod tests {
                 ("json-c1", Path::Filter, figures(filter)),
             ]
         };
-        assert!(Report::new(rows(600.0)).to_string().contains("0.60 of the native filter's requests/s (meets"));
-        assert!(Report::new(rows(599.0)).to_string().contains("(MISSES the bar of 0.6), 0.30 of plain"));
+        assert!(
+            Report::new(rows(600.0), Memory::default())
+                .to_string()
+                .contains("0.60 of the native filter's requests/s (meets")
+        );
+        assert!(
+            Report::new(rows(599.0), Memory::default()).to_string().contains("(MISSES the bar of 0.6), 0.30 of plain")
+        );
     }
 }

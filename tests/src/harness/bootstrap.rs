@@ -85,6 +85,36 @@ impl Bootstrap {
         serde_json::from_str(text).context("the filter's config: no JSON")
     }
 
+    /// Lets request bodies wait for their headers to go on, as Envoy does by default.
+    ///
+    /// # Errors
+    /// When the bootstrap has no such filter.
+    pub fn hold_bodies_back(&mut self) -> anyhow::Result<()> {
+        let plugin = self.filter("")?.as_object_mut().context("the filter's plugin: no object")?;
+        plugin.remove("allow_on_headers_stop_iteration").context("the reference does not hand bodies over")?;
+        Ok(())
+    }
+
+    /// Merges `patch` into the route's action.
+    ///
+    /// # Errors
+    /// When the bootstrap has no route.
+    pub fn configure_route(&mut self, patch: &Value) -> anyhow::Result<()> {
+        merge(self.at(&format!("{HTTP_CONNECTION_MANAGER}{ROUTE}"))?, patch);
+        Ok(())
+    }
+
+    /// Puts HTTP filters in front of ours and behind it.
+    ///
+    /// # Errors
+    /// When the bootstrap has no HTTP filters.
+    pub fn surround_filter(&mut self, before: &[Value], behind: &[Value]) -> anyhow::Result<()> {
+        let filters = self.http_filters()?;
+        filters.splice(1..1, behind.iter().cloned());
+        filters.splice(0..0, before.iter().cloned());
+        Ok(())
+    }
+
     /// Takes the filter out: plain Envoy.
     ///
     /// # Errors

@@ -11,6 +11,9 @@ use super::process::{End, Process};
 use super::wait::{PATIENCE, eventually};
 use super::{artifacts, merge};
 
+/// The ledger's file name.
+const LEDGER: &str = "ledger.db";
+
 /// The service, which can be ended and started again on the same ports and ledger. It is killed when it is dropped.
 #[derive(Debug)]
 pub struct Service {
@@ -38,7 +41,7 @@ impl Service {
         let mut config = json!({
             "grpc": { "listen": "127.0.0.1:0" },
             "rest": { "listen": "127.0.0.1:0" },
-            "ledger": { "sqlite": dir.join("ledger.db") },
+            "ledger": { "sqlite": dir.join(LEDGER) },
             "log": { "format": "json", "filter": "info" },
         });
         merge(&mut config, patch);
@@ -55,6 +58,11 @@ impl Service {
     /// Where it answers REST.
     pub fn rest(&self) -> SocketAddr {
         self.addrs.rest
+    }
+
+    /// Where its ledger is.
+    pub fn ledger_file(&self) -> PathBuf {
+        self.dir.join(LEDGER)
     }
 
     /// The running process.

@@ -1,5 +1,6 @@
 //! The whole: client → Envoy → stand-in, with the service beside.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -10,9 +11,10 @@ use super::artifacts;
 use super::bootstrap::Bootstrap;
 use super::envoy::Envoy;
 use super::http::Request;
+use super::ledger;
 use super::run_dir::RunDir;
 use super::service::Service;
-use super::wait::eventually;
+use super::wait::{PATIENCE, eventually};
 use crate::standin::{Options, Recording, Standin};
 
 /// All pieces, running. They stop when it is dropped.
@@ -35,6 +37,20 @@ pub struct Builder {
     filter_config: Value,
     service_config: Value,
     limiter: Limiter,
+    bodies: Bodies,
+    route: Value,
+    /// HTTP filters around ours, in the order of the request's way.
+    filters_before: Vec<Value>,
+    filters_behind: Vec<Value>,
+}
+
+/// Whether Envoy hands bodies over while their headers are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bodies {
+    /// As the reference has it.
+    Handed,
+    /// As Envoy does by default, and Istio's WasmPlugin.
+    HeldBack,
 }
 
 /// Which of Envoy's filters limits.
@@ -65,6 +81,30 @@ impl Builder {
         self
     }
 
+    /// Merges `patch` into the route's action.
+    pub fn route(mut self, patch: Value) -> Builder {
+        self.route = patch;
+        self
+    }
+
+    /// Puts an HTTP filter in front of ours.
+    pub fn filter_before(mut self, filter: Value) -> Builder {
+        self.filters_before.push(filter);
+        self
+    }
+
+    /// Puts an HTTP filter behind ours.
+    pub fn filter_behind(mut self, filter: Value) -> Builder {
+        self.filters_behind.push(filter);
+        self
+    }
+
+    /// Lets request bodies wait for their headers to go on.
+    pub fn hold_bodies_back(mut self) -> Builder {
+        self.bodies = Bodies::HeldBack;
+        self
+    }
+
     /// Starts everything, and waits until it takes requests.
     ///
     /// # Errors
@@ -90,9 +130,15 @@ impl Builder {
         // A busy machine answers late, and only a test that sets its own timeout is about that.
         bootstrap.configure_filter(&json!({"admission": {"timeout_ms": 10_000}}))?;
         bootstrap.configure_filter(&self.filter_config)?;
+        if self.bodies == Bodies::HeldBack {
+            bootstrap.hold_bodies_back()?;
+        }
         if self.limiter == Limiter::NativeRatelimit {
             bootstrap.use_native_ratelimit()?;
         }
+        bootstrap.configure_route(&self.route)?;
+        // Last: until here the first filter is ours.
+        bootstrap.surround_filter(&self.filters_before, &self.filters_behind)?;
         let envoy = Envoy::start("envoy", dir.path(), &bootstrap).await?;
         Ok((standin, service, envoy))
     }
@@ -101,14 +147,31 @@ impl Builder {
 impl Stack {
     /// The reference, to be changed where a test needs it.
     pub fn builder() -> Builder {
-        Builder { filter_config: json!({}), service_config: json!({}), limiter: Limiter::Tollgate }
+        Builder {
+            filter_config: json!({}),
+            service_config: json!({}),
+            limiter: Limiter::Tollgate,
+            bodies: Bodies::Handed,
+            route: json!({}),
+            filters_before: Vec::new(),
+            filters_behind: Vec::new(),
+        }
     }
 
     /// A chat completion through Envoy, paid by `tenant`.
     pub fn chat(&self, tenant: &str) -> Request {
+        self.chat_at(self.envoy.listener()).header("x-tenant-id", tenant)
+    }
+
+    /// The same past Envoy.
+    pub fn chat_direct(&self) -> Request {
+        self.chat_at(self.standin.addr())
+    }
+
+    fn chat_at(&self, addr: SocketAddr) -> Request {
         let body =
             json!({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "How does a tollgate count?"}]});
-        Request::post(self.envoy.listener(), "/v1/chat/completions", &body).header("x-tenant-id", tenant)
+        Request::post(addr, "/v1/chat/completions", &body)
     }
 
     /// The same as a stream that tells its usage.
@@ -145,5 +208,14 @@ impl Stack {
         .await?;
         ensure!(usage["requests"] == requests, "more than {requests} calls of {tenant}: {usage}");
         Ok(usage)
+    }
+
+    /// Waits until the service has counted `calls` calls of `tenant`, and gives their events, oldest first.
+    ///
+    /// # Errors
+    /// When it has not in time, or has counted more.
+    pub async fn events(&self, tenant: &str, calls: u64) -> anyhow::Result<Vec<Value>> {
+        self.usage_after(tenant, calls, PATIENCE).await?;
+        ledger::events(&self.service.ledger_file(), tenant).await
     }
 }
