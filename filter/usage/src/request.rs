@@ -1,6 +1,6 @@
 //! What a request asks for, read from its body as it passes.
 //!
-//! - **The cut does not matter**, for the facts and for the body that the edits make.
+//! - **The cut does not matter**, for the facts and, if it is JSON, for the body that the edits make.
 //! - **Bounded and total**, as all of this crate: some KiB, any bytes, an allocation only for the model and for edits.
 //! - **Content is never kept.** Of prompts there are a running estimate and the first bytes of what may be a picture.
 //! - **An edit never breaks a body.** It replaces a literal or adds a member; every other byte stays as it is.

@@ -112,6 +112,7 @@ const READ_WHOLE: &[Path] = &[
     &["system"],
     &["prompt"],
     &["input"],
+    &["inputs"],
     &["contents"],
     &["content"],
     &["requests"],
@@ -158,9 +159,12 @@ const MESSAGE: &[(Path, Place)] = &[
     (&["text"], Place::Text),
     (&["image_url"], Place::Media),
     (&["detail"], Place::Detail),
+    (&["data"], Place::Media),
+    (&["mime_type"], Place::Structure),
+    (&["uri"], Place::Media),
 ];
 
-/// Below each part of a message: OpenAI, Anthropic, Cohere and Bedrock Converse.
+/// Below each part of a message: OpenAI, Anthropic, Cohere, Bedrock Converse and Interactions.
 const PARTS: &[Path] = &[
     &["messages[]", "content[]"],
     &["messages[]", "content[]", "content[]"],
@@ -168,6 +172,7 @@ const PARTS: &[Path] = &[
     &["input[]", "content[]"],
     &["input[]", "output[]"],
     &["input[]", "summary[]"],
+    &["inputs[]", "content[]"],
     &["system[]"],
 ];
 const PART: &[(Path, Place)] = &[
@@ -198,10 +203,14 @@ const PART: &[(Path, Place)] = &[
     (&["content"], Place::Text),
     (&["thinking"], Place::Text),
     (&["signature"], Place::Structure),
-    (&["data"], Place::Structure),
+    // Interactions' media, and Anthropic's thinking that is not shown.
+    (&["data"], Place::Media),
+    (&["mime_type"], Place::Structure),
+    (&["uri"], Place::Media),
     (&["encrypted_content"], Place::Structure),
     (&["image", "format"], Place::Structure),
     (&["image", "source", "bytes"], Place::Media),
+    (&["image", "source", "s3Location", "uri"], Place::Media),
     (&["document", "format"], Place::Structure),
     (&["document", "source", "bytes"], Place::Media),
     (&["video", "format"], Place::Structure),

@@ -7,13 +7,16 @@
 //! - `null` in place of the options becomes options, if `stream` is known to be true by then. It is allowed on any request, so
 //!   before that it stays, and the options are added at the end; of two members readers take the last.
 //! - Where there are no options at all, they are added behind the last member when `stream` is true.
-//! - Of duplicate members each is treated so. Values of other types stay: the upstream refuses them.
+//! - Of duplicate members each is treated so, up to [`MAX_EDITS`] edits. Values of other types stay: the upstream refuses them.
 
 use std::ops::Range;
 
 use crate::json::{OpenScalar, Span, Value, Want};
 
 use super::places::Place;
+
+/// The most edits of one body. No honest one needs more than two; one that does is edited no further, and its usage is not ours.
+const MAX_EDITS: u8 = 16;
 
 const TRUE: &str = "true";
 const MEMBER: &str = "\"include_usage\":true";
@@ -56,6 +59,8 @@ pub(super) struct Splice {
     has_members: bool,
     /// The options that are open have this one.
     has_include_usage: bool,
+    /// How many edits the body has had.
+    made: u8,
     /// Those that the bytes of the current piece have brought.
     edits: Vec<Edit>,
 }
@@ -89,6 +94,7 @@ impl Splice {
             asked: false,
             has_members: false,
             has_include_usage: false,
+            made: 0,
             edits: Vec::new(),
         }
     }
@@ -171,7 +177,7 @@ impl Splice {
     /// What replaces the literal at this place that begins so.
     fn replacement(&self, place: Place, first: u8, stream: Option<bool>) -> Option<&'static str> {
         match (place, first) {
-            _ if self.mode != Mode::On => None,
+            _ if self.mode != Mode::On || self.made == MAX_EDITS => None,
             (Place::IncludeUsage, b'f' | b'n') => Some(TRUE),
             (Place::StreamOptions, b'n') if stream == Some(true) => Some(OPTIONS),
             _ => None,
@@ -179,15 +185,26 @@ impl Splice {
     }
 
     fn replace_literal(&mut self, place: Place, at: Span, stream: Option<bool>) {
-        if let Some(text) = self.replacement(place, b'n', stream) {
-            self.edits.push(Edit { at: at.start..at.end, text });
-            self.options = Options::Asking;
+        if place == Place::IncludeUsage || stream == Some(true) {
+            let text = self.replacement(place, b'n', stream);
+            self.edit(text.map(|text| Edit { at: at.start..at.end, text }));
         }
     }
 
     fn insert_before_end(&mut self, at: Span, text: &'static str) {
         let bracket = at.end.saturating_sub(1);
-        self.edits.push(Edit { at: bracket..bracket, text });
-        self.options = Options::Asking;
+        self.edit((self.made < MAX_EDITS).then_some(Edit { at: bracket..bracket, text }));
+    }
+
+    /// Makes an edit that is needed, or none any more where it may not be made.
+    fn edit(&mut self, edit: Option<Edit>) {
+        match edit {
+            Some(edit) => {
+                self.edits.push(edit);
+                self.made += 1;
+                self.options = Options::Asking;
+            }
+            None => self.mode = Mode::Off,
+        }
     }
 }

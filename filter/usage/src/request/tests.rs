@@ -225,6 +225,46 @@ fn nothing_is_too_deep_or_broken() {
     assert_eq!((reader.facts().complete, edited.as_str()), (false, body));
 }
 
+#[test]
+fn a_body_with_20_mib_of_images_is_read_in_passing() {
+    let part = format!(
+        "{{\"type\":\"image_url\",\"image_url\":{{\"url\":\"data:image/png;base64,{}\"}}}},",
+        "QUJD".repeat(1 << 18)
+    );
+    let chunk = |bytes: &[u8], reader: &mut RequestReader| {
+        for piece in bytes.chunks(16 * 1024) {
+            assert_eq!(reader.feed(piece), []);
+        }
+    };
+    let mut reader = RequestReader::new(Endpoint::of(CHAT, None).as_ref());
+    chunk(b"{\"messages\":[{\"role\":\"user\",\"content\":[", &mut reader);
+    (0..20).for_each(|_| chunk(part.as_bytes(), &mut reader));
+    chunk(b"{\"type\":\"text\",\"text\":\"What is this?\"}]}],\"model\":\"gpt-4o\"", &mut reader);
+    chunk(b"}", &mut reader);
+    let facts = reader.facts();
+    assert!(facts.complete);
+    assert_eq!(facts.model.as_deref(), Some("gpt-4o"));
+    assert!((20 * 765 + 8..20 * 765 + 16).contains(&facts.input_estimate), "{}", facts.input_estimate);
+}
+
+#[test]
+fn a_reader_is_small_and_edits_are_few() {
+    assert!(size_of::<RequestReader>() < 2048, "{}", size_of::<RequestReader>());
+    let body = format!("{{\"stream\":true{}}}", ",\"stream_options\":{}".repeat(9999));
+    let mut reader = RequestReader::new(Endpoint::of(CHAT, None).as_ref());
+    assert_eq!(reader.feed(body.as_bytes()).len(), 16);
+    assert!(!reader.usage_is_ours());
+    let forced = ",\"stream_options\":{\"include_usage\":false}";
+    for count in 14..19 {
+        let body = format!("{{\"stream\":true{}}}", forced.repeat(count));
+        let (reader, edited) = whole(CHAT, &body);
+        let bytes: Vec<_> = body.as_bytes().chunks(1).collect();
+        let (cut, cut_edited) = read(CHAT, &bytes);
+        assert_eq!((cut.usage_is_ours(), cut_edited), (reader.usage_is_ours(), edited.into_bytes()));
+        assert_eq!(reader.usage_is_ours(), count <= 16);
+    }
+}
+
 /// Bodies that are about stream options, in any order and number, with members around.
 fn bodies() -> impl Strategy<Value = String> {
     let scalar = prop_oneof![Just("true"), Just("false"), Just("null"), Just("1"), Just("\"x\"")];
