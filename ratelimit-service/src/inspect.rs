@@ -29,7 +29,7 @@ pub struct InspectArgs {
     pub files: Vec<PathBuf>,
 }
 
-/// One line of output.
+/// One line of output. What few responses have is there only where it is not 0.
 #[derive(Debug, Serialize)]
 struct Line<'a> {
     file: Cow<'a, str>,
@@ -41,6 +41,36 @@ struct Line<'a> {
     cache_read: u64,
     cache_creation: u64,
     reasoning: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    cache_creation_5m: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    cache_creation_1h: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    audio_input: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    audio_output: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    extra_input: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    extra_output: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    billed_input: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    billed_output: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    tool_requests: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    output_estimate: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    /// Why the response could not be decoded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unreadable: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl<'a> Line<'a> {
@@ -55,6 +85,18 @@ impl<'a> Line<'a> {
             cache_read: usage.cache_read,
             cache_creation: usage.cache_creation,
             reasoning: usage.reasoning,
+            cache_creation_5m: usage.cache_creation_5m,
+            cache_creation_1h: usage.cache_creation_1h,
+            audio_input: usage.audio_input,
+            audio_output: usage.audio_output,
+            extra_input: usage.extra_input,
+            extra_output: usage.extra_output,
+            billed_input: usage.billed_input,
+            billed_output: usage.billed_output,
+            tool_requests: usage.tool_requests,
+            output_estimate: report.output_estimate,
+            error: report.error.as_deref(),
+            unreadable: report.unreadable.map(|reason| reason.to_string()),
         }
     }
 }
@@ -155,7 +197,7 @@ mod tests {
         std::fs::write(&file, SSE).unwrap();
         let expected = format!(
             "{{\"file\":{},\"format\":\"openai-chat\",\"model\":\"m-1\",\"input_tokens\":19,\"output_tokens\":12,\
-             \"cache_read\":4,\"cache_creation\":0,\"reasoning\":0}}\n",
+             \"cache_read\":4,\"cache_creation\":0,\"reasoning\":0,\"output_estimate\":1}}\n",
             serde_json::to_string(&file).unwrap()
         );
         for chunk_bytes in [1, 7, usize::MAX] {
