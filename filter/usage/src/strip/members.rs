@@ -119,11 +119,9 @@ struct Key {
 }
 
 impl Key {
-    fn push(&mut self, byte: u8) {
-        if let Some(slot) = self.bytes.get_mut(self.len) {
-            *slot = byte;
-            self.len += 1;
-        }
+    fn push(&mut self, bytes: &[u8]) {
+        let room = self.bytes.get_mut(self.len..).unwrap_or_default();
+        self.len += room.iter_mut().zip(bytes).map(|(to, from)| *to = *from).count();
     }
 
     fn as_bytes(&self) -> &[u8] {
@@ -144,9 +142,20 @@ impl Members {
     }
 
     /// Takes some of these bytes of the document and returns how many, and what the last of them means, or, with
-    /// [`Step::Behind`], the next.
+    /// [`Step::Behind`], the next. All before it are [`Step::Outside`].
     pub(super) fn feed(&mut self, bytes: &[u8]) -> (usize, Step) {
-        let Some(&byte) = bytes.first() else { return (0, Step::Outside) };
+        let mut rest = bytes;
+        while let Some(&byte) = rest.first() {
+            let (taken, step) = self.step(rest, byte);
+            rest = rest.get(taken..).unwrap_or_default();
+            if step != Step::Outside {
+                return (bytes.len() - rest.len(), step);
+            }
+        }
+        (bytes.len(), Step::Outside)
+    }
+
+    fn step(&mut self, bytes: &[u8], byte: u8) -> (usize, Step) {
         match self.state {
             State::Text { depth, escaped } => (self.text(bytes, depth, escaped), Step::Outside),
             State::Nested { depth } => (self.nested(bytes, depth), Step::Outside),
@@ -171,6 +180,13 @@ impl Members {
                 self.choices.add(Seen::Otherwise);
                 self.state = State::Nested { depth: 1 };
                 (0, Step::Outside)
+            }
+            State::InKey { place, escaped } => {
+                let taken = self.in_key(bytes, place, escaped);
+                (taken, if self.is_inside() { Step::Inside } else { Step::Outside })
+            }
+            State::Scalar if is_scalar(byte) => {
+                (bytes.iter().position(|byte| !is_scalar(*byte)).unwrap_or(bytes.len()), Step::Outside)
             }
             _ => {
                 let was_inside = self.is_inside();
@@ -198,12 +214,6 @@ impl Members {
     /// The state behind a byte.
     fn next(&mut self, byte: u8) -> State {
         match (self.state, byte) {
-            (State::InKey { place, escaped: false }, b'"') => State::Colon { place },
-            (State::InKey { place, escaped }, _) => {
-                self.key.push(byte);
-                State::InKey { place, escaped: byte == b'\\' && !escaped }
-            }
-            (State::Scalar, _) if is_scalar(byte) => State::Scalar,
             (State::Null { place, matched }, _) if NULL.get(matched) == Some(&byte) => {
                 State::Null { place, matched: matched + 1 }
             }
@@ -232,6 +242,17 @@ impl Members {
     fn begin_key(&mut self, place: Place) -> State {
         self.key = Key::default();
         State::InKey { place, escaped: false }
+    }
+
+    /// What these bytes have of a key.
+    fn in_key(&mut self, bytes: &[u8], place: Place, escaped: bool) -> usize {
+        let (text_bytes, taken, state) = match end_of_text(bytes, escaped) {
+            TextEnd::At(end) => (end, end + 1, State::Colon { place }),
+            TextEnd::Open { escaped } => (bytes.len(), bytes.len(), State::InKey { place, escaped }),
+        };
+        self.key.push(bytes.get(..text_bytes).unwrap_or_default());
+        self.state = state;
+        taken
     }
 
     /// The state behind the first byte of a member's value.
