@@ -83,7 +83,7 @@ fn usage_chunk(stream: &[u8], at: usize) -> Vec<(usize, Vec<u8>)> {
 
 /// Whether a document is an object with an empty array of `choices` and an object `usage`, in all their occurrences, and no
 /// `error` but null.
-fn is_usage_chunk(document: &[u8]) -> bool {
+pub(crate) fn is_usage_chunk(document: &[u8]) -> bool {
     let Some(members) = members(document) else { return false };
     let values =
         |key: &'static str| members.iter().filter(move |(name, _)| *name == key.as_bytes()).map(|(_, value)| *value);
