@@ -138,15 +138,6 @@ enum Target<P> {
     Unknown(Option<P>),
 }
 
-/// Where the scanner stands in a member, as far as an editor of passing bytes must know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct OpenMember {
-    /// How many known containers are open around it: 1 for a member of the top object.
-    pub(crate) depth: usize,
-    /// As in [`Span::member`].
-    pub(crate) start: u64,
-}
-
 /// A number or a literal that has begun and may go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OpenScalar<P> {
@@ -176,22 +167,9 @@ impl<P: Copy> Scanner<P> {
         matches!(self.state, State::Closed)
     }
 
-    /// Whether the document turned out to be no JSON.
-    pub(crate) fn is_broken(&self) -> bool {
-        matches!(self.state, State::Broken)
-    }
-
     /// How many bytes of the document have been taken.
     pub(crate) fn offset(&self) -> u64 {
         self.offset
-    }
-
-    /// The innermost member or element that has begun, with its comma at the latest, and has not ended; `None` where none
-    /// has, and below an unknown key.
-    pub(crate) fn open_member(&self) -> Option<OpenMember> {
-        let unknown = matches!(self.state, State::Skip { .. } | State::PassText { .. });
-        let start = self.open.last().filter(|_| !unknown)?.member?;
-        Some(OpenMember { depth: self.open.len, start })
     }
 
     /// The number or literal, at a known place and wanted there, that the bytes so far end with.

@@ -5,21 +5,23 @@
 //! - **The cut does not matter.** A [`Reader`] that is fed a response whole, byte by byte or cut anywhere reports the same.
 //! - **Structure decides, never text.** A number counts only at the path where its format puts it: an answer that prints
 //!   a usage object, in a string or nested elsewhere, changes nothing.
-//! - **Bounded.** A reader keeps less than 16 KiB, however large or deep the response is, and allocates nothing while
-//!   content passes: only for a model, an id and finish reasons that it had not seen.
+//! - **Bounded.** A reader keeps less than 16 KiB (64 KiB where it decodes), however large or deep the response is, and
+//!   allocates nothing while content passes: only for a model, an id, finish reasons and shapes that it had not seen.
 //! - **Total.** Every input has a defined result. Nothing panics, no arithmetic wraps, and broken bytes cost no more than
 //!   sound ones.
 //!
-//! Three layers, each in its own module, and a table:
+//! A response is read in layers, each in its own module, by a table:
 //!
 //! ```text
-//! bytes ─► framing ─ documents ─► json ─ values at known paths ─► facts ─► Report
-//!                                  ▲                                ▲
-//!                                paths ◄──────── format ────────────┘
+//! bytes ─► coding ─► framing ─ documents ─► shape, json ─ values at known places ─► facts, written ─► Report
+//!                                               ▲                                       ▲
+//!                                             places ◄──────────── format ──────────────┘
 //! ```
 //!
-//! `framing` cuts the bytes into JSON documents (one body, or the events of a stream), `json` walks a document and hands
-//! over the values whose path stands in `format`'s tables, `facts` keeps them and decides which format this is.
+//! `coding` decodes what is compressed, `framing` cuts the bytes into JSON documents (one body, or the events of a stream),
+//! `json` walks a document and hands over the values whose path stands in `format`'s tables, `shape` does the same for a
+//! document that is like one before, `facts` keeps the values and decides which format this is, and `written` estimates what
+//! the model wrote. `request` reads requests and `strip` edits streams, both with `json` and trees of their own.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod coding;
@@ -29,9 +31,7 @@ mod estimate;
 mod facts;
 mod format;
 mod framing;
-#[allow(dead_code, reason = "offsets, booleans and subtrees are for the readers and editors of requests and streams")]
 mod json;
-#[allow(dead_code, reason = "subtrees are for the readers of requests")]
 mod paths;
 mod places;
 mod reader;

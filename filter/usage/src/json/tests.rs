@@ -196,20 +196,3 @@ fn a_subtree_has_all_strings_and_unknown_keys_below_but_what_is_known() {
     let deep = format!("{{\"s\":{}\"x\"{}}}", "[".repeat(9999), "]".repeat(9999));
     assert_eq!(texts(&deep), [s("~x")]);
 }
-
-#[test]
-fn the_member_that_is_open_is_told() {
-    let paths = small_tree(&[(&["a", "b"], ("b", Want::Kept))], &[]);
-    let document = r#"{"a":{"b":nu"#;
-    let mut scanner = Scanner::new();
-    let open: Vec<_> = document
-        .as_bytes()
-        .chunks(1)
-        .map(|byte| {
-            scanner.feed(byte, &paths, &mut Log::default());
-            scanner.open_member().map(|open| (open.depth, open.start))
-        })
-        .collect();
-    let (a, b) = (Some((1, 1)), Some((2, 6)));
-    assert_eq!(open, [None, a, a, a, a, None, b, b, b, b, b, b]);
-}
