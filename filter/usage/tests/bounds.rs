@@ -1,9 +1,9 @@
-//! However large a response is, and whatever it is, reading it takes a bounded amount of memory.
+//! However large a response or a request is, and whatever it is, reading it takes a bounded amount of memory.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use tollgate_usage::{End, Hints, Reader, Report};
+use tollgate_usage::{End, Endpoint, Hints, Reader, Report, RequestFacts, RequestReader};
 
 /// What a reader may have allocated at any time, with itself: far above what it takes, far below what it reads.
 const MAX_READER_BYTES: usize = 64 * 1024;
@@ -51,6 +51,18 @@ fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Report, usize) {
     pieces.into_iter().for_each(|piece| reader.feed(piece));
     let peak = PEAK_BYTES.get() - before + size_of::<Reader>();
     (reader.finish(), peak)
+}
+
+/// The same of a request.
+fn read_request<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (RequestFacts, usize) {
+    let endpoint = Endpoint::of("/v1/chat/completions", None);
+    RequestReader::new(endpoint.as_ref()).feed(b"{");
+    let before = LIVE_BYTES.get();
+    PEAK_BYTES.set(before);
+    let mut reader = RequestReader::new(endpoint.as_ref());
+    pieces.into_iter().for_each(|piece| drop(reader.feed(piece)));
+    let peak = PEAK_BYTES.get() - before + size_of::<RequestReader>();
+    (reader.facts(), peak)
 }
 
 fn assert_bounded(peak: usize) {
@@ -155,4 +167,30 @@ fn content_allocates_nothing_after_the_first_events() {
         event.as_bytes().chunks(7).for_each(|chunk| reader.feed(chunk));
     }
     assert_eq!(ALLOCATIONS.get(), before);
+}
+
+#[test]
+fn a_request_with_a_gibibyte_of_images_takes_no_memory() {
+    let image = vec![b'A'; MIB];
+    let pieces = [&b"{\"messages\":[{\"content\":[{\"image_url\":{\"url\":\"data:image/png;base64,"[..]]
+        .into_iter()
+        .chain(std::iter::repeat_n(&image[..], 1024))
+        .chain([&b"\"}}]}],\"stream\":true,\"model\":\"m\"}"[..]]);
+    let (facts, peak) = read_request(pieces);
+    assert_eq!((facts.model.as_deref(), facts.stream, facts.complete), (Some("m"), Some(true), true));
+    assert!(peak < 16 * 1024, "{peak} bytes");
+}
+
+#[test]
+fn requests_of_any_depth_and_width_take_no_memory() {
+    for piece in
+        ["[", "{\"messages\":[", "{\"content\":[{", "\"a\":\"b\",", "{\"input\":[[", "\"model\":\"m\",", "\\u0041"]
+    {
+        let pieces = piece.repeat(MIB / piece.len());
+        for opening in ["", "{", "{\"messages\":[{\"content\":", "{\"tools\":[{\"parameters\":", "{\"model\":\""] {
+            let (_, peak) =
+                read_request([opening, &pieces].into_iter().flat_map(|piece| piece.as_bytes().chunks(4096)));
+            assert!(peak < 16 * 1024, "{peak} bytes");
+        }
+    }
 }
