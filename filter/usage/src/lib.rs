@@ -25,6 +25,7 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod coding;
+mod crc;
 mod document;
 mod endpoint;
 mod estimate;

@@ -1,10 +1,9 @@
 //! The coding `gzip` (RFC 1952): members one after the other, each a header, a stream, and the checksum and length of what
 //! came out of it. Both are checked, and so is the header's own checksum.
 
-use crc32fast::Hasher;
-
 use super::inflate::{Inflate, Wrapper};
 use super::{Progress, Unreadable};
+use crate::crc::Crc;
 
 /// The header's first bytes: its mark and the only method. The flags follow.
 const HEADER_START: [u8; 3] = [0x1F, 0x8B, 8];
@@ -23,7 +22,7 @@ pub(super) struct Gzip {
     /// Of the current header.
     flags: u8,
     /// Over the header, then over what came out of the stream.
-    crc: Hasher,
+    crc: Crc,
     /// How much came out, modulo 2^32.
     decoded_bytes: u32,
     inflate: Inflate,
@@ -63,7 +62,7 @@ impl Number {
 
 impl Gzip {
     pub(super) fn new() -> Gzip {
-        let (crc, inflate) = (Hasher::new(), Inflate::new(Wrapper::None));
+        let (crc, inflate) = (Crc::default(), Inflate::new(Wrapper::None));
         Gzip { part: Part::Header(0), flags: 0, crc, decoded_bytes: 0, inflate }
     }
 
@@ -103,7 +102,7 @@ impl Gzip {
 
     /// A byte of the header, which gives what follows it.
     fn header(&mut self, byte: u8) -> Result<Part, Unreadable> {
-        let crc_before = self.crc.clone();
+        let crc_before = self.crc;
         self.crc.update(&[byte]);
         let part = match self.part {
             Part::Header(at) => {
@@ -127,7 +126,7 @@ impl Gzip {
             Part::HeaderCrc(crc) => {
                 // It is over what comes before it.
                 self.crc = crc_before;
-                let computed = u64::from(self.crc.clone().finalize() & 0xFFFF);
+                let computed = u64::from(self.crc.value() & 0xFFFF);
                 match crc.push(byte) {
                     Number { value, bits: 16 } if value == computed => Part::Stream,
                     Number { bits: 16, .. } => return Err(Unreadable::Corrupt),
@@ -137,7 +136,7 @@ impl Gzip {
             other => other,
         };
         if let Part::Stream = part {
-            self.crc.reset();
+            self.crc = Crc::default();
             self.decoded_bytes = 0;
             self.inflate.reset();
         }
@@ -182,8 +181,8 @@ impl Gzip {
         if number.bits < u64::BITS {
             return Ok(Part::Trailer(number));
         }
-        let computed = u64::from(self.decoded_bytes) << 32 | u64::from(self.crc.clone().finalize());
-        self.crc.reset();
+        let computed = u64::from(self.decoded_bytes) << 32 | u64::from(self.crc.value());
+        self.crc = Crc::default();
         if number.value == computed { Ok(Part::Another) } else { Err(Unreadable::Corrupt) }
     }
 }

@@ -11,6 +11,7 @@ use headers::Headers;
 use payload::Payload;
 
 use super::Documents;
+use crate::crc::Crc;
 
 const PRELUDE_BYTES: usize = 12;
 const CRC_BYTES: usize = 4;
@@ -122,46 +123,6 @@ impl EventStream {
 fn fill(buffer: &mut [u8], len: usize, bytes: &[u8]) -> usize {
     let room = buffer.get_mut(len..).unwrap_or_default();
     room.iter_mut().zip(bytes).map(|(to, from)| *to = *from).count()
-}
-
-/// CRC-32 as in IEEE 802.3.
-#[derive(Debug, Clone, Copy)]
-struct Crc(u32);
-
-impl Default for Crc {
-    fn default() -> Self {
-        Crc(u32::MAX)
-    }
-}
-
-impl Crc {
-    #[expect(clippy::indexing_slicing, reason = "computed by the compiler, which would refuse it")]
-    const TABLE: [u32; 256] = {
-        let mut table = [0; 256];
-        let mut byte = 0;
-        while byte < 256 {
-            let mut crc = byte as u32;
-            let mut bit = 0;
-            while bit < 8 {
-                crc = if crc & 1 == 1 { 0xEDB8_8320 ^ (crc >> 1) } else { crc >> 1 };
-                bit += 1;
-            }
-            table[byte] = crc;
-            byte += 1;
-        }
-        table
-    };
-
-    fn update(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            let at = usize::from((self.0 as u8) ^ byte);
-            self.0 = (self.0 >> 8) ^ Crc::TABLE.get(at).copied().unwrap_or_default();
-        }
-    }
-
-    fn value(self) -> u32 {
-        !self.0
-    }
 }
 
 #[cfg(test)]
