@@ -176,6 +176,8 @@ impl Facts {
             (Field::Modality, Value::Text(modality)) => {
                 self.modality.is_audio = modality.eq_ignore_ascii_case(b"audio");
             }
+            // The value of the API's enumeration, which some write instead of its name.
+            (Field::Modality, Value::Number(number)) => self.modality.is_audio = number == b"4",
             (Field::ModalityTokens, Value::Number(number)) => self.modality.tokens = whole_number(number),
             (Field::Text(text), Value::Text(raw)) => self.keep_text(text, raw),
             (Field::Error(ErrorPart::Any), Value::Text([_, ..]) | Value::Open) => {

@@ -10,13 +10,16 @@ pub(crate) static SPEC: Spec = Spec {
     provider: "openai",
     endpoints: &["/responses"],
     ends_with: EndsWith::Usage,
-    usage_at: &[&["usage"], &["response", "usage"]],
+    usage_at: &[&[], &["response"]],
     counts: &[
-        (&["input_tokens"], Count::Input),
-        (&["output_tokens"], Count::Output),
-        (&["input_tokens_details", "cached_tokens"], Count::CacheRead),
-        (&["input_tokens_details", "cache_write_tokens"], Count::CacheCreation),
-        (&["output_tokens_details", "reasoning_tokens"], Count::Reasoning),
+        (&["usage", "input_tokens"], Count::Input),
+        (&["usage", "output_tokens"], Count::Output),
+        (&["usage", "input_tokens_details", "cached_tokens"], Count::CacheRead),
+        (&["usage", "input_tokens_details", "cache_write_tokens"], Count::CacheCreation),
+        (&["usage", "output_tokens_details", "reasoning_tokens"], Count::Reasoning),
+        // OpenAI's own searches, xAI's tools.
+        (&["tool_usage", "web_search", "num_requests"], Count::ToolRequests),
+        (&["usage", "num_server_side_tools_used"], Count::ToolRequests),
     ],
     details: &[],
     texts: &[

@@ -42,17 +42,22 @@ pub(super) fn end_of_text(text: &[u8]) -> Option<usize> {
 fn first_special(text: &[u8]) -> Option<usize> {
     let (blocks, rest) = text.as_chunks::<8>();
     for (at, block) in blocks.iter().enumerate() {
-        let block = u64::from_le_bytes(*block);
-        // A byte's high bit is set where the byte is 0, and perhaps above one that is: the lowest is right.
-        let zeros = |bytes: u64| bytes.wrapping_sub(ONES) & !bytes;
-        let controls = block.wrapping_sub(ONES * 0x20) & !block;
-        let special = (zeros(block ^ (ONES * 0x22)) | zeros(block ^ (ONES * 0x5c)) | controls) & HIGH_BITS;
+        let special = special(u64::from_le_bytes(*block));
         if special != 0 {
             return Some(at * 8 + (special.trailing_zeros() / 8) as usize);
         }
     }
     let is_special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..b' ');
     rest.iter().position(is_special).map(|at| blocks.len() * 8 + at)
+}
+
+/// The high bit of each special byte, and perhaps of bytes above one: the lowest is right.
+fn special(bytes: u64) -> u64 {
+    // With this bit turned over a quote comes next to the control characters, and the two between them go away.
+    let quotes = bytes ^ (ONES * 0x02);
+    let backslashes = bytes ^ (ONES * 0x5c);
+    let below = |bytes: u64, bound: u64| bytes.wrapping_sub(ONES * bound) & !bytes;
+    (below(quotes, 0x21) | below(backslashes, 0x01)) & HIGH_BITS
 }
 
 /// The length of the number that begins here.
