@@ -183,7 +183,10 @@ impl Facts {
             (Field::Error(ErrorPart::Any), Value::Text([_, ..]) | Value::Open) => {
                 self.keep_error(ErrorPart::Any, OTHER_ERROR.as_bytes());
             }
-            (Field::Error(ErrorPart::Any), _) => {}
+            (Field::Error(ErrorPart::Message), Value::Text(_)) => {
+                self.keep_error(ErrorPart::Message, OTHER_ERROR.as_bytes());
+            }
+            (Field::Error(ErrorPart::Any | ErrorPart::Message), _) => {}
             (Field::Error(part), Value::Text(raw) | Value::Number(raw)) => self.keep_error(part, raw),
             _ => {}
         }
@@ -224,6 +227,7 @@ impl Facts {
     fn want_field(&self, field: Field) -> Want {
         match field {
             Field::Content(_) => Want::Pieces,
+            Field::Error(ErrorPart::Message) if self.settled.is_none() => Want::No,
             Field::Text(Text::Model) if self.model.is_some() => Want::No,
             Field::Text(Text::ResponseId) if self.response_id.is_some() => Want::No,
             Field::Text(Text::FinishReason) if self.finish_reasons.len() >= MAX_FINISH_REASONS => Want::No,
@@ -272,7 +276,8 @@ mod tests {
     fn every_row_of_the_tables_is_reached() {
         for spec in TABLE {
             for (path, row) in spec.rows() {
-                let mut facts = Facts::default();
+                let settled = if row == Row::Mark { None } else { Some(spec.format) };
+                let mut facts = Facts { settled, ..Facts::default() };
                 let value = match row {
                     Row::Field(Field::Count(_) | Field::Sum(_) | Field::ModalityTokens) => "7",
                     Row::Field(Field::ByModality(_)) => "{\"tokenCount\":7,\"tokens\":7,\"modality\":\"AUDIO\"}",
@@ -294,7 +299,9 @@ mod tests {
                     Row::Field(Field::Text(Text::ResponseId)) => facts.response_id.as_deref() == x,
                     Row::Field(Field::Text(Text::FinishReason)) => facts.finish_reasons == ["x"],
                     Row::Field(Field::Content(_)) => facts.output_estimate() > 0,
-                    Row::Field(Field::Error(ErrorPart::Any)) => facts.error().as_deref() == Some(OTHER_ERROR),
+                    Row::Field(Field::Error(ErrorPart::Any | ErrorPart::Message)) => {
+                        facts.error().as_deref() == Some(OTHER_ERROR)
+                    }
                     Row::Field(Field::Error(_)) => facts.error().as_deref() == x,
                     Row::Mark => !facts.marked.common(Formats::only(spec.format)).is_empty(),
                 };

@@ -239,6 +239,8 @@ pub(crate) enum Channel {
 /// What tells how a response failed, from the least to the most telling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ErrorPart {
+    /// A message, in a document of a format that has it nowhere else. It is not read.
+    Message,
     /// That it did.
     Any,
     /// A number or a word.

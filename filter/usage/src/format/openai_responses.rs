@@ -1,7 +1,7 @@
 //! OpenAI Responses: a body is the response itself, a stream's events embed it, and the last of them has the usage. Source:
 //! OpenAI's API reference, "The response object" and "Streaming events".
 
-use super::{Channel, Count, Counts, EndsWith, Format, Spec, Text};
+use super::{Channel, Count, Counts, EndsWith, ErrorPart, Field, Format, Spec, Text};
 
 pub(crate) static SPEC: Spec = Spec {
     format: Format::OpenAiResponses,
@@ -21,7 +21,8 @@ pub(crate) static SPEC: Spec = Spec {
         (&["tool_usage", "web_search", "num_requests"], Count::ToolRequests),
         (&["usage", "num_server_side_tools_used"], Count::ToolRequests),
     ],
-    details: &[],
+    // Of the event `error`.
+    details: &[(&["message"], Field::Error(ErrorPart::Message))],
     texts: &[
         (&["id"], Text::ResponseId),
         (&["response", "id"], Text::ResponseId),
