@@ -21,7 +21,7 @@
 //! `coding` decodes what is compressed, `framing` cuts the bytes into JSON documents (one body, or the events of a stream),
 //! `json` walks a document and hands over the values whose path stands in `format`'s tables, `shape` does the same for a
 //! document that is like one before, `facts` keeps the values and decides which format this is, and `written` estimates what
-//! the model wrote. `request` reads requests and `strip` edits streams, both with `json` and trees of their own.
+//! the model wrote. `request` reads requests, with `json` and a tree of its own, and `strip` edits streams.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod coding;
