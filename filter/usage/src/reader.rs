@@ -10,8 +10,8 @@ use crate::framing::Framing;
 pub struct Hints<'a> {
     /// The response's `content-type`. Only JSON lines need it.
     pub content_type: Option<&'a str>,
-    /// The request's path. It speaks for a format only where the content fits several.
-    pub path: Option<&'a str>,
+    /// The format of the endpoint that was called. It speaks only where the content fits several.
+    pub format: Option<Format>,
     /// The response's `content-encoding`. Without it the bytes are read as they are.
     pub content_encoding: Option<&'a str>,
 }
@@ -64,12 +64,11 @@ pub enum End {
 impl Reader {
     /// A reader at the start of a response.
     pub fn new(hints: Hints<'_>) -> Reader {
-        let hinted = hints.path.and_then(format::by_request_path);
         Reader {
             decoder: Decoder::new(hints.content_encoding),
             framing: Framing::new(hints.content_type),
             document: Document::new(),
-            hinted: hinted.map_or(Formats::NONE, |spec| Formats::only(spec.format)),
+            hinted: hints.format.map_or(Formats::NONE, Formats::only),
         }
     }
 
@@ -157,18 +156,19 @@ mod tests {
     }
 
     #[test]
-    fn the_request_path_decides_where_the_content_fits_several_formats() {
-        let read_at = |path, body: &str| {
-            let mut reader = Reader::new(Hints { path: Some(path), ..Hints::default() });
+    fn the_endpoint_decides_where_the_content_fits_several_formats() {
+        let read_as = |format, body: &str| {
+            let mut reader = Reader::new(Hints { format, ..Hints::default() });
             reader.feed(body.as_bytes());
-            reader.finish().format.map(Format::as_str)
+            reader.finish().format
         };
         let ambiguous = "{\"usage\":{\"input_tokens\":1,\"output_tokens\":2}}";
-        assert_eq!(read_at("/v1/messages?beta=true", ambiguous), Some("anthropic"));
-        assert_eq!(read_at("/openai/v1/responses", ambiguous), Some("openai-responses"));
-        assert_eq!(read_at("/unknown", ambiguous), Some("openai-responses"));
+        for format in [Format::Anthropic, Format::OpenAiResponses] {
+            assert_eq!(read_as(Some(format), ambiguous), Some(format));
+        }
+        assert_eq!(read_as(None, ambiguous), Some(Format::OpenAiResponses));
         let marked = "{\"choices\":[{\"message\":{}}],\"usage\":{\"prompt_tokens\":1}}";
-        assert_eq!(read_at("/v1/messages", marked), Some("openai-chat"));
+        assert_eq!(read_as(Some(Format::Anthropic), marked), Some(Format::OpenAiChat));
     }
 
     #[test]

@@ -123,7 +123,7 @@ proptest! {
     }
 
     #[test]
-    fn a_byte_that_differs_is_seen(
+    fn a_byte_that_differs_or_an_end_that_is_missing_is_seen(
         which in select(STREAMS),
         values in values(),
         at in any::<Index>(),
@@ -135,7 +135,7 @@ proptest! {
             let mut changed = sound.clone().into_bytes();
             let at = at.index(changed.len());
             changed[at] = byte;
-            let events = [opening.as_bytes(), sound.as_bytes(), &changed, sound.as_bytes()];
+            let events = [opening.as_bytes(), sound.as_bytes(), &changed, sound.as_bytes(), &sound.as_bytes()[..at], sound.as_bytes()];
             let stream = events.map(|event| [b"data: ", event, b"\n\n"].concat()).concat();
             let read = |chunk_bytes: usize| {
                 let mut reader = Reader::new(Hints::default());
