@@ -368,7 +368,8 @@ impl Call {
         if strip.is_some() && headers.get("content-length").is_some() {
             edits.push(("content-length".into(), None));
         }
-        let hints = Hints { content_type, content_encoding, path: None };
+        let format = call.endpoint.as_ref().map(|endpoint| endpoint.format);
+        let hints = Hints { content_type, content_encoding, format };
         call.response = Some(Response { reader: Reader::new(hints), strip });
         let ours = limit_headers::headers(&call.limits, call.answered_at_ms);
         let is_theirs = |name: &&str| ours.iter().all(|(set, _)| set != name) && headers.get(name).is_some();

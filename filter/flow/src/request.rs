@@ -75,7 +75,8 @@ impl RequestBody {
     /// Whether what has come of this body may stay with Envoy, which refuses what outgrows its buffer: a body that is
     /// announced to do so must not even begin to be held.
     pub(crate) fn may_be_held(&self, max_bytes: usize) -> bool {
-        self.content_length.is_none_or(|length| length <= to_u64(max_bytes)) && self.forwarded_bytes <= to_u64(max_bytes)
+        self.content_length.is_none_or(|length| length <= to_u64(max_bytes))
+            && self.forwarded_bytes <= to_u64(max_bytes)
     }
 
     /// Takes the next bytes. Gives what is to stand in their place, where that differs.

@@ -57,7 +57,7 @@ pub(crate) fn settle(event: &mut UsageEvent, report: Report, known: Known, recor
         Some(usage) if report.end == End::Complete => (counts(usage), UsageSource::Reported),
         Some(usage) => {
             // What a provider says of a stream as it begins is not what it will charge for the whole.
-            let output = usage.output.max(report.output_estimate);
+            let output = usage.output.max(capped(report.output_estimate, event));
             (TokenCounts { output, ..counts(usage) }, UsageSource::Partial)
         }
         None if is_success => estimate(event, &report, known),
@@ -72,18 +72,23 @@ pub(crate) fn settle(event: &mut UsageEvent, report: Report, known: Known, recor
 /// The tokens of a successful response that reported none.
 fn estimate(event: &UsageEvent, report: &Report, known: Known) -> (TokenCounts, UsageSource) {
     let is_whole = event.finish == Finish::Complete && report.end == End::Complete;
-    let output = match report.unreadable {
-        Some(_) => report.output_estimate.max(event.response_bytes.div_ceil(BYTES_PER_TOKEN)),
-        None if report.format.is_none() && known.unreported == Unreported::Estimate => {
-            report.output_estimate.max(event.response_bytes.div_ceil(BYTES_PER_TOKEN))
-        }
-        None => report.output_estimate,
+    let is_unknown = report.format.is_none() && known.unreported == Unreported::Estimate;
+    let output = if report.unreadable.is_some() || is_unknown {
+        report.output_estimate.max(event.response_bytes.div_ceil(BYTES_PER_TOKEN))
+    } else {
+        report.output_estimate
     };
+    let output = capped(output, event);
     let is_ignored = report.format.is_none() && known.unreported == Unreported::Ignore;
     if is_ignored || (output == 0 && !is_whole) {
         return (TokenCounts::default(), UsageSource::None);
     }
     (TokenCounts { input: known.input_estimate, output, ..TokenCounts::default() }, UsageSource::Estimated)
+}
+
+/// An estimate of the output is never more than the request allowed; embeddings allow none.
+fn capped(estimate: u64, event: &UsageEvent) -> u64 {
+    event.output_cap.map_or(estimate, |cap| estimate.min(cap))
 }
 
 fn count(event: &UsageEvent, is_success: bool, recorder: &impl Recorder) {

@@ -2,7 +2,7 @@
 
 use crate::coding::{Decoder, Unreadable};
 use crate::document::Document;
-use crate::format::{self, Format, Formats, TokenUsage};
+use crate::format::{Format, Formats, TokenUsage};
 use crate::framing::Framing;
 
 /// What is known about a response before its body: hints only, the content decides.

@@ -113,6 +113,28 @@ fn an_answer_that_cant_be_read_is_estimated_by_its_length_and_marked() {
 }
 
 #[test]
+fn an_estimate_is_never_more_than_the_request_allowed() {
+    let output = |path: &'static [u8], request: &[u8], body: &str| {
+        let mut scene = Scene::new(r#"{"request_body":{"read":"always"}}"#);
+        scene.path = path;
+        scene.request(&[("x-tenant-id", b"acme")], true);
+        asks(scene.call.on_request_body(request, true, START_MS));
+        scene.answer(Some(&answer(Code::Ok, 1)));
+        scene.respond(b"200", JSON, body.as_bytes());
+        let event = scene.end("via_upstream").unwrap();
+        assert_eq!(event.usage_source, UsageSource::Estimated);
+        (event.tokens.input > 0, event.tokens.output)
+    };
+    let chat = r#"{"choices":[{"message":{"content":"A tollgate counts every car that passes."}}]}"#;
+    assert_eq!(
+        output(b"/v1/chat/completions", br#"{"messages":[{"content":"How?"}],"max_tokens":3}"#, chat),
+        (true, 3)
+    );
+    let embedding = r#"{"data":[{"embedding":[0.123456789,0.987654321,0.55555555]}]}"#;
+    assert_eq!(output(b"/v1/embeddings", br#"{"input":"A tollgate."}"#, embedding), (true, 0));
+}
+
+#[test]
 fn an_unclaimed_endpoint_counts_what_it_reports_and_else_what_the_policy_says() {
     let tokens = |policy: &str, body: &[u8]| {
         let mut scene = Scene::new(&format!(r#"{{"unclaimed_endpoints":"{policy}"}}"#));
