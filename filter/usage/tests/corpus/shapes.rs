@@ -159,3 +159,17 @@ fn what_is_too_large_for_a_shape_is_read_as_well() {
     assert_eq!(whole, halves);
     assert!(whole.output_estimate > 1000);
 }
+
+#[test]
+fn an_event_from_before_the_format_was_known_is_no_shape() {
+    let event = |tokens: u32| {
+        format!(
+            "{{\"choices\":[{{\"delta\":{{}}}}],\"usage\":{{\"prompt_tokens\":{tokens},\"completion_tokens\":1}},\
+             \"usageMetadata\":{{\"promptTokenCount\":{}}}}}",
+            tokens + 100
+        )
+    };
+    let (whole, halves) = both_ways(&[event(1), event(2), event(3)], |document| format!("data: {document}\n\n"));
+    assert_eq!(whole, halves);
+    assert_eq!(whole.usage.map(|usage| usage.input), Some(3));
+}
