@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{artifacts, merge};
 
+const FILTER_CHAIN: &str = "/static_resources/listeners/0/filter_chains/0";
 const HTTP_CONNECTION_MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
 const ROUTE: &str = "/route_config/virtual_hosts/0/routes/0/route";
 const FILTER: &str = "/http_filters/0/typed_config/config";
@@ -101,6 +102,31 @@ impl Bootstrap {
     /// When the bootstrap has no route.
     pub fn configure_route(&mut self, patch: &Value) -> anyhow::Result<()> {
         merge(self.at(&format!("{HTTP_CONNECTION_MANAGER}{ROUTE}"))?, patch);
+        Ok(())
+    }
+
+    /// Merges `patch` into the HTTP connection manager.
+    ///
+    /// # Errors
+    /// When the bootstrap has none.
+    pub fn configure_connection_manager(&mut self, patch: &Value) -> anyhow::Result<()> {
+        merge(self.at(HTTP_CONNECTION_MANAGER)?, patch);
+        Ok(())
+    }
+
+    /// Lets clients speak TLS, by this `common_tls_context`, and each must have a certificate.
+    ///
+    /// # Errors
+    /// When the bootstrap has no listener.
+    pub fn require_client_certificates(&mut self, common_tls_context: &Value) -> anyhow::Result<()> {
+        self.at(FILTER_CHAIN)?["transport_socket"] = json!({
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+                "require_client_certificate": true,
+                "common_tls_context": common_tls_context,
+            },
+        });
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::header::HOST;
+use hyper::header::{HOST, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -70,9 +70,18 @@ impl Request {
     /// # Panics
     /// When `name` or `value` may not stand in a header.
     pub fn header(mut self, name: &str, value: &str) -> Request {
-        let name: hyper::header::HeaderName = name.parse().unwrap_or_else(|error| panic!("{name}: {error}"));
-        let value = value.parse().unwrap_or_else(|error| panic!("{name}: {value}: {error}"));
+        let (name, value) = field(name, value);
         self.inner.headers_mut().insert(name, value);
+        self
+    }
+
+    /// Adds a header to those that have the same name.
+    ///
+    /// # Panics
+    /// When `name` or `value` may not stand in a header.
+    pub fn header_again(mut self, name: &str, value: &str) -> Request {
+        let (name, value) = field(name, value);
+        self.inner.headers_mut().append(name, value);
         self
     }
 
@@ -119,6 +128,11 @@ impl Request {
     pub async fn send(self) -> anyhow::Result<Reply> {
         self.start().await?.finish().await
     }
+}
+
+fn field(name: &str, value: &str) -> (HeaderName, HeaderValue) {
+    let value = value.parse().unwrap_or_else(|error| panic!("{name}: {value}: {error}"));
+    (name.parse().unwrap_or_else(|error| panic!("{name}: {error}")), value)
 }
 
 impl Answer {

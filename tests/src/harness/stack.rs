@@ -39,6 +39,9 @@ pub struct Builder {
     limiter: Limiter,
     bodies: Bodies,
     route: Value,
+    connection_manager: Value,
+    /// Where clients speak TLS: its `common_tls_context`.
+    client_certificates: Option<Value>,
     /// HTTP filters around ours, in the order of the request's way.
     filters_before: Vec<Value>,
     filters_behind: Vec<Value>,
@@ -84,6 +87,18 @@ impl Builder {
     /// Merges `patch` into the route's action.
     pub fn route(mut self, patch: Value) -> Builder {
         self.route = patch;
+        self
+    }
+
+    /// Merges `patch` into the HTTP connection manager.
+    pub fn connection_manager(mut self, patch: Value) -> Builder {
+        self.connection_manager = patch;
+        self
+    }
+
+    /// Lets clients speak TLS, by this `common_tls_context`, and each must have a certificate.
+    pub fn client_certificates(mut self, common_tls_context: Value) -> Builder {
+        self.client_certificates = Some(common_tls_context);
         self
     }
 
@@ -137,6 +152,10 @@ impl Builder {
             bootstrap.use_native_ratelimit()?;
         }
         bootstrap.configure_route(&self.route)?;
+        bootstrap.configure_connection_manager(&self.connection_manager)?;
+        if let Some(common_tls_context) = &self.client_certificates {
+            bootstrap.require_client_certificates(common_tls_context)?;
+        }
         // Last: until here the first filter is ours.
         bootstrap.surround_filter(&self.filters_before, &self.filters_behind)?;
         let envoy = Envoy::start("envoy", dir.path(), &bootstrap).await?;
@@ -153,6 +172,8 @@ impl Stack {
             limiter: Limiter::Tollgate,
             bodies: Bodies::Handed,
             route: json!({}),
+            connection_manager: json!({}),
+            client_certificates: None,
             filters_before: Vec::new(),
             filters_behind: Vec::new(),
         }
