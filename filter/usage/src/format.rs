@@ -227,10 +227,14 @@ pub(crate) enum Text {
     FinishReason,
 }
 
-/// Where generated text stands. Some providers send the same reasoning at several places: the longest counts.
+/// Where generated text stands. Some providers send the same text at several places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Channel {
+    /// What counts.
     Text,
+    /// What counts if nothing came at places of `Text`.
+    Whole,
+    /// Of these three the longest counts.
     Reasoning,
     ReasoningContent,
     ReasoningDetails,

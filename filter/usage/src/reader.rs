@@ -148,6 +148,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_counts_once() {
+        let word = |rest: &str| format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\" word\"}}{rest}}}]}}\n\n");
+        let repeated = |message: &str| word(&format!(",\"message\":{{\"content\":\"{message}\"}}"));
+        let once = read(&[&word(""), &word("")]).output_estimate;
+        assert!(once > 0);
+        assert_eq!(read(&[&repeated(" word"), &repeated(" word word")]).output_estimate, once);
+        let created = "data: {\"response\":{\"output\":[]}}\n\n";
+        let delta = "data: {\"type\":\"response.output_text.delta\",\"delta\":\" word\"}\n\n";
+        let output = "\"output\":[{\"content\":[{\"text\":\" word\"},{\"text\":\" word\"}]}]";
+        let completed =
+            format!("data: {{\"text\":\" word word\",\"item\":{{{output}}},\"response\":{{{output}}}}}\n\n");
+        assert_eq!(read(&[created, delta, delta, &completed]).output_estimate, once);
+        assert_eq!(read(&[&format!("{{{output}}}")]).output_estimate, once);
+    }
+
+    #[test]
     fn what_bears_no_marks_has_no_format() {
         for body in ["{\"error\":{\"message\":\"no\"}}", "{\"object\":\"list\",\"data\":[]}", "<html></html>", ""] {
             let report = read(&[body]);

@@ -46,9 +46,10 @@ impl Written {
         }
     }
 
-    /// The tokens of all texts. Reasoning that stands at several places counts once.
+    /// The tokens of all texts, each once.
     pub(crate) fn tokens(&self) -> u64 {
-        let [text, reasoning @ ..] = &self.0;
+        let [text, whole, reasoning @ ..] = &self.0;
+        let text = if text.passed_bytes > 0 { text } else { whole };
         text.tokens().saturating_add(reasoning.iter().map(Sampled::tokens).max().unwrap_or(0))
     }
 }
@@ -119,10 +120,13 @@ mod tests {
     }
 
     #[test]
-    fn reasoning_at_several_places_counts_once() {
+    fn a_text_at_several_places_counts_once() {
         let mut written = Written::default();
-        written.feed(Channel::Text, b"text");
+        written.feed(Channel::Whole, b"text");
         let text = written.tokens();
+        assert!(text > 0);
+        written.feed(Channel::Text, b"text");
+        assert_eq!(written.tokens(), text);
         for channel in [Channel::Reasoning, Channel::ReasoningContent, Channel::ReasoningDetails] {
             written.feed(channel, b"text");
             assert_eq!(written.tokens(), 2 * text);
