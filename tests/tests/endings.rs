@@ -294,7 +294,10 @@ async fn play(stack: &Stack, request: Request, client: Client, gate: Option<&str
         Client::LeavesBeforeHeaders => {
             let calls = stack.standin.call_count();
             let call = tokio::spawn(request.start());
-            let arrived = async || Ok(ensure!(stack.standin.call_count() > calls));
+            let arrived = async || {
+                ensure!(stack.standin.call_count() > calls);
+                Ok(())
+            };
             eventually("the call's arrival", PATIENCE, arrived).await.unwrap();
             call.abort();
         }

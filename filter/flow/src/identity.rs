@@ -36,9 +36,9 @@ pub enum Origin {
     /// A request header.
     Header(String),
     /// A claim of a verified token: the path below Envoy's namespace `envoy.filters.http.jwt_authn`, of which the first
-    /// segment is the provider's `payload_in_metadata`.
+    /// segment is the provider's `payload_in_metadata`. The claim has to be a text.
     JwtClaim(Vec<String>),
-    /// The certificate of the client's connection, when it was verified.
+    /// The certificate of the client's connection, as far as the listener has verified it.
     PeerCertificate(CertificateField),
     /// The last certificate of `x-forwarded-client-cert`: the one that the nearest proxy put there.
     ForwardedClientCert(CertificateField),

@@ -9,9 +9,6 @@ mod media;
 mod places;
 mod splice;
 
-#[cfg(test)]
-mod tests;
-
 pub use splice::{Edit, apply};
 
 use crate::endpoint::Endpoint;

@@ -1,10 +1,12 @@
+//! Requests of all providers, read and edited at every cut.
+
 use std::fs;
 use std::path::Path;
 
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
-use super::*;
+use tollgate_usage::{Endpoint, RequestFacts, RequestReader, apply};
 
 const CHAT: &str = "/v1/chat/completions";
 
