@@ -284,13 +284,7 @@ impl<P: Copy> Scanner<P> {
     }
 
     fn after_value(&mut self) {
-        self.state = match self.open.last_mut() {
-            None => State::Closed,
-            Some(container) => {
-                container.member = None;
-                State::Comma
-            }
-        };
+        self.state = if self.open.len == 0 { State::Closed } else { State::Comma };
     }
 
     fn punctuation(&mut self, byte: u8, paths: &Paths<P>, sink: &mut impl Sink<Place = P>) {

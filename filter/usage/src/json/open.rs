@@ -20,7 +20,7 @@ pub(super) struct Container {
     pub(super) start: u64,
     /// Where the member begins whose value it is.
     pub(super) outer_member: u64,
-    /// Where its current member or element begins, once it has.
+    /// Where its current or last member or element begins, once one has.
     pub(super) member: Option<u64>,
 }
 
