@@ -22,7 +22,7 @@ use std::rc::Rc;
 
 use tollgate_usage::{Endpoint, Hints, Reader, Strip};
 use tollgate_wire::admission::{AdmissionRequest, AdmissionResponse, Decision, LimitStatus};
-use tollgate_wire::usage_event::{UsageEvent, UsageSource};
+use tollgate_wire::usage_event::{TokenCounts, UsageEvent, UsageSource};
 
 use crate::config::{Config, FailurePolicy, ReadBody, UnclaimedEndpoints};
 use crate::headers::{HeaderEdit, Headers, Request, text};
@@ -30,7 +30,7 @@ use crate::limit_headers;
 use crate::metric::{Counter, Histogram, Recorder};
 use crate::reply::{Dialect, Reply};
 use crate::request::RequestBody;
-use crate::settle::{Known, Unreported, finish, settle};
+use crate::settle::{Known, Unreported, finish, in_headers, settle};
 use crate::step::{Ask, Next, Step};
 use crate::to_u64;
 
@@ -73,7 +73,7 @@ impl Shared {
             ReadBody::Auto => self.bodies.get() == Bodies::Come,
             ReadBody::Never => false,
         };
-        may_wait && self.config.admission.enabled && body.is_worth_holding(settings.max_bytes)
+        may_wait && body.is_worth_holding(*settings)
     }
 }
 
@@ -94,6 +94,8 @@ enum Stage {
     Asking(Box<Metered>, Hold),
     /// It was let through.
     Passing(Box<Metered>),
+    /// It was answered by us after it had gone on: the upstream may have begun.
+    Stopped(Box<Metered>),
 }
 
 /// Where a request is while the limiter is asked.
@@ -125,6 +127,8 @@ struct Response {
     reader: Reader,
     /// Takes out what the client did not ask for.
     strip: Option<Strip>,
+    /// The usage that its headers report.
+    in_headers: Option<TokenCounts>,
 }
 
 impl Call {
@@ -196,7 +200,7 @@ impl Call {
             started_at_ms: now_ms,
             api: endpoint.as_ref().map(|endpoint| endpoint.format.as_str().to_owned()),
             operation: endpoint.as_ref().map(|endpoint| endpoint.operation.to_owned()),
-            provider: endpoint.as_ref().map(|endpoint| endpoint.provider.to_owned()),
+            provider: config.provider.clone().or(endpoint.as_ref().map(|endpoint| endpoint.provider.to_owned())),
             ..UsageEvent::default()
         };
         Ok(Some(Box::new(Metered {
@@ -233,15 +237,18 @@ impl Call {
 
     /// The next bytes of the request's body are there; those that [`Call::held_bytes`] counts are not among them.
     pub fn on_request_body(&mut self, bytes: &[u8], is_last: bool, now_ms: u64) -> Step {
-        let max_bytes = self.shared.config.request_body.max_bytes;
+        let settings = self.shared.config.request_body;
         match std::mem::replace(&mut self.stage, Stage::Aside) {
-            Stage::Aside => Next::Continue.into(),
+            stage @ (Stage::Aside | Stage::Stopped(_)) => {
+                self.stage = stage;
+                Next::Continue.into()
+            }
             Stage::Reading(mut call) => {
                 let body = call.request.take(bytes, is_last);
                 call.request.hold();
                 let step = if is_last {
                     self.ask(call, Hold::Held, now_ms)
-                } else if !call.request.may_be_held(max_bytes) {
+                } else if !call.request.may_be_held(settings) {
                     call.request.release();
                     self.ask(call, Hold::Released, now_ms)
                 } else {
@@ -254,7 +261,7 @@ impl Call {
                 self.shared.bodies.set(Bodies::Come);
                 let body = call.request.take(bytes, is_last);
                 call.request.hold();
-                if is_last || call.request.may_be_held(max_bytes) {
+                if is_last || call.request.may_be_held(settings) {
                     self.stage = Stage::Asking(call, Hold::Held);
                     return Step { headers: Vec::new(), body, next: Next::Wait };
                 }
@@ -266,7 +273,7 @@ impl Call {
             mut passing @ (Stage::Asking(_, Hold::Released) | Stage::Passing(_)) => {
                 let body = match &mut passing {
                     Stage::Asking(call, _) | Stage::Passing(call) => call.request.take(bytes, is_last),
-                    Stage::Aside | Stage::Reading(_) => None,
+                    _ => None,
                 };
                 self.stage = passing;
                 Step { headers: Vec::new(), body, next: Next::Continue }
@@ -286,7 +293,7 @@ impl Call {
 
     fn metered(&self) -> Option<&Metered> {
         match &self.stage {
-            Stage::Aside => None,
+            Stage::Aside | Stage::Stopped(_) => None,
             Stage::Reading(call) | Stage::Asking(call, _) | Stage::Passing(call) => Some(call),
         }
     }
@@ -304,6 +311,7 @@ impl Call {
                 Some((Reply::denied(call.dialect(), &answer, now_ms), Counter::CallsDenied))
             }
             Some(answer) => {
+                recorder.add(Counter::CallsAdmitted, 1);
                 call.limits = answer.limits;
                 call.answered_at_ms = now_ms;
                 None
@@ -328,9 +336,12 @@ impl Call {
             Some(_) if call.response.is_some() => recorder.add(Counter::DenialsTooLate, 1),
             Some((reply, counter)) => {
                 recorder.add(counter, 1);
+                if hold == Hold::Released {
+                    call.event.reservation_id = None;
+                    self.stage = Stage::Stopped(call);
+                }
                 return Next::Reply(reply).into();
             }
-            None if answer.is_some() => recorder.add(Counter::CallsAdmitted, 1),
             None => {}
         }
         let step = match hold {
@@ -352,8 +363,13 @@ impl Call {
 
     /// The response's headers are there. Gives what is to change on them.
     pub fn on_response_headers(&mut self, headers: &impl Headers) -> Vec<HeaderEdit> {
-        let (Stage::Passing(call) | Stage::Asking(call, Hold::Released)) = &mut self.stage else { return Vec::new() };
+        let is_held = matches!(self.stage, Stage::Asking(_, Hold::Held));
+        let (Stage::Passing(call) | Stage::Asking(call, _)) = &mut self.stage else { return Vec::new() };
         call.event.status = text(headers, ":status").and_then(|status| status.parse().ok()).unwrap_or(0);
+        if is_held {
+            // Nobody but Envoy can have answered.
+            return Vec::new();
+        }
         let content_type = text(headers, "content-type");
         let content_encoding = text(headers, "content-encoding");
         let begins = |prefix: &str| content_type.is_some_and(|value| value.starts_with(prefix));
@@ -370,7 +386,7 @@ impl Call {
         }
         let format = call.endpoint.as_ref().map(|endpoint| endpoint.format);
         let hints = Hints { content_type, content_encoding, format };
-        call.response = Some(Response { reader: Reader::new(hints), strip });
+        call.response = Some(Response { reader: Reader::new(hints), strip, in_headers: in_headers(headers) });
         let ours = limit_headers::headers(&call.limits, call.answered_at_ms);
         let is_theirs = |name: &&str| ours.iter().all(|(set, _)| set != name) && headers.get(name).is_some();
         edits.extend(limit_headers::NAMES.into_iter().filter(is_theirs).map(|name| (name.into(), None)));
@@ -413,7 +429,7 @@ impl Call {
     /// The call is over; `details` is Envoy's `response.code_details`. Gives the event to be sent, once.
     pub fn on_end(&mut self, details: &str, now_ms: u64, recorder: &impl Recorder) -> Option<UsageEvent> {
         let stage = std::mem::replace(&mut self.stage, Stage::Aside);
-        let (Stage::Asking(call, _) | Stage::Passing(call)) = stage else { return None };
+        let (Stage::Asking(call, _) | Stage::Passing(call) | Stage::Stopped(call)) = stage else { return None };
         let (model, output_cap, input_estimate) = call.asked();
         let Metered { mut event, endpoint, request, response, .. } = *call;
         event.request_bytes = request.received_bytes();
@@ -424,7 +440,7 @@ impl Call {
         match response {
             Some(response) => {
                 let unreported = Unreported::new(endpoint.is_some(), self.shared.config.unclaimed_endpoints);
-                let known = Known { input_estimate, unreported };
+                let known = Known { input_estimate, unreported, in_headers: response.in_headers };
                 settle(&mut event, response.reader.finish(), known, recorder);
             }
             None => event.usage_source = UsageSource::None,
@@ -440,12 +456,14 @@ impl Metered {
 
     /// What the request asks for, as far as it was read: the model, the cap on its output tokens, and its input tokens.
     fn asked(&self) -> (Option<String>, Option<u64>, u64) {
-        match self.request.facts() {
+        let facts = self.request.facts();
+        let input_tokens = self.request.input_estimate(facts.as_ref());
+        match facts {
             Some(facts) => {
                 let output_cap = facts.output_cap.map(|cap| cap.saturating_mul(facts.choices));
-                (facts.model, output_cap, facts.input_estimate)
+                (facts.model, output_cap, input_tokens)
             }
-            None => (self.endpoint.as_ref().and_then(|endpoint| endpoint.model.clone()), None, 0),
+            None => (self.endpoint.as_ref().and_then(|endpoint| endpoint.model.clone()), None, input_tokens),
         }
     }
 

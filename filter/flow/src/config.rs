@@ -20,6 +20,8 @@ pub struct Config {
     pub identity: Identity,
     /// Reading the request's body.
     pub request_body: RequestBody,
+    /// Who answers, as OpenTelemetry's `gen_ai.provider.name`; `null` takes the request's path and authority for it.
+    pub provider: Option<String>,
     /// Streams of formats that report usage only when the request asks for it.
     pub stream_usage: StreamUsage,
     /// The `accept-encoding` that the upstream sees.
@@ -73,7 +75,8 @@ pub struct RequestBody {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReadBody {
-    /// Once a body has come while its headers were held: proof that Envoy is configured so.
+    /// Once a body has come while its headers were held: proof that Envoy is configured so. Only if its length is
+    /// announced, for nothing proves that Envoy's buffer has room for one that is not.
     Auto,
     /// Always. Needs `allow_on_headers_stop_iteration: true` in the plugin's Envoy config: without it calls never go on.
     Always,
@@ -156,6 +159,7 @@ impl Default for Config {
             unclaimed_endpoints: UnclaimedEndpoints::Pass,
             identity: Identity::default(),
             request_body: RequestBody::default(),
+            provider: None,
             stream_usage: StreamUsage::Ask,
             accept_encoding: AcceptEncoding::Narrow,
             admission: Admission::default(),
@@ -178,7 +182,7 @@ impl Default for Identity {
 
 impl Default for RequestBody {
     fn default() -> Self {
-        RequestBody { read: ReadBody::Auto, max_bytes: 1 << 20 }
+        RequestBody { read: ReadBody::Auto, max_bytes: 512 * 1024 }
     }
 }
 

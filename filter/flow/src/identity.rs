@@ -26,7 +26,7 @@ const FORWARDED_CLIENT_CERT: &str = "x-forwarded-client-cert";
 pub struct Source {
     /// The place.
     pub origin: Origin,
-    /// The name is the first group that this captures, or all that it matches. Where it does not match, nothing exists.
+    /// The name is what the first group captures, or all that matches where there is no group. Else nothing exists.
     pub pattern: Option<Pattern>,
 }
 
@@ -154,7 +154,8 @@ impl Source {
         let captured = match &self.pattern {
             None => Some(value),
             Some(Pattern(pattern)) => {
-                pattern.captures(value).and_then(|groups| groups.get(1).or(groups.get(0)).map(|it| it.as_str()))
+                let group = usize::from(pattern.captures_len() > 1);
+                pattern.captures(value).and_then(|groups| groups.get(group)).map(|name| name.as_str())
             }
         };
         captured.map(|name| is_name(name).then(|| name.to_owned()).ok_or(())).transpose()
@@ -167,7 +168,7 @@ fn is_name(name: &str) -> bool {
 }
 
 impl Origin {
-    /// The value that stands there; `Err` when there are several.
+    /// The value that stands there; `Err` when there are several, or it is not to be read.
     fn read<'a>(&self, request: &'a impl Request) -> Result<Option<Cow<'a, [u8]>>, ()> {
         let owned = |value: Option<Vec<u8>>| value.filter(|value| !value.is_empty()).map(Cow::Owned);
         match self {
@@ -179,7 +180,7 @@ impl Origin {
             Origin::PeerCertificate(field) => Ok(owned(request.property(&["connection", field.property()]))),
             Origin::ForwardedClientCert(field) => {
                 let header = only(request.all(FORWARDED_CLIENT_CERT))?;
-                Ok(header.and_then(|header| forwarded(header, field.key())).map(Cow::Owned))
+                Ok(header.map_or(Ok(None), |header| forwarded(header, field.key()))?.map(Cow::Owned))
             }
         }
     }
@@ -223,34 +224,58 @@ impl fmt::Display for Origin {
 }
 
 /// The first value of `key` in the last element of an `x-forwarded-client-cert`: elements are divided by commas, pairs by
-/// semicolons; a value may stand in quotes, inside which a backslash escapes.
-fn forwarded(header: &[u8], key: &str) -> Option<Vec<u8>> {
+/// semicolons; a value may stand in quotes, inside which a backslash escapes. `Err` for anything else: a quote that is left
+/// open would swallow the element that the operator's own proxy has put behind.
+fn forwarded(header: &[u8], key: &str) -> Result<Option<Vec<u8>>, ()> {
     let mut found: Option<Vec<u8>> = None;
-    let (mut pair, mut quoted, mut escaped) = (Vec::new(), false, false);
+    let (mut name, mut value, mut at) = (Vec::new(), Vec::new(), Place::Name);
     for byte in header.iter().copied().chain([b';']) {
-        match byte {
-            _ if escaped => {
-                pair.push(byte);
-                escaped = false;
+        at = match (at, byte) {
+            (Place::Quoted, b'\\') => Place::Escaped,
+            (Place::Quoted, b'"') => Place::Closed,
+            (Place::Quoted | Place::Escaped, _) => {
+                value.push(byte);
+                Place::Quoted
             }
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            b',' | b';' if !quoted => {
-                let text = pair.trim_ascii_start();
-                let value =
-                    text.split_at_checked(key.len()).filter(|(name, _)| name.eq_ignore_ascii_case(key.as_bytes()));
-                if let (None, Some(value)) = (&found, value.and_then(|(_, rest)| rest.strip_prefix(b"="))) {
-                    found = Some(value.to_vec()).filter(|value| !value.is_empty());
+            (_, b',' | b';') => {
+                if found.is_none() && !value.is_empty() && name.trim_ascii().eq_ignore_ascii_case(key.as_bytes()) {
+                    found = Some(value.clone());
                 }
                 if byte == b',' {
                     found = None;
                 }
-                pair.clear();
+                name.clear();
+                value.clear();
+                Place::Name
             }
-            _ => pair.push(byte),
-        }
+            (Place::Value, b'"') if value.is_empty() => Place::Quoted,
+            (Place::Closed, _) | (_, b'"') => return Err(()),
+            (Place::Name, b'=') => Place::Value,
+            (Place::Name, _) => {
+                name.push(byte);
+                Place::Name
+            }
+            (Place::Value, _) => {
+                value.push(byte);
+                Place::Value
+            }
+        };
     }
-    found
+    match at {
+        Place::Name => Ok(found),
+        _ => Err(()),
+    }
+}
+
+/// Where in an `x-forwarded-client-cert` a byte stands.
+#[derive(Clone, Copy)]
+enum Place {
+    Name,
+    Value,
+    Quoted,
+    Escaped,
+    /// Behind the closing quote.
+    Closed,
 }
 
 #[cfg(test)]
@@ -328,6 +353,28 @@ mod tests {
         let property = ("connection/uri_san_peer_certificate", b"spiffe://prod/ns/acme/sa/app".as_slice());
         assert_eq!(tenant(spiffe, &Fake { properties: vec![property], ..Fake::default() }).unwrap(), "acme");
         assert!(matches!(tenant(spiffe, &Fake::default()), Err(Refusal::Missing(_))));
+    }
+
+    #[test]
+    fn a_group_that_takes_no_part_captures_nothing() {
+        let sources = r#"[{"header":"x-a","match":"^team-|^org-([a-z]+)$"}]"#;
+        assert_eq!(tenant(sources, &header("x-a", "org-acme")).unwrap(), "acme");
+        assert!(matches!(tenant(sources, &header("x-a", "team-acme")), Err(Refusal::Missing(_))));
+    }
+
+    #[test]
+    fn what_a_client_left_open_does_not_hide_what_stands_behind_it() {
+        let uri = r#"[{"forwarded_client_cert":"uri"}]"#;
+        for value in [
+            "URI=spiffe://victim;Subject=\",By=x;URI=spiffe://mallory",
+            "URI=spiffe://victim;Subject=\",By=x;Subject=\"CN=mallory\";URI=spiffe://mallory",
+            "URI=spiffe://victim;Subject=\",By=x;Subject=\"\";URI=spiffe://mallory",
+            "URI=spiffe://victim;Subject=\"\\,By=x;Subject=\"CN=\\\"m\\\"\";URI=spiffe://mallory",
+            "URI=spiffe://victim;Subject=a\",By=x;URI=spiffe://mallory",
+            "\"URI=spiffe://victim,By=x;URI=spiffe://mallory",
+        ] {
+            assert!(matches!(tenant(uri, &header(FORWARDED_CLIENT_CERT, value)), Err(Refusal::Invalid(_))), "{value}");
+        }
     }
 
     #[test]

@@ -34,6 +34,9 @@ pub use outbox::{Delivery, Outbox};
 pub use reply::Reply;
 pub use step::{Ask, Next, Step};
 
+/// Bytes that stand for one token where nothing better is known: English text has about four a token.
+const BYTES_PER_TOKEN: u64 = 4;
+
 fn to_u64(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }

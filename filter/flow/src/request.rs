@@ -3,9 +3,9 @@
 
 use tollgate_usage::{Edit, Endpoint, RequestFacts, RequestReader, apply};
 
-use crate::config::{AcceptEncoding, Config, StreamUsage};
+use crate::config::{self, AcceptEncoding, Config, ReadBody, StreamUsage};
 use crate::headers::{HeaderEdit, Headers, text};
-use crate::to_u64;
+use crate::{BYTES_PER_TOKEN, to_u64};
 
 /// A request's body, and those of its headers that depend on it.
 #[derive(Debug)]
@@ -13,6 +13,7 @@ pub(crate) struct RequestBody {
     /// `None` where the body is no JSON, or is compressed: then nothing is known of it.
     reader: Option<RequestReader>,
     rewrites: Rewrites,
+    unread_costs: UnreadCosts,
     content_length: Option<u64>,
     accept_encoding: Option<String>,
     progress: Progress,
@@ -32,6 +33,15 @@ enum Rewrites {
     None,
 }
 
+/// What a body is taken to cost that can't be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum UnreadCosts {
+    /// It may be anything.
+    Nothing,
+    /// It is a prompt: whoever sends it compressed, or broken, gains nothing by that.
+    ByItsBytes,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
     /// More is to come.
@@ -48,15 +58,14 @@ impl RequestBody {
         endpoint: Option<&Endpoint>,
         config: &Config,
     ) -> RequestBody {
-        let is_json = text(headers, "content-type").is_none_or(|media_type| media_type.contains("json"));
-        let is_plain = headers.get("content-encoding").is_none_or(|coding| coding == b"identity");
-        let reader = (has_body && is_json && is_plain).then(|| RequestReader::new(endpoint));
+        let reader = (has_body && is_readable(headers, endpoint)).then(|| RequestReader::new(endpoint));
         let is_asked = endpoint.is_some_and(Endpoint::tells_usage_when_asked);
         RequestBody {
             rewrites: match config.stream_usage {
-                StreamUsage::Ask if is_asked && reader.is_some() => Rewrites::Allowed,
+                StreamUsage::Ask if is_asked && reader.is_some() && !is_signed(headers) => Rewrites::Allowed,
                 _ => Rewrites::None,
             },
+            unread_costs: if endpoint.is_some() { UnreadCosts::ByItsBytes } else { UnreadCosts::Nothing },
             reader,
             content_length: text(headers, "content-length").and_then(|length| length.parse().ok()),
             accept_encoding: text(headers, "accept-encoding").map(str::to_owned),
@@ -68,15 +77,19 @@ impl RequestBody {
     }
 
     /// Whether it is worth to wait for this body: it can be read, and may be held.
-    pub(crate) fn is_worth_holding(&self, max_bytes: usize) -> bool {
-        self.progress == Progress::Open && self.reader.is_some() && self.may_be_held(max_bytes)
+    pub(crate) fn is_worth_holding(&self, settings: config::RequestBody) -> bool {
+        self.progress == Progress::Open && self.reader.is_some() && self.may_be_held(settings)
     }
 
-    /// Whether what has come of this body may stay with Envoy, which refuses what outgrows its buffer: a body that is
-    /// announced to do so must not even begin to be held.
-    pub(crate) fn may_be_held(&self, max_bytes: usize) -> bool {
-        self.content_length.is_none_or(|length| length <= to_u64(max_bytes))
-            && self.forwarded_bytes <= to_u64(max_bytes)
+    /// Whether what has come of this body may stay with Envoy, which refuses what outgrows its buffer: a body that may do so
+    /// must not even begin to be held.
+    pub(crate) fn may_be_held(&self, settings: config::RequestBody) -> bool {
+        let max_bytes = to_u64(settings.max_bytes);
+        let is_announced_so = match self.content_length {
+            Some(length) => length <= max_bytes,
+            None => settings.read == ReadBody::Always,
+        };
+        is_announced_so && self.forwarded_bytes <= max_bytes
     }
 
     /// Takes the next bytes. Gives what is to stand in their place, where that differs.
@@ -125,6 +138,16 @@ impl RequestBody {
         self.reader.as_ref().map(RequestReader::facts)
     }
 
+    /// The prompt's tokens, as far as the body has come.
+    pub(crate) fn input_estimate(&self, facts: Option<&RequestFacts>) -> u64 {
+        let read = facts.map_or(0, |facts| facts.input_estimate);
+        let is_unread = self.progress == Progress::Complete && !facts.is_some_and(|facts| facts.complete);
+        match self.unread_costs {
+            UnreadCosts::ByItsBytes if is_unread => read.max(self.received_bytes.div_ceil(BYTES_PER_TOKEN)),
+            _ => read,
+        }
+    }
+
     /// Whether the body asks for usage because of us.
     pub(crate) fn usage_is_ours(&self) -> bool {
         self.rewrites == Rewrites::Allowed && self.reader.as_ref().is_some_and(RequestReader::usage_is_ours)
@@ -155,4 +178,21 @@ impl RequestBody {
         }
         edits
     }
+}
+
+/// Whether the body is one that can be read. On an endpoint that a format claims all are tried that may be JSON, whatever
+/// they are called: upstreams do so too.
+fn is_readable(headers: &impl Headers, endpoint: Option<&Endpoint>) -> bool {
+    let media_type = text(headers, "content-type").unwrap_or_default().to_ascii_lowercase();
+    let may_be_json = match endpoint {
+        Some(_) => !media_type.starts_with("multipart/"),
+        None => media_type.is_empty() || media_type.contains("json"),
+    };
+    may_be_json && headers.get("content-encoding").is_none_or(|coding| coding.eq_ignore_ascii_case(b"identity"))
+}
+
+/// Whether the body's bytes are signed, so that none may change: AWS Signature Version 4, and digests (RFC 9530, RFC 3230).
+fn is_signed(headers: &impl Headers) -> bool {
+    let is_aws = headers.get("authorization").is_some_and(|value| value.starts_with(b"AWS4-"));
+    is_aws || ["content-digest", "repr-digest", "digest", "content-md5"].iter().any(|name| headers.get(name).is_some())
 }

@@ -4,11 +4,10 @@
 use tollgate_usage::{End, Report, TokenUsage};
 use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
 
+use crate::BYTES_PER_TOKEN;
 use crate::config::UnclaimedEndpoints;
+use crate::headers::{Headers, text};
 use crate::metric::{Counter, Recorder};
-
-/// Bytes that stand for one token where a response can't be read: English text has about four a token.
-const BYTES_PER_TOKEN: u64 = 4;
 
 /// What is known of a call beside its response.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +16,8 @@ pub(crate) struct Known {
     pub(crate) input_estimate: u64,
     /// What to do about a response without usage.
     pub(crate) unreported: Unreported,
+    /// What the response's headers reported.
+    pub(crate) in_headers: Option<TokenCounts>,
 }
 
 /// What to do about a successful response that reports no usage.
@@ -53,15 +54,16 @@ pub(crate) fn settle(event: &mut UsageEvent, report: Report, known: Known, recor
         event.unreadable = Some(reason.to_string());
         recorder.add(Counter::ResponsesUnreadable, 1);
     }
-    (event.tokens, event.usage_source) = match report.usage {
-        Some(usage) if report.end == End::Complete => (counts(usage), UsageSource::Reported),
-        Some(usage) => {
+    (event.tokens, event.usage_source) = match (report.usage, known.in_headers) {
+        (Some(usage), _) if report.end == End::Complete => (counts(usage), UsageSource::Reported),
+        (Some(usage), _) => {
             // What a provider says of a stream as it begins is not what it will charge for the whole.
-            let output = usage.output.max(capped(report.output_estimate, event));
+            let output = usage.output.max(report.output_estimate);
             (TokenCounts { output, ..counts(usage) }, UsageSource::Partial)
         }
-        None if is_success => estimate(event, &report, known),
-        None => (TokenCounts::default(), UsageSource::None),
+        (None, Some(tokens)) if is_success => (tokens, UsageSource::Reported),
+        (None, _) if is_success => estimate(event, &report, known),
+        (None, _) => (TokenCounts::default(), UsageSource::None),
     };
     event.response_model = report.model;
     event.response_id = report.response_id;
@@ -72,23 +74,30 @@ pub(crate) fn settle(event: &mut UsageEvent, report: Report, known: Known, recor
 /// The tokens of a successful response that reported none.
 fn estimate(event: &UsageEvent, report: &Report, known: Known) -> (TokenCounts, UsageSource) {
     let is_whole = event.finish == Finish::Complete && report.end == End::Complete;
-    let is_unknown = report.format.is_none() && known.unreported == Unreported::Estimate;
-    let output = if report.unreadable.is_some() || is_unknown {
-        report.output_estimate.max(event.response_bytes.div_ceil(BYTES_PER_TOKEN))
-    } else {
-        report.output_estimate
+    let has_no_format = report.format.is_none();
+    // Something in front of the upstream has answered, or it is an answer of which nobody knows what it costs.
+    let is_free = has_no_format && (event.finish == Finish::LocalReply || known.unreported == Unreported::Ignore);
+    let is_opaque = report.unreadable.is_some() || has_no_format;
+    let generated = match is_opaque {
+        true => report.output_estimate.max(event.response_bytes.div_ceil(BYTES_PER_TOKEN)),
+        false => report.output_estimate,
     };
-    let output = capped(output, event);
-    let is_ignored = report.format.is_none() && known.unreported == Unreported::Ignore;
-    if is_ignored || (output == 0 && !is_whole) {
+    if is_free || (generated == 0 && !is_whole) {
         return (TokenCounts::default(), UsageSource::None);
     }
+    // Vectors and ranks are no output.
+    let has_output = !matches!(event.operation.as_deref(), Some("embeddings" | "rerank"));
+    let output = if has_output { generated } else { 0 };
     (TokenCounts { input: known.input_estimate, output, ..TokenCounts::default() }, UsageSource::Estimated)
 }
 
-/// An estimate of the output is never more than the request allowed; embeddings allow none.
-fn capped(estimate: u64, event: &UsageEvent) -> u64 {
-    event.output_cap.map_or(estimate, |cap| estimate.min(cap))
+/// The tokens of a Bedrock `InvokeModel` answer, which has them in headers whatever its body is (Amazon Bedrock user guide,
+/// "Submit a single prompt with InvokeModel").
+pub(crate) fn in_headers(headers: &impl Headers) -> Option<TokenCounts> {
+    let read = |name| text(headers, name)?.parse().ok();
+    let (input, output) = (read("x-amzn-bedrock-input-token-count"), read("x-amzn-bedrock-output-token-count"));
+    input.or(output)?;
+    Some(TokenCounts { input: input.unwrap_or(0), output: output.unwrap_or(0), ..TokenCounts::default() })
 }
 
 fn count(event: &UsageEvent, is_success: bool, recorder: &impl Recorder) {

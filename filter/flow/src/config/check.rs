@@ -25,6 +25,7 @@ impl Config {
             }
         }
         self.identity.check()?;
+        self.provider.as_ref().map_or(Ok(()), |provider| name("provider", provider))?;
         within("request_body.max_bytes", self.request_body.max_bytes, 0, MAX_BODY_BYTES)?;
         cluster("admission.cluster", &self.admission.cluster)?;
         cluster("usage.cluster", &self.usage.cluster)?;
@@ -136,6 +137,7 @@ mod tests {
             (r#"{"identity":{"tenant":[{"jwt_claim":[]}]}}"#, "identity.tenant[0]: `jwt_claim` names no claim"),
             (r#"{"identity":{"remove_headers":[""]}}"#, "identity.remove_headers[0]: `` is no header name"),
             (r#"{"identity":{"default_tenant":""}}"#, "identity.default_tenant: a name of 1 to 256"),
+            (r#"{"provider":""}"#, "provider: a name of 1 to 256"),
             (r#"{"request_body":{"read":"yes"}}"#, "request_body.read: unknown variant `yes`"),
             (r#"{"request_body":{"max_bytes":67108865}}"#, "request_body.max_bytes: 67108865 is not from 0"),
             (r#"{"usage":{"batch_events":9,"max_queued_events":8}}"#, "usage.batch_events: 9 is not from"),

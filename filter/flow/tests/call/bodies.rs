@@ -50,6 +50,7 @@ fn bodies_that_cant_be_read_or_held_are_not_waited_for() {
     let cases: &[Pairs<'_>] = &[
         &[("x-tenant-id", b"acme"), ("content-type", b"multipart/form-data; boundary=x")],
         &[("x-tenant-id", b"acme"), ("content-encoding", b"gzip")],
+        &[("x-tenant-id", b"acme"), ("content-encoding", b"Br")],
         &[("x-tenant-id", b"acme"), ("content-length", b"201")],
     ];
     for headers in cases {
@@ -62,11 +63,15 @@ fn bodies_that_cant_be_read_or_held_are_not_waited_for() {
 #[test]
 fn until_a_body_has_come_while_its_headers_were_held_none_is_waited_for() {
     let mut scene = Scene::new("");
-    asks(scene.request(CALL, true));
+    let announced = with_length("46");
+    asks(scene.request(&announced, true));
     assert_eq!(scene.call.on_request_body(BODY, true, START_MS).next, Next::Wait);
     assert_eq!(scene.answer(Some(&answer(Code::Ok, 1))).next, Next::Continue);
     scene.next_call();
-    assert_eq!(scene.request(CALL, true).next, Next::Wait);
+    assert_eq!(scene.request(&announced, true).next, Next::Wait);
+    scene.next_call();
+    asks(scene.request(CALL, true));
+    assert_eq!(scene.call.on_request_body(b"{", false, START_MS).next, Next::Continue, "nobody knows how long it is");
 
     // Where they come only afterwards, headers are all there is.
     let mut scene = Scene::new("");
@@ -158,4 +163,25 @@ fn requests_stay_as_they_are_where_nothing_is_to_be_asked() {
     assert_eq!(kept(ALWAYS, b"/v1/messages", STREAM), narrowed);
     let leave = r#"{"request_body":{"read":"always"},"stream_usage":"leave","accept_encoding":"leave"}"#;
     assert_eq!(kept(leave, chat, STREAM), []);
+}
+
+#[test]
+fn bytes_that_are_signed_stay() {
+    for signature in
+        [("authorization", b"AWS4-HMAC-SHA256 Credential=x".as_slice()), ("content-digest", b"sha-256=:x:")]
+    {
+        let mut scene = Scene::new(ALWAYS);
+        scene.request(&[CALL, &[signature]].concat(), true);
+        assert_eq!(scene.call.on_request_body(STREAM, true, START_MS).body, None);
+    }
+}
+
+#[test]
+fn a_body_is_held_without_admission_too() {
+    let mut scene = Scene::new(r#"{"admission":{"enabled":false},"request_body":{"read":"always"}}"#);
+    assert_eq!(scene.request(&with_length("46"), true).next, Next::Wait);
+    let step = scene.call.on_request_body(STREAM, true, START_MS);
+    let length = STREAM_ASKING.len().to_string();
+    assert_eq!((step.next, step.body.as_deref()), (Next::Continue, Some(STREAM_ASKING)));
+    assert_eq!(step.headers, [edit("content-length", Some(&length)), edit("accept-encoding", None)]);
 }

@@ -1,9 +1,10 @@
 //! However a call ends it gives one event, and says how its tokens are known.
 
+use tollgate_flow::{Counter, Next};
 use tollgate_wire::usage_event::{Finish, UsageEvent, UsageSource};
 
 use crate::admission::BODY;
-use crate::scene::{Code, START_MS, Scene, answer, asks};
+use crate::scene::{Code, Map, Pairs, START_MS, Scene, answer, asks};
 
 const SSE: &[u8] = b"text/event-stream";
 const JSON: &[u8] = b"application/json";
@@ -104,34 +105,87 @@ fn an_answer_that_cant_be_read_is_estimated_by_its_length_and_marked() {
     let mut scene = Scene::new("");
     scene.admit();
     let headers = [(":status", b"200".as_slice()), ("content-type", JSON), ("content-encoding", b"br")];
-    scene.call.on_response_headers(&crate::scene::Map(headers.to_vec()));
+    scene.call.on_response_headers(&Map(headers.to_vec()));
     scene.receive(&[0x8b; 400], true);
     let event = scene.end("via_upstream").unwrap();
     assert_eq!((event.usage_source, event.tokens.output), (UsageSource::Estimated, 100));
     assert!(event.unreadable.is_some());
-    assert_eq!(scene.counts.of(tollgate_flow::Counter::ResponsesUnreadable), 1);
+    assert_eq!(scene.counts.of(Counter::ResponsesUnreadable), 1);
+}
+
+/// A call of `path` with this body, answered with JSON and ended well.
+fn answered(path: &'static [u8], headers: Pairs<'_>, request: &[u8], body: &str) -> UsageEvent {
+    let mut scene = Scene::new(r#"{"request_body":{"read":"always"}}"#);
+    scene.path = path;
+    let step = scene.request(&[&[("x-tenant-id", b"acme".as_slice())], headers].concat(), true);
+    let asked = scene.call.on_request_body(request, true, START_MS);
+    assert!(matches!(step.next, Next::Ask(_)) || matches!(asked.next, Next::Ask(_)));
+    scene.answer(Some(&answer(Code::Ok, 1)));
+    scene.respond(b"200", JSON, body.as_bytes());
+    scene.end("via_upstream").unwrap()
+}
+
+const SILENT: &str = r#"{"choices":[{"message":{"content":"A tollgate counts every car that passes."}}]}"#;
+
+#[test]
+fn vectors_are_no_output_and_a_cap_is_no_excuse() {
+    let embedding = r#"{"data":[{"embedding":[0.123456789,0.987654321,0.55555555]}]}"#;
+    let event = answered(b"/v1/embeddings", &[], br#"{"input":"A tollgate."}"#, embedding);
+    assert_eq!((event.usage_source, event.tokens.output), (UsageSource::Estimated, 0));
+    assert!(event.tokens.input > 0);
+    // An upstream that does not know the cap does not keep it.
+    let event = answered(b"/v1/chat/completions", &[], br#"{"messages":[{"content":"How?"}],"max_tokens":0}"#, SILENT);
+    assert!(event.tokens.output > 5, "{:?}", event.tokens);
 }
 
 #[test]
-fn an_estimate_is_never_more_than_the_request_allowed() {
-    let output = |path: &'static [u8], request: &[u8], body: &str| {
-        let mut scene = Scene::new(r#"{"request_body":{"read":"always"}}"#);
-        scene.path = path;
-        scene.request(&[("x-tenant-id", b"acme")], true);
-        asks(scene.call.on_request_body(request, true, START_MS));
-        scene.answer(Some(&answer(Code::Ok, 1)));
-        scene.respond(b"200", JSON, body.as_bytes());
-        let event = scene.end("via_upstream").unwrap();
-        assert_eq!(event.usage_source, UsageSource::Estimated);
-        (event.tokens.input > 0, event.tokens.output)
-    };
-    let chat = r#"{"choices":[{"message":{"content":"A tollgate counts every car that passes."}}]}"#;
-    assert_eq!(
-        output(b"/v1/chat/completions", br#"{"messages":[{"content":"How?"}],"max_tokens":3}"#, chat),
-        (true, 3)
-    );
-    let embedding = r#"{"data":[{"embedding":[0.123456789,0.987654321,0.55555555]}]}"#;
-    assert_eq!(output(b"/v1/embeddings", br#"{"input":"A tollgate."}"#, embedding), (true, 0));
+fn a_prompt_that_cant_be_read_costs_by_its_bytes() {
+    let gzip: Pairs<'_> = &[("content-encoding", b"gzip")];
+    assert_eq!(answered(b"/v1/chat/completions", gzip, &[0x1f; 400], SILENT).tokens.input, 100);
+    assert_eq!(answered(b"/v1/chat/completions", &[], &[b'x'; 400], SILENT).tokens.input, 100);
+    let form: Pairs<'_> = &[("content-type", b"application/x-www-form-urlencoded")];
+    let event = answered(b"/api/chat", form, br#"{"model":"llama3","messages":[{"content":"How?"}]}"#, SILENT);
+    assert_eq!(event.request_model.as_deref(), Some("llama3"), "as curl sends it");
+}
+
+#[test]
+fn usage_may_stand_in_the_headers() {
+    let mut scene = Scene::new("");
+    scene.path = b"/model/amazon.titan-embed-text-v2:0/invoke";
+    scene.admit();
+    let headers = [(":status", b"200".as_slice()), ("x-amzn-bedrock-input-token-count", b"12")];
+    scene.call.on_response_headers(&Map(headers.to_vec()));
+    scene.receive(br#"{"embedding":[0.1,0.2]}"#, true);
+    let event = scene.end("via_upstream").unwrap();
+    assert_eq!((event.usage_source, event.tokens.input, event.tokens.output), (UsageSource::Reported, 12, 0));
+}
+
+#[test]
+fn an_answer_that_another_filter_gives_costs_nothing() {
+    let event = ended(b"200", JSON, &[r#"{"status":"ok"}"#], "direct_response");
+    assert_eq!((event.finish, event.usage_source), (Finish::LocalReply, UsageSource::None));
+}
+
+#[test]
+fn a_call_that_is_stopped_late_gives_an_event() {
+    let mut scene = Scene::new(r#"{"request_body":{"max_bytes":10}}"#);
+    asks(scene.request(&[("x-tenant-id", b"acme"), ("content-length", b"100")], true));
+    assert_eq!(scene.call.on_request_body(&[b' '; 99], false, START_MS).next, Next::Continue);
+    assert_eq!(scene.call.on_request_body(b"{", true, START_MS).next, Next::Continue);
+    let Next::Reply(_) = scene.answer(Some(&answer(Code::OverLimit, 0))).next else { panic!("stopped") };
+    assert_eq!(scene.respond(b"429", JSON, b"{}"), []);
+    let event = scene.end("tollgate").unwrap();
+    assert_eq!((event.finish, event.usage_source), (Finish::LocalReply, UsageSource::None));
+    assert_eq!(event.reservation_id, None, "a denial takes nothing");
+}
+
+#[test]
+fn the_status_that_envoy_itself_gave_is_told() {
+    let mut scene = Scene::new("");
+    scene.ask();
+    assert_eq!(scene.respond(b"504", JSON, b""), []);
+    let event = scene.end("request_overall_timeout").unwrap();
+    assert_eq!((event.status, event.finish), (504, Finish::UpstreamTimeout));
 }
 
 #[test]
@@ -156,5 +210,5 @@ fn a_client_that_leaves_while_the_limiter_is_asked_gives_an_event() {
     let event = scene.end("downstream_remote_disconnect").unwrap();
     assert_eq!((event.finish, event.status, event.tokens.total()), (Finish::ClientGone, 0, 0));
     assert_eq!(event.usage_source, UsageSource::None);
-    assert_eq!(scene.answer(Some(&answer(Code::Ok, 1))).next, tollgate_flow::Next::Wait);
+    assert_eq!(scene.answer(Some(&answer(Code::Ok, 1))).next, Next::Wait);
 }
