@@ -1,6 +1,6 @@
 //! The limiter: plans, and the counters that hold tenants to them.
 
-use tollgate_domain::{Amounts, Decision, Period, Plan, Plans, Settlement, Span, Standing};
+use tollgate_domain::{Amounts, ContextExceeded, Decision, Period, Plan, Plans, Settlement, Span, Standing};
 use tollgate_wire::usage_event::UsageEvent;
 
 use crate::counters::Counters;
@@ -54,13 +54,21 @@ impl Limiter {
     }
 
     /// Decides about a call and takes its requests when all limits agree.
-    pub fn take(&self, tenant: &str, plan: &Plan, amounts: Amounts, now_ms: u64) -> Decision {
-        self.counters.take(tenant, plan, amounts, now_ms)
+    ///
+    /// # Errors
+    /// When the prompt is too long for the plan: nothing is taken, and no limit was asked.
+    pub fn take(&self, tenant: &str, plan: &Plan, amounts: Amounts, now_ms: u64) -> Result<Decision, ContextExceeded> {
+        plan.check_context(amounts.input_tokens)?;
+        Ok(self.counters.take(tenant, plan, amounts, now_ms))
     }
 
     /// Decides about a call, and takes nothing.
-    pub fn check(&self, tenant: &str, plan: &Plan, amounts: Amounts, now_ms: u64) -> Decision {
-        self.counters.check(tenant, plan, amounts, now_ms)
+    ///
+    /// # Errors
+    /// When the prompt is too long for the plan.
+    pub fn check(&self, tenant: &str, plan: &Plan, amounts: Amounts, now_ms: u64) -> Result<Decision, ContextExceeded> {
+        plan.check_context(amounts.input_tokens)?;
+        Ok(self.counters.check(tenant, plan, amounts, now_ms))
     }
 
     /// Takes the tokens that a call has used.

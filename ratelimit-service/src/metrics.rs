@@ -13,6 +13,8 @@ pub struct Metrics {
     pub calls_admitted: Counter,
     /// Calls that some limit denied.
     pub calls_denied: Counter,
+    /// Calls whose prompt was too long for their plan.
+    pub calls_too_long: Counter,
     /// RLS requests for a domain that is not ours.
     pub calls_of_unknown_domain: Counter,
     /// Calls and questions that named a tier which is not configured.
@@ -45,10 +47,10 @@ impl Metrics {
         let build = Family::<_, Gauge>::default();
         build.get_or_create_owned(&version).set(1);
         registry.register("build_info", "Always 1, for the running version", build);
-        let [calls_admitted, calls_denied, calls_of_unknown_domain] = by_label(
+        let [calls_admitted, calls_denied, calls_too_long, calls_of_unknown_domain] = by_label(
             &mut registry,
             ("rls_decisions", "Answers of the rate limit service"),
-            ("outcome", ["admitted", "denied", "unknown_domain"]),
+            ("outcome", ["admitted", "denied", "context_length_exceeded", "unknown_domain"]),
         );
         let [events_accepted, events_duplicate, events_rejected] = by_label(
             &mut registry,
@@ -71,6 +73,7 @@ impl Metrics {
         let metrics = Metrics {
             calls_admitted,
             calls_denied,
+            calls_too_long,
             calls_of_unknown_domain,
             unknown_tiers: counter(&mut registry, "unknown_tiers", "Uses of a tier that is not configured"),
             events_accepted,

@@ -3,6 +3,8 @@
 //! What it answers:
 //! - All descriptors of one tenant and tier are one call, decided together against all limits of the plan. A denial by a
 //!   limit that no descriptor asks for is told by the call's first descriptor.
+//! - A prompt that is too long for its plan denies the call before any limit is asked. The descriptors of input tokens
+//!   tell it, by the name [`CONTEXT_LIMIT`]; the others are OK.
 //! - A domain that is not ours limits nothing: OK for each descriptor. So does a descriptor without a tenant or with an
 //!   unknown unit, and one with negative hits: nothing is ever given back here.
 //! - A call of several tenants is decided for one after the other; what one took stays taken when another is denied.
@@ -10,8 +12,8 @@
 use std::sync::Arc;
 
 use prost_types::Duration;
-use tollgate_domain::{Amounts, Decision, Outcome, Standing, Window};
-use tollgate_wire::admission::{Demand, Unit, WindowUnit};
+use tollgate_domain::{Amounts, Decision, Outcome, Plan, Standing, Window};
+use tollgate_wire::admission::{CONTEXT_LIMIT, Demand, Unit, WindowUnit};
 use tollgate_wire::proto::envoy::service::ratelimit::v3::rate_limit_response::{Code, DescriptorStatus, RateLimit};
 use tollgate_wire::proto::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitService;
 use tollgate_wire::proto::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
@@ -64,7 +66,13 @@ impl Rls {
     /// Decides about one call and sets its descriptors' statuses.
     fn decide(&self, call: &Call<'_>, statuses: &mut [DescriptorStatus], now_ms: u64) -> Outcome {
         let plan = self.limiter.plan(call.tier);
-        let decision = self.limiter.take(call.tenant, plan, call.amounts, now_ms);
+        let Ok(decision) = self.limiter.take(call.tenant, plan, call.amounts, now_ms) else {
+            for (place, _) in call.descriptors.iter().filter(|(_, unit)| *unit == Unit::InputTokens) {
+                statuses[*place] = context_exceeded(plan);
+            }
+            self.metrics.calls_too_long.inc();
+            return Outcome::Denied;
+        };
         for (place, unit) in &call.descriptors {
             statuses[*place] = status(told(&decision, *unit));
         }
@@ -148,7 +156,6 @@ fn status(standing: Option<Standing>) -> DescriptorStatus {
         Outcome::Admitted => Code::Ok,
         Outcome::Denied => Code::OverLimit,
     };
-    let saturated = |amount: u64| u32::try_from(amount).unwrap_or(u32::MAX);
     DescriptorStatus {
         code: code.into(),
         current_limit: Some(RateLimit {
@@ -160,6 +167,23 @@ fn status(standing: Option<Standing>) -> DescriptorStatus {
         duration_until_reset: standing.reset_ms.map(duration),
         quota: None,
     }
+}
+
+/// That a prompt is longer than the plan's context: no window, and no time after which it would pass.
+fn context_exceeded(plan: &Plan) -> DescriptorStatus {
+    DescriptorStatus {
+        code: Code::OverLimit.into(),
+        current_limit: Some(RateLimit {
+            requests_per_unit: saturated(plan.context_tokens),
+            unit: WindowUnit::Unknown.into(),
+            name: CONTEXT_LIMIT.to_owned(),
+        }),
+        ..Default::default()
+    }
+}
+
+fn saturated(amount: u64) -> u32 {
+    u32::try_from(amount).unwrap_or(u32::MAX)
 }
 
 fn window_unit(window: Window) -> WindowUnit {

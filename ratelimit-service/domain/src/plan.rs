@@ -114,12 +114,18 @@ impl std::fmt::Display for Limit {
     }
 }
 
+/// How much longer than its plan's context a prompt may seem, in percent of the context, before it is denied.
+///
+/// Its length is an estimate, whose error is 3 to 13 % in the median, and a prompt that fits should not be denied. What is
+/// really too long for the model is refused by the provider.
+pub const CONTEXT_TOLERANCE_PERCENT: u64 = 25;
+
 /// What a tier's tenants get.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// The tier's name.
     pub tier: String,
-    /// The longest prompt, in tokens.
+    /// The longest prompt, in tokens; see [`Plan::check_context`].
     pub context_tokens: u64,
     /// At most one for each unit and window.
     pub limits: Vec<Limit>,
@@ -132,6 +138,16 @@ impl Plan {
         Plan { tier, context_tokens, limits, others: Vec::new() }
     }
 
+    /// Whether a prompt of an estimated `input_tokens` may go on to the limits. It may still take more than is left of
+    /// them.
+    ///
+    /// # Errors
+    /// When it exceeds `context_tokens` by more than [`CONTEXT_TOLERANCE_PERCENT`].
+    pub fn check_context(&self, input_tokens: u64) -> Result<(), ContextExceeded> {
+        let longest_percent = u128::from(self.context_tokens) * u128::from(100 + CONTEXT_TOLERANCE_PERCENT);
+        if u128::from(input_tokens) * 100 > longest_percent { Err(ContextExceeded) } else { Ok(()) }
+    }
+
     /// What is counted for this plan's tenants: its own limits, and of what other plans limit besides one each, since a
     /// tenant's tier may change.
     pub fn counted(&self) -> impl Iterator<Item = &Limit> {
@@ -142,6 +158,10 @@ impl Plan {
         self.counted().any(|own| own.counts_like(limit))
     }
 }
+
+/// A prompt is longer than its plan's context. Waiting does not help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContextExceeded;
 
 /// The plans by their tiers, one of them the default.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,6 +207,21 @@ impl Plans {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_prompt_may_seem_a_quarter_longer_than_the_context() {
+        let checked = |context_tokens, input_tokens| {
+            Plan::new("a".to_owned(), context_tokens, Vec::new()).check_context(input_tokens)
+        };
+        for (context_tokens, longest) in [(1, 1), (3, 3), (4, 5), (100, 125), (u64::MAX / 5 * 4, u64::MAX)] {
+            assert_eq!(checked(context_tokens, longest), Ok(()), "{longest} of {context_tokens}");
+            if let Some(longer) = longest.checked_add(1) {
+                assert_eq!(checked(context_tokens, longer), Err(ContextExceeded), "{longer} of {context_tokens}");
+            }
+        }
+        assert_eq!(checked(u64::MAX / 5 * 4 - 1, u64::MAX), Err(ContextExceeded));
+        assert_eq!((checked(u64::MAX, u64::MAX), checked(1, 0)), (Ok(()), Ok(())));
+    }
 
     #[test]
     fn a_plan_counts_its_own_limits_and_what_others_limit_besides() {

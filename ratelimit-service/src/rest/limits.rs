@@ -99,7 +99,7 @@ struct Denial {
 
 #[derive(Debug, Serialize)]
 enum Reason {
-    /// The prompt is longer than the plan's context.
+    /// The prompt is too long for the plan's context.
     #[serde(rename = "context_length_exceeded")]
     ContextLength,
     /// Of a limit that is refilled continuously.
@@ -164,11 +164,10 @@ impl Shared {
     }
 
     fn denial(&self, tenant: &str, plan: &Plan, estimated_tokens: u64, now_ms: u64) -> Option<Denial> {
-        if estimated_tokens > plan.context_tokens {
-            return Some(Denial { reason: Reason::ContextLength, limit: None, retry_after_s: None });
-        }
         let amounts = Amounts { requests: 1, input_tokens: estimated_tokens, output_tokens: 0 };
-        let decision = self.limiter.check(tenant, plan, amounts, now_ms);
+        let Ok(decision) = self.limiter.check(tenant, plan, amounts, now_ms) else {
+            return Some(Denial { reason: Reason::ContextLength, limit: None, retry_after_s: None });
+        };
         match decision.outcome {
             Outcome::Admitted => None,
             Outcome::Denied => decision.denied_by().as_ref().map(Denial::by),

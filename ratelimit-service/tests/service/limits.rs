@@ -68,11 +68,44 @@ async fn a_call_past_the_limit_is_denied_and_another_tenant_is_not() {
 async fn an_estimate_that_does_not_fit_takes_no_request() {
     let folder = Folder::new();
     let service = Service::start(&folder);
-    let denied = ask(&service, call("acme", "small", 600, 401)).await;
+    let denied = ask(&service, call("acme", "small", 100, 901)).await;
     assert_eq!(denied.overall_code(), Code::OverLimit);
     assert_eq!(denied.statuses[0].limit_remaining, 3);
     // More than the limit ever holds: no time is named.
     assert_eq!((denied.statuses[1].code(), denied.statuses[1].duration_until_reset), (Code::OverLimit, None));
+}
+
+#[tokio::test]
+async fn a_prompt_that_is_too_long_for_the_plan_is_denied_before_any_limit_is_asked() {
+    let folder = Folder::new();
+    let service = Service::start(&folder);
+    // The context is 100, and an estimate may be a quarter above.
+    for _ in 0..4 {
+        let denied = ask(&service, call("acme", "small", 126, 0)).await;
+        let codes: Vec<_> = denied.statuses.iter().map(|status| status.code()).collect();
+        assert_eq!((denied.overall_code(), codes), (Code::OverLimit, vec![Code::Ok, Code::OverLimit, Code::Ok]));
+        let denied = read(&denied);
+        assert_eq!(denied.context_exceeded(), Some(100));
+        let [LimitStatus { unit, name, capacity, window, remaining, reset_ms, .. }] = denied.limits.as_slice() else {
+            panic!("{denied:?}")
+        };
+        assert_eq!((*unit, name.as_str(), *capacity), (Unit::InputTokens, "context_tokens", 100));
+        assert_eq!((*window, *remaining, *reset_ms), (WindowUnit::Unknown, 0, 0));
+    }
+    for left in [2, 1, 0] {
+        let admitted = read(&ask(&service, call("acme", "small", 125, 0)).await);
+        assert_eq!((admitted.decision, admitted.limits[0].remaining), (Decision::Admitted, left));
+    }
+    // Where both hold, the context is told: no waiting helps against it.
+    assert_eq!(read(&ask(&service, call("acme", "small", 126, 0)).await).context_exceeded(), Some(100));
+    let spent = read(&ask(&service, call("acme", "small", 125, 0)).await);
+    assert_eq!((spent.decision, spent.context_exceeded()), (Decision::Denied, None));
+    assert_eq!(read(&ask(&service, call("other", "large", 126, 0)).await).decision, Decision::Admitted);
+
+    let metrics = service.metrics().await;
+    for counted in ["{outcome=\"context_length_exceeded\"} 5", "{outcome=\"denied\"} 1", "{outcome=\"admitted\"} 4"] {
+        assert!(metrics.contains(&format!("tollgate_rls_decisions_total{counted}")), "{metrics}");
+    }
 }
 
 #[tokio::test]

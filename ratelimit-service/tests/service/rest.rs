@@ -121,17 +121,17 @@ async fn a_check_says_whether_a_call_would_pass_and_takes_nothing() {
     let folder = Folder::new();
     let service = Service::start(&folder);
     for _ in 0..5 {
-        let answer = check(&service, json!({"tenant_id": "acme", "estimated_tokens": 100})).await;
+        let answer = check(&service, json!({"tenant_id": "acme", "estimated_tokens": 125})).await;
         let body = answer.json();
         assert_eq!((answer.status.as_u16(), &body["allowed"]), (200, &json!(true)));
         assert_eq!((&body["limits"][0]["remaining"], &body["total_tokens"]), (&json!(3), &json!(0)));
         assert_eq!(body.get("reason"), None);
     }
-    let long = check(&service, json!({"tenant_id": "acme", "estimated_tokens": 101})).await;
+    let long = check(&service, json!({"tenant_id": "acme", "estimated_tokens": 126})).await;
     assert_eq!((long.status.as_u16(), long.retry_after.as_deref()), (429, None));
     assert_eq!(long.json()["reason"], "context_length_exceeded");
     assert_eq!(
-        check(&service, json!({"tenant_id": "acme", "plan_tier": "large", "estimated_tokens": 101})).await.status,
+        check(&service, json!({"tenant_id": "acme", "plan_tier": "large", "estimated_tokens": 126})).await.status,
         200
     );
 

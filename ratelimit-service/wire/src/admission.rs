@@ -18,6 +18,10 @@ pub const METHOD: &str = "ShouldRateLimit";
 /// The gRPC metadata key under which the reservation's id travels.
 pub const RESERVATION_ID_METADATA: &str = "x-tollgate-reservation-id";
 
+/// The name of the limit by which the status of the input tokens tells that the prompt is too long for the plan. Its
+/// capacity is the plan's context in tokens; it has no window.
+pub const CONTEXT_LIMIT: &str = "context_tokens";
+
 /// Descriptor entry keys.
 pub mod key {
     /// Who pays.
@@ -218,6 +222,18 @@ impl AdmissionResponse {
         });
         Ok(AdmissionResponse { decision: decision(response.overall_code()), limits: limits.collect() })
     }
+
+    /// The plan's context in tokens, where the call is denied because its prompt is longer: see [`CONTEXT_LIMIT`].
+    ///
+    /// Waiting does not help then, and `limits` has nothing that a client should be told as a rate limit.
+    pub fn context_exceeded(&self) -> Option<u32> {
+        let tells_it = |limit: &&LimitStatus| {
+            (limit.unit, limit.decision, limit.window) == (Unit::InputTokens, Decision::Denied, WindowUnit::Unknown)
+                && limit.name == CONTEXT_LIMIT
+        };
+        let told = self.limits.iter().find(tells_it)?;
+        (self.decision == Decision::Denied).then_some(told.capacity)
+    }
 }
 
 fn decision(code: rate_limit_response::Code) -> Decision {
@@ -330,6 +346,31 @@ mod tests {
         assert_eq!(answer.decision, Decision::Denied);
         let seen: Vec<_> = answer.limits.iter().map(|limit| (limit.unit, limit.decision, limit.reset_ms)).collect();
         assert_eq!(seen, [(Unit::Requests, Decision::Denied, 1001), (Unit::OutputTokens, Decision::Admitted, 1001)]);
+    }
+
+    #[test]
+    fn a_denial_by_the_context_is_told_from_one_by_a_limit() {
+        let too_long = LimitStatus {
+            unit: Unit::InputTokens,
+            decision: Decision::Denied,
+            name: CONTEXT_LIMIT.into(),
+            capacity: 4096,
+            window: WindowUnit::Unknown,
+            remaining: 0,
+            reset_ms: 0,
+        };
+        let told =
+            |decision, limit: LimitStatus| AdmissionResponse { decision, limits: vec![limit] }.context_exceeded();
+        assert_eq!(told(Decision::Denied, too_long.clone()), Some(4096));
+        assert_eq!(told(Decision::Admitted, too_long.clone()), None);
+        for other in [
+            LimitStatus { unit: Unit::OutputTokens, ..too_long.clone() },
+            LimitStatus { decision: Decision::Admitted, ..too_long.clone() },
+            LimitStatus { name: "tokens_per_minute".into(), ..too_long.clone() },
+            LimitStatus { window: WindowUnit::Minute, ..too_long },
+        ] {
+            assert_eq!(told(Decision::Denied, other.clone()), None, "{other:?}");
+        }
     }
 
     #[test]
