@@ -15,8 +15,7 @@
 //! - A *subtree* hands over every string and every unknown key below its place, however deep, in pieces: its own value too,
 //!   if that is a string. A leaf inside speaks for itself: what it does not want is nobody's, but a container at a leaf
 //!   belongs to the subtree still.
-//! - Each value comes with its [`Span`]: where it stands in the document, and where its member begins. With the text of a
-//!   member known by its span, an editor can cut it or replace it as it passes.
+//! - Each value comes with its [`Span`]: where it stands in the document, so that an editor can replace it as it passes.
 
 mod kept;
 mod open;
@@ -81,13 +80,16 @@ pub(crate) enum Value<'a> {
 /// Where a value stands: offsets from the document's first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Span {
-    /// Where its member begins, or its element: the comma before it; where there is none, the key's quote or the value's
-    /// first byte. In a subtree this is the member that goes into the unknown.
-    pub(crate) member: u64,
     /// Its first byte.
     pub(crate) start: u64,
     /// The byte behind its last.
     pub(crate) end: u64,
+}
+
+impl Span {
+    fn of(start: u64, len: u64) -> Span {
+        Span { start, end: start.saturating_add(len) }
+    }
 }
 
 /// The scanner, for places that mean `P`.
@@ -213,9 +215,6 @@ impl<P: Copy> Scanner<P> {
             return 1;
         }
         self.start = self.offset;
-        if let Some(container) = self.open.last_mut() {
-            container.member.get_or_insert(self.offset);
-        }
         let (leaf, subtree) = match target {
             Target::Known(place) => (paths.leaf(place), paths.subtree(place)),
             Target::Unknown(subtree) => (None, subtree),
@@ -228,7 +227,7 @@ impl<P: Copy> Scanner<P> {
         match (byte, wanted) {
             (b'{' | b'[', _) => {
                 if let Some(place) = wanted {
-                    sink.value(place, Value::Open, self.span(self.start, 1));
+                    sink.value(place, Value::Open, Span::of(self.start, 1));
                 }
                 self.enter(byte, target, subtree, paths);
             }
@@ -247,7 +246,6 @@ impl<P: Copy> Scanner<P> {
     }
 
     fn enter(&mut self, byte: u8, target: Target<P>, subtree: Option<P>, paths: &Paths<P>) {
-        let outer_member = self.member();
         let container = match target {
             Target::Known(place) => {
                 let element = match byte {
@@ -256,7 +254,7 @@ impl<P: Copy> Scanner<P> {
                     _ if self.open.len == 0 => Some(place),
                     _ => paths.element(place),
                 };
-                let container = Container { place, element, start: self.start, outer_member, member: None };
+                let container = Container { place, element, start: self.start };
                 Some(container).filter(|_| byte == b'{' || element.is_some())
             }
             Target::Unknown(_) => None,
@@ -278,7 +276,7 @@ impl<P: Copy> Scanner<P> {
         };
         if let Some(place) = paths.leaf(container.place).filter(|place| sink.wants(*place) != Want::No) {
             let end = self.offset.saturating_add(1);
-            sink.value(place, Value::Close, Span { member: container.outer_member, start: container.start, end });
+            sink.value(place, Value::Close, Span { start: container.start, end });
         }
         self.after_value();
     }
@@ -288,15 +286,13 @@ impl<P: Copy> Scanner<P> {
     }
 
     fn punctuation(&mut self, byte: u8, paths: &Paths<P>, sink: &mut impl Sink<Place = P>) {
-        match (self.state, byte, self.open.last_mut()) {
-            (State::Key, b'"', Some(object)) => {
-                object.member.get_or_insert(self.offset);
+        match (self.state, byte, self.open.last()) {
+            (State::Key, b'"', _) => {
                 self.start = self.offset;
                 self.state = State::KeyText { escaped: false };
             }
             (State::Colon(target), b':', _) => self.state = State::Value(target),
             (State::Comma, b',', Some(container)) => {
-                container.member = Some(self.offset);
                 self.state = match container.element {
                     Some(element) => State::Value(Target::Known(element)),
                     None => State::Key,
@@ -324,11 +320,11 @@ impl<P: Copy> Scanner<P> {
         };
         if let Target::Unknown(Some(subtree)) = target {
             let (start, end) = (self.start.saturating_add(1), self.offset.saturating_add(end as u64));
-            let at = Span { member: object.member.unwrap_or(start), start, end };
+            let at = Span { start, end };
             if !key.is_empty() {
                 sink.value(subtree, Value::Piece(key), at);
             }
-            sink.value(subtree, Value::PiecesEnd, Span { start: end, end: end.saturating_add(1), ..at });
+            sink.value(subtree, Value::PiecesEnd, Span::of(end, 1));
         }
         self.state = State::Colon(target);
         self.kept.len = 0;
@@ -344,7 +340,7 @@ impl<P: Copy> Scanner<P> {
                 rest.len()
             }
             TextEnd::At(end) => {
-                let at = self.span(self.start, self.offset.saturating_add(end as u64 + 1) - self.start);
+                let at = Span { start: self.start, end: self.offset.saturating_add(end as u64 + 1) };
                 let text = self.kept.complete(rest.get(..end).unwrap_or_default());
                 sink.value(place, Value::Text(text), at);
                 self.kept.len = 0;
@@ -359,7 +355,7 @@ impl<P: Copy> Scanner<P> {
             self.kept.push(rest);
             return rest.len();
         };
-        let at = self.span(self.start, self.offset.saturating_add(end as u64) - self.start);
+        let at = Span { start: self.start, end: self.offset.saturating_add(end as u64) };
         let text = self.kept.complete(rest.get(..end).unwrap_or_default());
         if let Some(place) = place {
             match text {
@@ -405,10 +401,10 @@ impl<P: Copy> Scanner<P> {
             };
             let len = piece.len() as u64;
             if len > 0 {
-                sink.value(place, Value::Piece(piece), self.span(self.offset, len));
+                sink.value(place, Value::Piece(piece), Span::of(self.offset, len));
             }
             if let TextEnd::At(_) = end {
-                sink.value(place, Value::PiecesEnd, self.span(self.offset.saturating_add(len), 1));
+                sink.value(place, Value::PiecesEnd, Span::of(self.offset.saturating_add(len), 1));
             }
         }
         match end {
@@ -424,15 +420,6 @@ impl<P: Copy> Scanner<P> {
                 end + 1
             }
         }
-    }
-
-    /// Where the current member begins, or else the current value.
-    fn member(&self) -> u64 {
-        self.open.last().and_then(|container| container.member).unwrap_or(self.start)
-    }
-
-    fn span(&self, start: u64, len: u64) -> Span {
-        Span { member: self.member(), start, end: start.saturating_add(len) }
     }
 }
 

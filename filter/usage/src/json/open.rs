@@ -18,19 +18,11 @@ pub(super) struct Container {
     pub(super) element: Option<NodeId>,
     /// Where it begins.
     pub(super) start: u64,
-    /// Where the member begins whose value it is.
-    pub(super) outer_member: u64,
-    /// Where its current or last member or element begins, once one has.
-    pub(super) member: Option<u64>,
 }
 
 impl Open {
     pub(super) fn last(&self) -> Option<&Container> {
         self.containers.get(self.len.checked_sub(1)?)
-    }
-
-    pub(super) fn last_mut(&mut self) -> Option<&mut Container> {
-        self.containers.get_mut(self.len.checked_sub(1)?)
     }
 
     pub(super) fn pop(&mut self) -> Option<Container> {

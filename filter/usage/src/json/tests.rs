@@ -134,15 +134,15 @@ fn log(paths: &Paths<Meaning>, document: &str) -> Vec<(&'static str, String, Str
         assert_eq!(read(chunk_bytes), whole, "{document} in pieces of {chunk_bytes}");
     }
     let bytes = |start: u64, end: u64| document[start as usize..end as usize].to_owned();
-    whole.0.into_iter().map(|(name, text, at)| (name, text, bytes(at.member, at.end))).collect()
+    whole.0.into_iter().map(|(name, text, at)| (name, text, bytes(at.start, at.end))).collect()
 }
 
-fn row(name: &'static str, text: &str, member: &str) -> (&'static str, String, String) {
-    (name, text.to_owned(), member.to_owned())
+fn row(name: &'static str, text: &str, span: &str) -> (&'static str, String, String) {
+    (name, text.to_owned(), span.to_owned())
 }
 
 #[test]
-fn every_kind_of_value_is_told_with_its_member() {
+fn every_kind_of_value_is_told_with_its_place() {
     let kept = |name| (name, Want::Kept);
     let paths =
         small_tree(&[(&["a"], kept("a")), (&["b"], kept("b")), (&["b", "c"], kept("c")), (&["d[]"], kept("d"))], &[]);
@@ -150,18 +150,18 @@ fn every_kind_of_value_is_told_with_its_member() {
     assert_eq!(
         log(&paths, document),
         [
-            row("a", "Bool(true)", r#""a" : true"#),
-            row("a", "Bool(false)", r#","a":false"#),
-            row("a", "Null", r#","a":null"#),
-            row("a", r#""x\"y"#, r#", "a": "x\"y""#),
-            row("b", "Open", r#","b":{"#),
-            row("c", "#1", r#""c":1"#),
-            row("c", "Open", r#", "c":{"#),
-            row("c", "Close", r#", "c":{}"#),
-            row("b", "Close", r#","b":{"c":1 , "c":{}}"#),
+            row("a", "Bool(true)", "true"),
+            row("a", "Bool(false)", "false"),
+            row("a", "Null", "null"),
+            row("a", r#""x\"y"#, r#""x\"y""#),
+            row("b", "Open", "{"),
+            row("c", "#1", "1"),
+            row("c", "Open", "{"),
+            row("c", "Close", "{}"),
+            row("b", "Close", r#"{"c":1 , "c":{}}"#),
             row("d", "#1", "1"),
-            row("d", "\"2", r#", "2""#),
-            row("d", "Open", ",["),
+            row("d", "\"2", r#""2""#),
+            row("d", "Open", "["),
         ]
     );
 }

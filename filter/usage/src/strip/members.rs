@@ -2,7 +2,7 @@
 //!
 //! Only the top level is looked at. Keys are compared as they stand, and what is no JSON removes nothing.
 
-use crate::json::{TextEnd, end_of_text, is_whitespace};
+use crate::json::{TextEnd, end_of_text, in_scalar, is_whitespace};
 
 const USAGE: &[u8] = b"usage";
 const CHOICES: &[u8] = b"choices";
@@ -185,8 +185,8 @@ impl Members {
                 let taken = self.in_key(bytes, place, escaped);
                 (taken, if self.is_inside() { Step::Inside } else { Step::Outside })
             }
-            State::Scalar if is_scalar(byte) => {
-                (bytes.iter().position(|byte| !is_scalar(*byte)).unwrap_or(bytes.len()), Step::Outside)
+            State::Scalar if in_scalar(&byte) => {
+                (bytes.iter().position(|byte| !in_scalar(byte)).unwrap_or(bytes.len()), Step::Outside)
             }
             _ => {
                 let was_inside = self.is_inside();
@@ -273,7 +273,7 @@ impl Members {
         match byte {
             b'"' => State::Text { depth: 0, escaped: false },
             b'{' | b'[' => State::Nested { depth: 1 },
-            _ if is_scalar(byte) => State::Scalar,
+            _ if in_scalar(&byte) => State::Scalar,
             _ => State::Broken,
         }
     }
@@ -304,10 +304,6 @@ impl Members {
         };
         at + 1
     }
-}
-
-fn is_scalar(byte: u8) -> bool {
-    matches!(byte, b'-' | b'+' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z')
 }
 
 /// Whether a literal is complete before this byte.
