@@ -112,6 +112,16 @@ async fn what_a_body_asks_for_is_checked_before_it_goes_on() {
 }
 
 #[tokio::test]
+async fn a_prompt_longer_than_the_plans_context_is_refused_as_its_provider_would() {
+    let stack = Stack::builder().start().await.unwrap();
+    let reply = stack.chat("acme").json(&prompt(&"word ".repeat(100_000))).send().await.unwrap();
+    assert_eq!(reply.status, 400, "{}", reply.text());
+    let error = &reply.json().unwrap()["error"];
+    assert_eq!((&error["code"], &error["type"]), (&json!("context_length_exceeded"), &json!("invalid_request_error")));
+    assert_eq!((stack.standin.call_count(), reply.header("retry-after")), (0, None));
+}
+
+#[tokio::test]
 async fn a_stream_that_was_not_asked_for_its_usage_is_metered_and_looks_as_if_it_had_not() {
     for builder in [Stack::builder(), headers_first()] {
         let stack = builder.start().await.unwrap();

@@ -65,11 +65,16 @@ async fn a_stream_holds_what_the_client_asked_for_and_nothing_else() {
 
 #[tokio::test]
 async fn the_upstream_gets_the_request_as_the_client_sent_it() {
-    let stack = Stack::builder().start().await.unwrap();
+    let limits = json!([{"unit": "requests", "capacity": 60, "window": "minute"}]);
+    let roomy = json!({
+        "limiter": {"default_tier": "roomy"},
+        "tiers": {"roomy": {"context_tokens": 1_000_000, "limits": limits}},
+    });
+    let stack = Stack::builder().service_config(roomy).start().await.unwrap();
     // Larger than one read of a socket, so that the filter sees it in parts.
     let long = "word ".repeat(100_000);
     let body = json!({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": long}]});
-    let reply = stack.chat("acme").header("x-plan-tier", "enterprise").json(&body).send().await.unwrap();
+    let reply = stack.chat("acme").header("x-plan-tier", "roomy").json(&body).send().await.unwrap();
     assert_eq!(reply.status, 200, "{}", reply.text());
     assert_eq!(reply.json().unwrap()["usage"]["prompt_tokens"], 3 + 4 + 100_000);
 }

@@ -35,6 +35,8 @@ pub(crate) enum Code {
     RateLimited(Unit),
     /// A limit of a day or longer is used up.
     QuotaExceeded,
+    /// The prompt is longer than the plan allows.
+    ContextLengthExceeded,
 }
 
 impl Code {
@@ -47,13 +49,14 @@ impl Code {
             Code::LimiterUnavailable => "limiter_unavailable",
             Code::RateLimited(_) => "rate_limit_exceeded",
             Code::QuotaExceeded => "insufficient_quota",
+            Code::ContextLengthExceeded => "context_length_exceeded",
         }
     }
 
     pub(crate) fn status(self) -> u32 {
         match self {
             Code::TenantMissing => 401,
-            Code::IdentityInvalid => 400,
+            Code::IdentityInvalid | Code::ContextLengthExceeded => 400,
             Code::EndpointUnclaimed => 403,
             Code::LimiterUnavailable => 503,
             Code::RateLimited(_) | Code::QuotaExceeded => 429,
@@ -99,8 +102,12 @@ impl Reply {
         Reply::new(dialect, Code::LimiterUnavailable, message)
     }
 
-    /// A limit says no.
+    /// A limit says no, or the plan's context does.
     pub(crate) fn denied(dialect: Dialect, answer: &AdmissionResponse, now_ms: u64) -> Reply {
+        if let Some(context_tokens) = answer.context_exceeded() {
+            let message = format!("This plan takes prompts of up to {context_tokens} tokens. This one is longer.");
+            return Reply::new(dialect, Code::ContextLengthExceeded, &message);
+        }
         // Of several that deny, the one that does so longest: with another's wait the client would come back too early.
         let denying = answer.limits.iter().filter(|limit| limit.decision == Decision::Denied);
         let denying = denying.max_by_key(|limit| (is_quota(limit), limit.reset_ms));
@@ -149,6 +156,8 @@ fn describe(limit: &LimitStatus) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tollgate_wire::admission::CONTEXT_LIMIT;
+
     use super::*;
 
     fn limit(unit: Unit, window: WindowUnit, reset_ms: u64) -> LimitStatus {
@@ -197,6 +206,17 @@ mod tests {
         let reply = denied_by(vec![minute(Unit::Requests, 900), month]);
         assert_eq!(header(&reply, "retry-after"), None);
         assert!(reply.body.contains("insufficient_quota"), "{}", reply.body);
+    }
+
+    #[test]
+    fn a_prompt_that_is_too_long_is_no_limit_to_wait_for() {
+        let name = CONTEXT_LIMIT.to_owned();
+        let context =
+            LimitStatus { name, window: WindowUnit::Unknown, ..limit(Unit::InputTokens, WindowUnit::Unknown, 0) };
+        let reply = denied_by(vec![context]);
+        assert_eq!((reply.status, header(&reply, "x-tollgate-error")), (400, Some("context_length_exceeded")));
+        assert_eq!((header(&reply, "retry-after"), header(&reply, "x-ratelimit-limit")), (None, None));
+        assert!(reply.body.contains(r#""type":"invalid_request_error""#), "{}", reply.body);
     }
 
     #[test]

@@ -69,7 +69,7 @@ impl Dialect {
 fn openai_type(code: Code) -> &'static str {
     match code {
         Code::TenantMissing => "authentication_error",
-        Code::IdentityInvalid | Code::EndpointUnclaimed => "invalid_request_error",
+        Code::IdentityInvalid | Code::EndpointUnclaimed | Code::ContextLengthExceeded => "invalid_request_error",
         Code::LimiterUnavailable => "server_error",
         Code::RateLimited(unit) => kind(unit),
         Code::QuotaExceeded => "insufficient_quota",
@@ -79,7 +79,7 @@ fn openai_type(code: Code) -> &'static str {
 fn anthropic_type(code: Code) -> &'static str {
     match code {
         Code::TenantMissing => "authentication_error",
-        Code::IdentityInvalid => "invalid_request_error",
+        Code::IdentityInvalid | Code::ContextLengthExceeded => "invalid_request_error",
         Code::EndpointUnclaimed => "permission_error",
         Code::LimiterUnavailable => "api_error",
         Code::RateLimited(_) | Code::QuotaExceeded => "rate_limit_error",
@@ -89,7 +89,7 @@ fn anthropic_type(code: Code) -> &'static str {
 fn google_status(code: Code) -> &'static str {
     match code {
         Code::TenantMissing => "UNAUTHENTICATED",
-        Code::IdentityInvalid => "INVALID_ARGUMENT",
+        Code::IdentityInvalid | Code::ContextLengthExceeded => "INVALID_ARGUMENT",
         Code::EndpointUnclaimed => "PERMISSION_DENIED",
         Code::LimiterUnavailable => "UNAVAILABLE",
         Code::RateLimited(_) | Code::QuotaExceeded => "RESOURCE_EXHAUSTED",
@@ -99,7 +99,7 @@ fn google_status(code: Code) -> &'static str {
 fn bedrock_exception(code: Code) -> &'static str {
     match code {
         Code::TenantMissing => "UnrecognizedClientException",
-        Code::IdentityInvalid => "ValidationException",
+        Code::IdentityInvalid | Code::ContextLengthExceeded => "ValidationException",
         Code::EndpointUnclaimed => "AccessDeniedException",
         Code::LimiterUnavailable => "ServiceUnavailableException",
         Code::RateLimited(_) | Code::QuotaExceeded => "ThrottlingException",
