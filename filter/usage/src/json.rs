@@ -4,7 +4,7 @@
 //! - Its state has a fixed size: known paths are short, keys and values are kept up to [`MAX_TEXT_BYTES`].
 //! - It is lenient where leniency cannot move a value to another place (trailing commas, words that are no literals) and
 //!   stops at anything else that is not JSON: what was read before stays, the rest of the document is ignored.
-//! - Keys are compared as they stand: one that is written with escapes is not known. Of duplicate keys each is handed over.
+//! - Keys are compared as they stand, or in any spelling, as the tree says. Of duplicate keys each is handed over.
 //!
 //! What is known is said by a tree of [`Paths`], each place of which has a meaning of the user's own type; what is done with
 //! it by a [`Sink`]:

@@ -1,6 +1,10 @@
 //! Known paths as a tree: a walk down a document is a walk down the tree, and a key that the tree does not have means that
 //! nothing below it matters.
 
+use memchr::memchr;
+
+use crate::json::decode;
+
 /// A place in a document that is on a known path.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NodeId(u16);
@@ -9,6 +13,16 @@ pub(crate) struct NodeId(u16);
 #[derive(Debug)]
 pub(crate) struct Paths<P> {
     nodes: Vec<Node<P>>,
+    keys: Keys,
+}
+
+/// Which keys of a document are those of the tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keys {
+    /// Those that stand there byte for byte.
+    Exact,
+    /// Those that some reader takes for them too.
+    Spelled,
 }
 
 #[derive(Debug)]
@@ -29,7 +43,13 @@ impl<P: Copy> Paths<P> {
 
     /// A tree of the top alone.
     pub(crate) fn new() -> Paths<P> {
-        Paths { nodes: vec![Node::new(Self::ROOT)] }
+        Paths { nodes: vec![Node::new(Self::ROOT)], keys: Keys::Exact }
+    }
+
+    /// A tree of the top alone, whose keys are known in any spelling: with escapes, as every reader of JSON reads them, and
+    /// in any case, as Go's does.
+    pub(crate) fn in_any_spelling() -> Paths<P> {
+        Paths { keys: Keys::Spelled, ..Paths::new() }
     }
 
     /// Makes a leaf of a path such as `["choices[]", "finish_reason"]`: a segment that ends in `[]` is an array, and the path
@@ -51,9 +71,21 @@ impl<P: Copy> Paths<P> {
         self.inherit();
     }
 
-    /// The place of an object's member.
+    /// The place of an object's member, whose key stands as `key` between its quotes.
     pub(crate) fn member(&self, object: NodeId, key: &[u8]) -> Option<NodeId> {
-        self.node(object)?.keys.iter().find(|(known, _)| known.as_bytes() == key).map(|(_, child)| *child)
+        let keys = &self.node(object)?.keys;
+        let find =
+            |is_key: &dyn Fn(&str) -> bool| keys.iter().find(|(known, _)| is_key(known)).map(|(_, child)| *child);
+        match (find(&|known| known.as_bytes() == key), self.keys) {
+            (None, Keys::Spelled) if key.is_ascii() && memchr(b'\\', key).is_none() => {
+                find(&|known| known.as_bytes().eq_ignore_ascii_case(key))
+            }
+            (None, Keys::Spelled) => {
+                let key: String = decode(key).chars().map(fold).collect();
+                find(&|known| known.eq_ignore_ascii_case(&key))
+            }
+            (found, _) => found,
+        }
     }
 
     /// The place that all elements of an array share.
@@ -107,6 +139,15 @@ impl<P: Copy> Paths<P> {
                 node.subtree = node.own_subtree.or(parent);
             }
         }
+    }
+}
+
+/// The letters beyond ASCII that Go takes for some within (`unicode.SimpleFold`).
+fn fold(letter: char) -> char {
+    match letter {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        _ => letter,
     }
 }
 

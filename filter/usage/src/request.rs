@@ -1,7 +1,10 @@
 //! What a request asks for, read from its body as it passes.
 //!
 //! - **The cut does not matter**, for the facts and, if it is JSON, for the body that the edits make.
-//! - **Bounded and total**, as all of this crate: some KiB, any bytes, an allocation only for the model and for edits.
+//! - **Bounded and total**, as all of this crate: some KiB, any bytes, an allocation only for the model, for edits and for what
+//!   is spelled in an odd way.
+//! - **What some upstream reads is read**: keys with escapes or in another case, a byte order mark before the body. UTF-16 is
+//!   not JSON (RFC 8259), and is not read.
 //! - **Content is never kept.** Of prompts there are a running estimate and the first bytes of what may be a picture.
 //! - **An edit never breaks a body.** It replaces a literal or adds a member; every other byte stays as it is.
 
@@ -19,6 +22,9 @@ use crate::json::{Scanner, Sink, Span, Value, Want, decode};
 use media::Media;
 use places::{Place, tree};
 use splice::Splice;
+
+/// U+FEFF, which many readers ignore at the start (RFC 8259, section 8.1, allows them to).
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Around each message: OpenAI's cookbook ("How to count tokens with tiktoken") has 3, and one for the role.
 const MESSAGE_TOKENS: u64 = 4;
@@ -59,6 +65,8 @@ pub struct RequestFacts {
 pub struct RequestReader {
     scanner: Scanner<Place>,
     seen: Seen,
+    /// How much of a byte order mark stands before the body.
+    mark_bytes: usize,
     /// Something stands behind the body's value.
     trailing: bool,
 }
@@ -103,17 +111,35 @@ impl RequestReader {
             tokens: 0,
             splice: Splice::new(endpoint.is_some_and(Endpoint::tells_usage_when_asked)),
         };
-        RequestReader { scanner: Scanner::new(), seen, trailing: false }
+        RequestReader { scanner: Scanner::new(), seen, mark_bytes: 0, trailing: false }
     }
 
     /// Takes the next bytes of the body, and returns the edits that make the upstream report usage at a stream's end, as far as
     /// they fall into these bytes, in order. Who can hold the whole body back applies them only if [`Self::usage_is_ours`]
     /// then; who lets bytes pass applies them at once, which is harmless if the body turns out broken or not to stream.
     pub fn feed(&mut self, bytes: &[u8]) -> Vec<Edit> {
+        let bytes = self.behind_mark(bytes);
         let start = self.scanner.offset();
         let taken = self.scanner.feed(bytes, tree(), &mut self.seen);
         self.trailing |= taken < bytes.len();
-        self.seen.splice.edits(start, self.scanner.offset(), self.scanner.open_scalar(), self.seen.stream)
+        let mut edits =
+            self.seen.splice.edits(start, self.scanner.offset(), self.scanner.open_scalar(), self.seen.stream);
+        let mark_bytes = self.mark_bytes as u64;
+        for edit in &mut edits {
+            edit.at = edit.at.start.saturating_add(mark_bytes)..edit.at.end.saturating_add(mark_bytes);
+        }
+        edits
+    }
+
+    /// What these bytes have behind the byte order mark that the body may begin with.
+    fn behind_mark<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        if self.scanner.offset() > 0 {
+            return bytes;
+        }
+        let due = BYTE_ORDER_MARK.get(self.mark_bytes..).unwrap_or_default();
+        let taken = due.iter().zip(bytes).take_while(|(due, byte)| due == byte).count();
+        self.mark_bytes += taken;
+        bytes.get(taken..).unwrap_or_default()
     }
 
     /// What is known by now.
@@ -137,7 +163,8 @@ impl RequestReader {
     }
 
     fn is_complete(&self) -> bool {
-        self.scanner.is_closed() && !self.trailing
+        let is_mark_whole = [0, BYTE_ORDER_MARK.len()].contains(&self.mark_bytes);
+        self.scanner.is_closed() && is_mark_whole && !self.trailing
     }
 }
 

@@ -126,7 +126,7 @@ fn a_stream_is_made_to_report_usage() {
         ),
         (
             r#"{"stream":true,"stream_options":{"include_us\u0061ge":false}}"#,
-            r#"{"stream":true,"stream_options":{"include_us\u0061ge":false,"include_usage":true}}"#,
+            r#"{"stream":true,"stream_options":{"include_us\u0061ge":true}}"#,
         ),
         (
             r#"{"stream":false,"stream":true,"messages":[{"stream_options":1}]}"#,
@@ -167,6 +167,55 @@ fn what_asks_for_usage_does_not_stream_or_is_refused_stays() {
     }
     let mut reader = RequestReader::new(Endpoint::of(CHAT, Some("api.mistral.ai")).as_ref());
     assert_eq!(reader.feed(b"{\"stream\":true}"), []);
+}
+
+#[test]
+fn keys_are_known_in_any_spelling() {
+    let plain = r#"{"model":"m","stream":true,"max_tokens":9,"messages":[{"role":"user","content":"Hello there"}]}"#;
+    let odd = r#"{"\u006dodel":"m","\u0073trea\u006D":true,"max\u005ftokens":9,"\u006dessages":[{"rol\u0065":"user","c\u006fntent":"Hello there"}]}"#;
+    let expected = facts(CHAT, plain);
+    assert_eq!((expected.stream, expected.output_cap), (Some(true), Some(9)));
+    for body in [
+        odd.to_owned(),
+        plain.replace("messages", "Messages").replace("stream", "STREAM").replace("model", "mOdeL"),
+        plain.replace("messages", "me\u{17f}\\u017fages").replace("max_tokens", "max_to\u{212a}ens"),
+    ] {
+        let (whole, edited) = whole(CHAT, &body);
+        assert_eq!(whole.facts(), expected, "{body}");
+        assert!(whole.usage_is_ours() && edited.ends_with(r#","stream_options":{"include_usage":true}}"#), "{edited}");
+        for at in 0..=body.len() {
+            let (first, second) = body.as_bytes().split_at(at);
+            let (reader, cut) = read(CHAT, &[first, second]);
+            assert_eq!((reader.facts(), cut), (expected.clone(), edited.clone().into_bytes()), "{body} at {at}");
+        }
+    }
+    for (key, is_known) in
+        [("\\u006dodel", true), ("model\\u0000", false), ("m\\u006", false), ("models", false), ("", false)]
+    {
+        assert_eq!(facts(CHAT, &format!("{{\"{key}\":\"m\"}}")).model.is_some(), is_known, "{key}");
+    }
+    let long = format!("{{\"{}\":\"m\"}}", "\\u006d".repeat(999));
+    assert_eq!(facts(CHAT, &long).model, None);
+}
+
+#[test]
+fn a_byte_order_mark_is_passed_over_and_utf_16_is_not_read() {
+    let body = "\u{feff}{\"stream\":true,\"stream_options\":{\"include_usage\":false}}";
+    let edited = body.replace("false", "true");
+    for at in 0..=body.len() {
+        let (first, second) = body.as_bytes().split_at(at);
+        let (reader, cut) = read(CHAT, &[first, second]);
+        assert!(reader.usage_is_ours(), "{at}");
+        assert_eq!(String::from_utf8(cut).unwrap(), edited, "{at}");
+    }
+    let utf_16 = |encode: fn(u16) -> [u8; 2]| "\u{feff}{\"n\":2}".encode_utf16().flat_map(encode).collect::<Vec<u8>>();
+    let broken =
+        [utf_16(u16::to_le_bytes), utf_16(u16::to_be_bytes), b"\xef\xbb{}".to_vec(), b" \xef\xbb\xbf{}".to_vec()];
+    for body in broken {
+        let pieces: Vec<_> = body.chunks(1).collect();
+        assert!(!read(CHAT, &pieces).0.facts().complete, "{body:?}");
+        assert!(!read(CHAT, &[&body]).0.facts().complete, "{body:?}");
+    }
 }
 
 #[test]

@@ -250,7 +250,7 @@ const GEMINI_CONTENT: &[(Path, Place)] = &[
 pub(crate) fn tree() -> &'static Paths<Place> {
     static TREE: OnceLock<Paths<Place>> = OnceLock::new();
     TREE.get_or_init(|| {
-        let mut paths = Paths::new();
+        let mut paths = Paths::in_any_spelling();
         for (path, place) in PLACES {
             paths.insert(path, |_| *place);
         }
@@ -265,4 +265,20 @@ pub(crate) fn tree() -> &'static Paths<Place> {
         paths.insert_subtree(&["stream_options"], |_| Place::StreamOption);
         paths
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::MAX_TEXT_BYTES;
+
+    #[test]
+    fn known_keys_are_read_whole_in_any_spelling() {
+        const LONGEST_ESCAPE: usize = "\\u0061".len();
+        let rows = [PLACES, MESSAGE, PART, GEMINI_CONTENT].concat();
+        let paths = rows.iter().map(|(path, _)| *path).chain(READ_WHOLE.iter().copied());
+        for key in paths.flatten() {
+            assert!(key.len() * LONGEST_ESCAPE < MAX_TEXT_BYTES, "{key}");
+        }
+    }
 }
