@@ -40,7 +40,7 @@ pub enum Unreadable {
     Zstandard,
     /// Its coding is another one that is not known here, or several, one around the other.
     UnknownCoding,
-    /// Its bytes are not what its header says.
+    /// Its bytes are not what its header says, or a checksum or a length among them.
     Corrupt,
     /// It has more than [`MAX_DECODED_BYTES`].
     TooLarge,

@@ -1,6 +1,6 @@
 //! The current document: scanned as it comes, or read by its shape when it lies in one piece.
 
-use crate::facts::Facts;
+use crate::facts::{Checkpoint, Facts};
 use crate::framing::Documents;
 use crate::json::{Scanner, is_whitespace};
 use crate::paths::Paths;
@@ -21,6 +21,8 @@ pub(crate) struct Document {
     sentinel: Sentinel,
     /// What all documents told.
     pub(crate) facts: Facts,
+    /// Before the document that may be taken back.
+    checkpoint: Checkpoint,
 }
 
 /// How far the document is the sentinel.
@@ -41,12 +43,18 @@ impl Document {
             found: None,
             sentinel: Sentinel::Matched(0),
             facts: Facts::default(),
+            checkpoint: Checkpoint::default(),
         }
     }
 
     /// Whether the current document is a JSON value that has come to its end.
     pub(crate) fn is_closed(&self) -> bool {
         self.scanner.is_closed()
+    }
+
+    fn make_ready(&mut self) {
+        self.scanner.reset();
+        self.sentinel = Sentinel::Matched(0);
     }
 
     fn match_sentinel(&mut self, bytes: &[u8]) {
@@ -78,8 +86,16 @@ impl Documents for Document {
         } else {
             self.facts.document_done();
         }
-        self.scanner.reset();
-        self.sentinel = Sentinel::Matched(0);
+        self.make_ready();
+    }
+
+    fn begin_unchecked(&mut self) {
+        self.checkpoint = self.facts.checkpoint();
+    }
+
+    fn take_back(&mut self) {
+        self.facts.take_back(&self.checkpoint);
+        self.make_ready();
     }
 
     fn known_length(&mut self, bytes: &[u8]) -> Option<usize> {

@@ -54,6 +54,24 @@ enum Stream {
     Done,
 }
 
+/// What had been told at some time, but for what was written: that has passed, whatever came of its document.
+#[derive(Debug, Clone)]
+pub(crate) struct Checkpoint {
+    counts: Counts,
+    has_model: bool,
+    has_response_id: bool,
+    finish_reasons: usize,
+    error: Option<(ErrorPart, String)>,
+    marked: Formats,
+    counted: Formats,
+}
+
+impl Default for Checkpoint {
+    fn default() -> Self {
+        Facts::default().checkpoint()
+    }
+}
+
 impl Default for Facts {
     fn default() -> Self {
         Facts {
@@ -76,6 +94,31 @@ impl Facts {
     /// A document has ended.
     pub(crate) fn document_done(&mut self) {
         self.settled = self.settled.or_else(|| self.marked.first());
+    }
+
+    /// What has been told so far. Only a response that has failed makes this allocate.
+    pub(crate) fn checkpoint(&self) -> Checkpoint {
+        Checkpoint {
+            counts: self.counts,
+            has_model: self.model.is_some(),
+            has_response_id: self.response_id.is_some(),
+            finish_reasons: self.finish_reasons.len(),
+            error: self.error.clone(),
+            marked: self.marked,
+            counted: self.counted,
+        }
+    }
+
+    /// Takes back what was told after the checkpoint. No document may have ended since.
+    pub(crate) fn take_back(&mut self, before: &Checkpoint) {
+        self.counts = before.counts;
+        // The first of these stays.
+        self.model.take_if(|_| !before.has_model);
+        self.response_id.take_if(|_| !before.has_response_id);
+        self.finish_reasons.truncate(before.finish_reasons);
+        self.error.clone_from(&before.error);
+        self.marked = before.marked;
+        self.counted = before.counted;
     }
 
     /// Whether the format is settled.

@@ -18,8 +18,12 @@ pub(crate) trait Documents {
     fn part(&mut self, bytes: &[u8]) -> usize;
     /// The current document has ended.
     fn end(&mut self);
-    /// The next document is an error of this kind.
+    /// The current document is an error of this kind.
     fn failed(&mut self, kind: &[u8]);
+    /// The next document begins, and only behind its end is it known whether it came as it was sent.
+    fn begin_unchecked(&mut self) {}
+    /// The document that began so did not, or not to its end: what it told does not count.
+    fn take_back(&mut self) {}
     /// The length of the document that these bytes begin with, when that is known without a look for its end. There is no
     /// control character in it. Nothing is taken.
     fn known_length(&mut self, bytes: &[u8]) -> Option<usize> {
@@ -89,10 +93,16 @@ impl Framing {
         }
     }
 
+    /// Whether the bytes are not what a checksum or a length among them says.
+    pub(crate) fn is_corrupt(&self) -> bool {
+        matches!(self, Framing::EventStream(frames) if frames.is_broken())
+    }
+
     /// The response has ended.
     pub(crate) fn finish(&mut self, documents: &mut impl Documents) {
         match self {
-            Framing::Unknown(_) | Framing::EventStream(_) => {}
+            Framing::Unknown(_) => {}
+            Framing::EventStream(frames) => frames.finish(documents),
             Framing::Values | Framing::Lines(_) => documents.end(),
             Framing::Sse(sse) => sse.finish(documents),
         }

@@ -47,7 +47,7 @@ pub struct Report {
     pub output_estimate: u64,
     /// Whether the response was read to its own end.
     pub end: End,
-    /// Why the response, or the rest of it, could not be decoded. What was told before stands here all the same.
+    /// Why the response, or the rest of it, could not be read. What was told before stands here all the same.
     pub unreadable: Option<Unreadable>,
 }
 
@@ -81,6 +81,7 @@ impl Reader {
     /// What the bytes told, up to here: they may end anywhere.
     pub fn finish(mut self) -> Report {
         let coded = self.decoder.finish();
+        let coded = if self.framing.is_corrupt() { coded.and(Err(Unreadable::Corrupt)) } else { coded };
         let is_closed_body = matches!(self.framing, Framing::Values) && self.document.is_closed();
         self.framing.finish(&mut self.document);
         let mut facts = self.document.facts;

@@ -2,7 +2,8 @@
 //! its headers, their CRC-32), headers, a payload that is a document, and the frame's CRC-32. Source: the Amazon Transcribe
 //! developer guide, "Event stream encoding".
 //!
-//! A frame is read as it comes; where a checksum or a length is wrong, nothing that follows is read.
+//! A frame is read as it comes, but what it told counts only once its checksum has shown that it came whole and as it was
+//! sent. Where a checksum or a length is wrong, nothing that follows is read.
 
 mod headers;
 mod payload;
@@ -52,15 +53,12 @@ impl EventStream {
                 Place::Prelude { mut bytes, len } => {
                     let taken = fill(&mut bytes, len, rest);
                     self.place = match len + taken {
-                        PRELUDE_BYTES => self.prelude(bytes),
+                        PRELUDE_BYTES => self.prelude(bytes, documents),
                         len => Place::Prelude { bytes, len },
                     };
                     taken
                 }
                 Place::Headers { left: 0, payload } => {
-                    if let Some(kind) = self.headers.error() {
-                        documents.failed(kind);
-                    }
                     self.place = Place::Payload { left: payload };
                     0
                 }
@@ -96,7 +94,19 @@ impl EventStream {
         }
     }
 
-    fn prelude(&mut self, bytes: [u8; PRELUDE_BYTES]) -> Place {
+    /// The bytes have ended.
+    pub(super) fn finish(&mut self, documents: &mut impl Documents) {
+        if !matches!(self.place, Place::Prelude { .. } | Place::Broken) {
+            documents.take_back();
+        }
+    }
+
+    /// Whether a checksum or a length was wrong.
+    pub(super) fn is_broken(&self) -> bool {
+        matches!(self.place, Place::Broken)
+    }
+
+    fn prelude(&mut self, bytes: [u8; PRELUDE_BYTES], documents: &mut impl Documents) -> Place {
         let [a, b, c, d, e, f, g, h, crc @ ..] = bytes;
         let frame = u32::from_be_bytes([a, b, c, d]);
         let headers = u32::from_be_bytes([e, f, g, h]);
@@ -107,15 +117,25 @@ impl EventStream {
         self.crc.update(&crc);
         let rest = frame.checked_sub((PRELUDE_BYTES + CRC_BYTES) as u32).filter(|_| is_intact);
         match rest.and_then(|rest| rest.checked_sub(headers)) {
-            Some(payload) => Place::Headers { left: headers as usize, payload: payload as usize },
+            Some(payload) => {
+                documents.begin_unchecked();
+                Place::Headers { left: headers as usize, payload: payload as usize }
+            }
             None => Place::Broken,
         }
     }
 
     fn end_frame(&mut self, crc: u32, documents: &mut impl Documents) -> Place {
         self.payload = Payload::default();
+        if self.crc.value() != crc {
+            documents.take_back();
+            return Place::Broken;
+        }
+        if let Some(kind) = self.headers.error() {
+            documents.failed(kind);
+        }
         documents.end();
-        if self.crc.value() == crc { Place::default() } else { Place::Broken }
+        Place::default()
     }
 }
 
@@ -142,6 +162,10 @@ mod tests {
 
         fn end(&mut self) {
             self.1.push(std::mem::take(&mut self.0));
+        }
+
+        fn take_back(&mut self) {
+            self.0.clear();
         }
     }
 
@@ -188,7 +212,7 @@ mod tests {
             let mut broken = first.clone();
             broken[at] ^= 0x20;
             let documents = documents(&[broken, second.clone()].concat(), usize::MAX);
-            assert!(documents.len() < 2, "a changed byte at {at}: {documents:?}");
+            assert!(documents.is_empty(), "a changed byte at {at}: {documents:?}");
         }
         let mut short = Crc::default();
         let lengths = [0, 0, 0, 15, 0, 0, 0, 0];

@@ -2,6 +2,7 @@
 //! responses where it lies beside the checkout.
 
 mod answers;
+mod checksums;
 mod cuts;
 mod recordings;
 mod shapes;
