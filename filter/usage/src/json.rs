@@ -140,7 +140,7 @@ enum Target<P> {
     Unknown(Option<P>),
 }
 
-/// A number or a literal that has begun and may go on.
+/// A number, a literal or a string that has begun and may go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OpenScalar<P> {
     pub(crate) place: P,
@@ -174,10 +174,11 @@ impl<P: Copy> Scanner<P> {
         self.offset
     }
 
-    /// The number or literal, at a known place and wanted there, that the bytes so far end with.
+    /// The number, literal or kept string, at a known place and wanted there, that the bytes so far end with.
     pub(crate) fn open_scalar(&self) -> Option<OpenScalar<P>> {
         match (self.state, self.kept.first()) {
             (State::Scalar(Some(place)), Some(first)) => Some(OpenScalar { place, start: self.start, first }),
+            (State::Text { place, .. }, _) => Some(OpenScalar { place, start: self.start, first: b'"' }),
             _ => None,
         }
     }

@@ -197,6 +197,20 @@ impl Seen {
     }
 }
 
+/// What servers take for true or false: Pydantic's lax mode also words and numbers, JavaScript any number but 0.
+fn truth(value: Value<'_>) -> Option<bool> {
+    match value {
+        Value::Bool(truth) => Some(truth),
+        Value::Number(number) => Some(whole_number(number) != Some(0)),
+        Value::Text(raw) => match decode(raw).to_ascii_lowercase().as_str() {
+            "true" | "t" | "yes" | "y" | "on" | "1" => Some(true),
+            "false" | "f" | "no" | "n" | "off" | "0" => Some(false),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 impl Sink for Seen {
     type Place = Place;
 
@@ -218,8 +232,7 @@ impl Sink for Seen {
     fn value(&mut self, place: Place, value: Value<'_>, at: Span) {
         match (place, value) {
             (Place::Model, Value::Text(raw)) => self.model = Some(decode(raw)),
-            (Place::Stream, Value::Bool(stream)) => self.stream = Some(stream),
-            (Place::Stream, _) => self.stream = None,
+            (Place::Stream, value) => self.stream = truth(value),
             (Place::OutputCap, Value::Number(number)) => self.output_cap = self.output_cap.max(whole_number(number)),
             (Place::Choices, Value::Number(number)) => {
                 self.choices = self.choices.max(whole_number(number).unwrap_or(1))

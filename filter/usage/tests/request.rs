@@ -129,6 +129,15 @@ fn a_stream_is_made_to_report_usage() {
             r#"{"stream":true,"stream_options":{"include_us\u0061ge":true}}"#,
         ),
         (
+            r#"{"stream":1,"stream_options":{"include_usage":0}}"#,
+            r#"{"stream":1,"stream_options":{"include_usage":true}}"#,
+        ),
+        (
+            r#"{"stream":"True","stream_options":{"include_usage": "fal\"se" ,"a":1}}"#,
+            r#"{"stream":"True","stream_options":{"include_usage": true ,"a":1}}"#,
+        ),
+        (r#"{"stream":"\u0074rue"}"#, r#"{"stream":"\u0074rue","stream_options":{"include_usage":true}}"#),
+        (
             r#"{"stream":false,"stream":true,"messages":[{"stream_options":1}]}"#,
             r#"{"stream":false,"stream":true,"messages":[{"stream_options":1}],"stream_options":{"include_usage":true}}"#,
         ),
@@ -146,10 +155,13 @@ fn what_asks_for_usage_does_not_stream_or_is_refused_stays() {
         r#"{"stream":true,"stream_options":{"include_usage":false},"stream_options":{"include_usage":true}}"#,
         r#"{"stream":false}"#,
         r#"{"stream":null}"#,
-        r#"{"stream":"true"}"#,
+        r#"{"stream":"false"}"#,
+        r#"{"stream":"maybe"}"#,
+        r#"{"stream":0}"#,
+        r#"{"stream":[true]}"#,
+        r#"{"stream":true,"stream_options":{"include_usage":[]}}"#,
         r#"{"stream_options":null}"#,
         r#"{"stream":true,"stream_options":"yes"}"#,
-        r#"{"stream":true,"stream_options":{"include_usage":"false"}}"#,
         r#"{"stream":true"#,
         r#"{"stream":true}}"#,
         r#"[{"stream":true}]"#,
@@ -303,22 +315,39 @@ fn a_reader_is_small_and_edits_are_few() {
     assert!(size_of::<RequestReader>() < 2048, "{}", size_of::<RequestReader>());
     let body = format!("{{\"stream\":true{}}}", ",\"stream_options\":{}".repeat(9999));
     let mut reader = RequestReader::new(Endpoint::of(CHAT, None).as_ref());
-    assert_eq!(reader.feed(body.as_bytes()).len(), 16);
-    assert!(!reader.usage_is_ours());
-    let forced = ",\"stream_options\":{\"include_usage\":false}";
-    for count in 14..19 {
-        let body = format!("{{\"stream\":true{}}}", forced.repeat(count));
-        let (reader, edited) = whole(CHAT, &body);
-        let bytes: Vec<_> = body.as_bytes().chunks(1).collect();
-        let (cut, cut_edited) = read(CHAT, &bytes);
-        assert_eq!((cut.usage_is_ours(), cut_edited), (reader.usage_is_ours(), edited.into_bytes()));
-        assert_eq!(reader.usage_is_ours(), count <= 16);
+    assert_eq!(reader.feed(body.as_bytes()).len(), 17);
+    assert!(reader.usage_is_ours());
+    let added = r#","stream_options":{"include_usage":true}}"#;
+    for (options, are_edited) in [
+        ("{}", true),
+        (r#"{"include_usage":false}"#, true),
+        (r#"{"include_usage":"no"}"#, true),
+        (r#"{"include_usage":true}"#, false),
+    ] {
+        for count in 14..19 {
+            let body = format!("{{\"stream\":true{}}}", format!(",\"stream_options\":{options}").repeat(count));
+            let (reader, edited) = whole(CHAT, &body);
+            let bytes: Vec<_> = body.as_bytes().chunks(1).collect();
+            let (cut, cut_edited) = read(CHAT, &bytes);
+            assert_eq!((cut.usage_is_ours(), cut_edited), (reader.usage_is_ours(), edited.clone().into_bytes()));
+            assert_eq!(
+                (reader.usage_is_ours(), upstream(&edited)["stream_options"]["include_usage"] == true),
+                (are_edited, true)
+            );
+            assert_eq!(edited.matches("include_usage\":true").count(), if are_edited { count.min(17) } else { count });
+            assert!(edited.ends_with(added));
+        }
     }
+    // Options past the most edits that ask by themselves need none.
+    let body = format!("{{\"stream\":true{}{added}", ",\"stream_options\":{}".repeat(20));
+    let (reader, edited) = whole(CHAT, &body);
+    assert!(!reader.usage_is_ours() && edited.ends_with(&format!("{{}}{added}")), "{edited}");
 }
 
 /// Bodies that are about stream options, in any order and number, with members around.
 fn bodies() -> impl Strategy<Value = String> {
-    let scalar = prop_oneof![Just("true"), Just("false"), Just("null"), Just("1"), Just("\"x\"")];
+    let scalar =
+        prop_oneof![Just("true"), Just("false"), Just("null"), Just("1"), Just("\"x\""), Just("\"true\""), Just("[1]")];
     let option = prop_oneof![
         4 => scalar.clone().prop_map(|value| format!("\"include_usage\": {value}")),
         1 => Just("\"include_obfuscation\":false".to_owned()),
@@ -344,6 +373,11 @@ fn upstream(body: &str) -> serde_json::Map<String, Json> {
     serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {body}"))
 }
 
+/// What a lenient upstream takes for true, of what stands in these bodies.
+fn is_true(value: &Json) -> bool {
+    [json!(true), json!(1), json!("true")].contains(value)
+}
+
 proptest! {
     #[test]
     fn a_body_is_the_same_and_its_stream_reports_usage(body in bodies()) {
@@ -351,16 +385,16 @@ proptest! {
         prop_assert!(reader.facts().complete);
         let (before, mut after) = (upstream(&body), upstream(&edited));
         let options = |body: &serde_json::Map<String, Json>| body.get("stream_options").cloned().unwrap_or(Json::Null);
-        let asks = |options: &Json| options["include_usage"] == true;
-        let streams = before.get("stream") == Some(&Json::Bool(true));
+        let asks = |options: &Json| is_true(&options["include_usage"]);
+        let streams = before.get("stream").is_some_and(is_true);
         let can_be_asked = match &options(&before) {
             Json::Null => true,
-            Json::Object(members) => members.get("include_usage").is_none_or(|asked| asked.is_boolean() || asked.is_null()),
+            Json::Object(members) => members.get("include_usage").is_none_or(|asked| !asked.is_object() && !asked.is_array()),
             _ => false,
         };
         prop_assert_eq!(reader.usage_is_ours(), streams && can_be_asked && !asks(&options(&before)));
         if streams && can_be_asked {
-            prop_assert!(asks(&options(&after)));
+            prop_assert_eq!(&options(&after)["include_usage"], true);
         }
         // All else stays.
         if let (Some(Json::Object(after)), Some(Json::Object(before))) = (after.get_mut("stream_options"), before.get("stream_options")) {

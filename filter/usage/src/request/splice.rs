@@ -2,20 +2,22 @@
 //!
 //! OpenAI sends usage on a stream only for `"stream_options":{"include_usage":true}`. So, wherever the members stand:
 //!
-//! - `include_usage` that is `false` or `null` becomes `true`, and stream options without it get it, at once: options are only
-//!   allowed on streams, so on another request this changes nothing but the refused one's refusal.
+//! - `include_usage` that is any scalar but `true` becomes `true`, and stream options without it get it, at once: options are
+//!   only allowed on streams, so on another request this changes nothing but the refused one's refusal.
 //! - `null` in place of the options becomes options, if `stream` is known to be true by then. It is allowed on any request, so
 //!   before that it stays, and the options are added at the end; of two members readers take the last.
 //! - Where there are no options at all, they are added behind the last member when `stream` is true.
-//! - Of duplicate members each is treated so, up to [`MAX_EDITS`] edits. Values of other types stay: the upstream refuses them.
+//! - Of duplicate members each is treated so, up to [`MAX_EDITS`] edits; what would need more gets options at the end.
+//! - Values of other types stay: the upstream refuses them.
 
 use std::ops::Range;
 
 use crate::json::{OpenScalar, Span, Value, Want};
 
 use super::places::Place;
+use super::truth;
 
-/// The most edits of one body. No honest one needs more than two; one that does is edited no further, and its usage is not ours.
+/// The most edits of one body beside the one at its end. No honest one needs more than two.
 const MAX_EDITS: u8 = 16;
 
 const TRUE: &str = "true";
@@ -59,7 +61,7 @@ pub(super) struct Splice {
     has_members: bool,
     /// The options that are open have this one.
     has_include_usage: bool,
-    /// How many edits the body has had.
+    /// How many edits the body has had before its end.
     made: u8,
     /// Those that the bytes of the current piece have brought.
     edits: Vec<Edit>,
@@ -78,7 +80,7 @@ enum Mode {
 /// What the last stream options are, as the upstream gets them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Options {
-    /// Absent or null.
+    /// Absent, null, or past [`MAX_EDITS`].
     None,
     /// They ask for usage.
     Asking,
@@ -116,28 +118,33 @@ impl Splice {
                 // A second top is one of an array's, which is no such request.
                 self.mode = if self.mode == Mode::Due { Mode::On } else { Mode::Off };
             }
-            (Place::Top, Value::Close) if self.lacks_options(stream) => self.insert_before_end(at, OPTIONS_MEMBER),
+            (Place::Top, Value::Close) if self.lacks_options(stream) => {
+                self.edits.push(before_end(at, OPTIONS_MEMBER));
+                self.options = Options::Asking;
+            }
             (Place::StreamOptions, Value::Open) => {
                 (self.has_members, self.has_include_usage) = (false, false);
                 (self.asked, self.options) = (false, Options::Other);
             }
             (Place::StreamOption, _) => self.has_members = true,
             (Place::StreamOptions, Value::Close) if !self.has_include_usage => {
-                self.insert_before_end(at, if self.has_members { ANOTHER_MEMBER } else { MEMBER });
+                self.edit(before_end(at, if self.has_members { ANOTHER_MEMBER } else { MEMBER }));
             }
             (Place::StreamOptions, Value::Close) => {}
             (Place::StreamOptions, Value::Null) => {
                 (self.asked, self.options) = (false, Options::None);
-                self.replace_literal(place, at, stream);
+                if stream == Some(true) {
+                    self.edit(Edit { at: at.start..at.end, text: OPTIONS });
+                }
             }
             (Place::StreamOptions, _) => (self.asked, self.options) = (false, Options::Other),
             (Place::IncludeUsage, value) => {
                 (self.has_members, self.has_include_usage) = (true, true);
                 match value {
                     Value::Bool(true) => (self.asked, self.options) = (true, Options::Asking),
-                    Value::Bool(false) | Value::Null => {
-                        self.asked = false;
-                        self.replace_literal(place, at, stream);
+                    Value::Bool(false) | Value::Null | Value::Number(_) | Value::Text(_) => {
+                        self.asked = truth(value) == Some(true);
+                        self.edit(Edit { at: at.start..at.end, text: TRUE });
                     }
                     _ => (self.asked, self.options) = (false, Options::Other),
                 }
@@ -146,7 +153,7 @@ impl Splice {
         }
     }
 
-    /// The edits within the bytes from `start` to `end`, all of which have been scanned; `open` is the literal that may go on
+    /// The edits within the bytes from `start` to `end`, all of which have been scanned; `open` is the scalar that may go on
     /// behind them.
     pub(super) fn edits(
         &mut self,
@@ -174,37 +181,31 @@ impl Splice {
         self.mode == Mode::On && stream == Some(true) && self.options == Options::None
     }
 
-    /// What replaces the literal at this place that begins so.
+    /// What replaces the scalar at this place that begins so: the same as when its end has come.
     fn replacement(&self, place: Place, first: u8, stream: Option<bool>) -> Option<&'static str> {
         match (place, first) {
-            _ if self.mode != Mode::On || self.made == MAX_EDITS => None,
-            (Place::IncludeUsage, b'f' | b'n') => Some(TRUE),
+            _ if self.made == MAX_EDITS => None,
+            (Place::IncludeUsage, b't') => None,
+            (Place::IncludeUsage, _) => Some(TRUE),
             (Place::StreamOptions, b'n') if stream == Some(true) => Some(OPTIONS),
             _ => None,
         }
     }
 
-    fn replace_literal(&mut self, place: Place, at: Span, stream: Option<bool>) {
-        if place == Place::IncludeUsage || stream == Some(true) {
-            let text = self.replacement(place, b'n', stream);
-            self.edit(text.map(|text| Edit { at: at.start..at.end, text }));
+    /// Makes an edit, or leaves it to the one at the end.
+    fn edit(&mut self, edit: Edit) {
+        if self.made == MAX_EDITS {
+            self.options = Options::None;
+            return;
         }
+        self.edits.push(edit);
+        self.made += 1;
+        self.options = Options::Asking;
     }
+}
 
-    fn insert_before_end(&mut self, at: Span, text: &'static str) {
-        let bracket = at.end.saturating_sub(1);
-        self.edit((self.made < MAX_EDITS).then_some(Edit { at: bracket..bracket, text }));
-    }
-
-    /// Makes an edit that is needed, or none any more where it may not be made.
-    fn edit(&mut self, edit: Option<Edit>) {
-        match edit {
-            Some(edit) => {
-                self.edits.push(edit);
-                self.made += 1;
-                self.options = Options::Asking;
-            }
-            None => self.mode = Mode::Off,
-        }
-    }
+/// Adds a member to the object that ends here.
+fn before_end(object: Span, text: &'static str) -> Edit {
+    let bracket = object.end.saturating_sub(1);
+    Edit { at: bracket..bracket, text }
 }
