@@ -46,7 +46,7 @@ pub enum Format {
     Ollama,
     /// Bedrock Converse.
     BedrockConverse,
-    /// Bedrock InvokeModel streams of models that have no format of their own here.
+    /// Bedrock InvokeModel of models that have no format of their own here.
     BedrockInvoke,
 }
 

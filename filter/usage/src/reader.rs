@@ -165,6 +165,21 @@ mod tests {
     }
 
     #[test]
+    fn vectors_and_ranks_are_no_output() {
+        for body in [
+            r#"{"object":"list","model":"m","data":[{"embedding":"AAAAgD8AAABA","index":0}]}"#,
+            r#"{"id":"i","response_type":"embeddings_floats","texts":["a text"],"embeddings":[[0.5,1.5]]}"#,
+            r#"{"id":"i","embeddings":{"base64":["AAAAgD8AAABA"]},"texts":["a text"],"meta":{"warnings":["a text"]}}"#,
+            r#"{"embedding":[0.5],"embeddingsByType":{"float":[0.5]},"message":"a text"}"#,
+            r#"{"results":[{"document":{"text":"a text"},"relevance_score":0.5}]}"#,
+            r#"{"model":"m","embeddings":[[0.5]]}"#,
+        ] {
+            let report = read(&[body]);
+            assert_eq!((report.output_estimate, report.usage), (0, None), "{body}");
+        }
+    }
+
+    #[test]
     fn what_bears_no_marks_has_no_format() {
         for body in ["{\"error\":{\"message\":\"no\"}}", "{\"object\":\"list\",\"data\":[]}", "<html></html>", ""] {
             let report = read(&[body]);

@@ -25,7 +25,8 @@ pub(crate) static SPEC: Spec = Spec {
         (&["finish_reason"], Text::FinishReason),
         (&["response", "finish_reason"], Text::FinishReason),
     ],
-    marks: &[&["is_finished"], &["meta", "tokens"], &["meta", "billed_units"]],
+    // On Bedrock, embeddings report nothing, but what they are.
+    marks: &[&["is_finished"], &["meta", "tokens"], &["meta", "billed_units"], &["response_type"]],
     content_at: &[&[]],
     content: &[
         (&["text"], Channel::Text),
