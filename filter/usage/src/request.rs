@@ -47,8 +47,9 @@ pub struct RequestFacts {
     /// Whether the answer will be a stream; `None` while neither path nor body has said so. Ollama streams unless it is told
     /// not to.
     pub stream: Option<bool>,
-    /// The most output tokens of each choice, reasoning among them; `None` when the request sets no bound. The greatest where
-    /// a body has several. Embeddings and rankings have 0.
+    /// The most output tokens of each choice, reasoning among them; `None` when the request sets no bound. Only those bounds
+    /// count that the endpoint's format has, any where it is not known; the greatest where a body has several. Embeddings and
+    /// rankings have 0.
     pub output_cap: Option<u64>,
     /// How many answers are generated and billed (`n`, `best_of`, `candidateCount`), at least 1: all of them together have
     /// at most `output_cap` times this.
@@ -221,7 +222,7 @@ impl Sink for Seen {
             Place::Top | Place::StreamOptions | Place::StreamOption | Place::IncludeUsage => self.splice.wants(),
             Place::Model
             | Place::Stream
-            | Place::OutputCap
+            | Place::OutputCap(_)
             | Place::Choices
             | Place::Token
             | Place::Tool
@@ -233,7 +234,11 @@ impl Sink for Seen {
         match (place, value) {
             (Place::Model, Value::Text(raw)) => self.model = Some(decode(raw)),
             (Place::Stream, value) => self.stream = truth(value),
-            (Place::OutputCap, Value::Number(number)) => self.output_cap = self.output_cap.max(whole_number(number)),
+            (Place::OutputCap(formats), Value::Number(number)) => {
+                if self.format.is_none_or(|format| formats.contains(&format)) {
+                    self.output_cap = self.output_cap.max(whole_number(number));
+                }
+            }
             (Place::Choices, Value::Number(number)) => {
                 self.choices = self.choices.max(whole_number(number).unwrap_or(1))
             }

@@ -245,6 +245,32 @@ fn the_greatest_bound_and_number_of_choices_count() {
 }
 
 #[test]
+fn only_the_bounds_of_the_endpoints_format_count() {
+    let body = json!({
+        "max_tokens": 1, "max_completion_tokens": 2, "max_output_tokens": 3, "max_gen_len": 4, "max_tokens_to_sample": 5,
+        "textGenerationConfig": {"maxTokenCount": 6}, "inferenceConfig": {"max_new_tokens": 7, "maxTokens": 8},
+        "generationConfig": {"maxOutputTokens": 9}, "generation_config": {"max_output_tokens": 10}, "options": {"num_predict": 11}
+    });
+    for (path, cap) in [
+        (CHAT, 2),
+        ("/v1/completions", 1),
+        ("/v1/responses", 3),
+        ("/v1/messages", 1),
+        ("/v1beta/models/m:generateContent", 10),
+        ("/v1beta/interactions", 10),
+        ("/model/m/converse", 8),
+        ("/model/m/invoke", 8),
+        ("/v1/chat", 1),
+        ("/v2/chat", 1),
+        ("/api/chat", 11),
+        ("/elsewhere", 11),
+    ] {
+        assert_eq!(facts(path, &body.to_string()).output_cap, Some(cap), "{path}");
+    }
+    assert_eq!(facts(CHAT, r#"{"options":{"num_predict":5},"max_gen_len":7}"#).output_cap, None);
+}
+
+#[test]
 fn media_count_by_what_they_are_and_never_as_text() {
     let estimate = |source: Json| {
         let body = json!({"messages": [{"content": [{"type": "x", "source": source}]}]});

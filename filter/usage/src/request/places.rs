@@ -3,6 +3,7 @@
 
 use std::sync::OnceLock;
 
+use crate::format::Format;
 use crate::paths::Paths;
 
 /// What a place in a request is for.
@@ -12,7 +13,8 @@ pub(crate) enum Place {
     Top,
     Model,
     Stream,
-    OutputCap,
+    /// The bound on output, in requests of these formats.
+    OutputCap(&'static [Format]),
     Choices,
     StreamOptions,
     /// Any member of the stream options but the next.
@@ -38,6 +40,16 @@ pub(crate) enum Place {
 
 type Path = &'static [&'static str];
 
+/// Who bounds output by `max_tokens`.
+const MAX_TOKENS: &[Format] = &[
+    Format::OpenAiChat,
+    Format::OpenAiCompletions,
+    Format::Anthropic,
+    Format::CohereV1,
+    Format::CohereV2,
+    Format::BedrockInvoke,
+];
+
 /// Places of their own.
 const PLACES: &[(Path, Place)] = &[
     (&[], Place::Top),
@@ -45,19 +57,19 @@ const PLACES: &[(Path, Place)] = &[
     (&["stream"], Place::Stream),
     (&["stream_options"], Place::StreamOptions),
     (&["stream_options", "include_usage"], Place::IncludeUsage),
-    // The bound on output: OpenAI, Anthropic, Cohere, Mistral and most others; OpenAI; Responses; Llama, Titan and old Claude on
-    // Bedrock; Nova; Bedrock Converse; Gemini; Ollama.
-    (&["max_tokens"], Place::OutputCap),
-    (&["max_completion_tokens"], Place::OutputCap),
-    (&["max_output_tokens"], Place::OutputCap),
-    (&["max_gen_len"], Place::OutputCap),
-    (&["textGenerationConfig", "maxTokenCount"], Place::OutputCap),
-    (&["max_tokens_to_sample"], Place::OutputCap),
-    (&["inferenceConfig", "max_new_tokens"], Place::OutputCap),
-    (&["inferenceConfig", "maxTokens"], Place::OutputCap),
-    (&["generationConfig", "maxOutputTokens"], Place::OutputCap),
-    (&["generation_config", "max_output_tokens"], Place::OutputCap),
-    (&["options", "num_predict"], Place::OutputCap),
+    // On Bedrock: Claude, Mistral, Cohere; OpenAI; Llama; Titan; old Claude; Nova, before and now.
+    (&["max_tokens"], Place::OutputCap(MAX_TOKENS)),
+    (&["max_completion_tokens"], Place::OutputCap(&[Format::OpenAiChat, Format::BedrockInvoke])),
+    (&["max_output_tokens"], Place::OutputCap(&[Format::OpenAiResponses])),
+    (&["max_gen_len"], Place::OutputCap(&[Format::BedrockInvoke])),
+    (&["textGenerationConfig", "maxTokenCount"], Place::OutputCap(&[Format::BedrockInvoke])),
+    (&["max_tokens_to_sample"], Place::OutputCap(&[Format::BedrockInvoke])),
+    (&["inferenceConfig", "max_new_tokens"], Place::OutputCap(&[Format::BedrockInvoke])),
+    (&["inferenceConfig", "maxTokens"], Place::OutputCap(&[Format::BedrockConverse, Format::BedrockInvoke])),
+    (&["generationConfig", "maxOutputTokens"], Place::OutputCap(&[Format::Gemini])),
+    // Gemini reads the names of its fields in snake case too.
+    (&["generation_config", "max_output_tokens"], Place::OutputCap(&[Format::GeminiInteractions, Format::Gemini])),
+    (&["options", "num_predict"], Place::OutputCap(&[Format::Ollama])),
     (&["n"], Place::Choices),
     (&["best_of"], Place::Choices),
     (&["num_generations"], Place::Choices),
