@@ -120,6 +120,25 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_apart_in_a_text_is_not_joined_by_its_samples() {
+        let strides = 100;
+        let (whole, sample) = (vec![b'a'; READ_WHOLE_BYTES as usize], [b'a'; SAMPLE_BYTES as usize]);
+        let (mut apart, mut joined) = (TextEstimate::default(), TextEstimate::default());
+        apart.feed(&whole);
+        joined.feed(&whole);
+        for _ in 0..strides {
+            apart.end();
+            apart.feed(&sample);
+            joined.feed(&sample);
+        }
+        let estimated_bytes = READ_WHOLE_BYTES + strides * SAMPLE_BYTES;
+        let passed_bytes = READ_WHOLE_BYTES + strides * STRIDE_BYTES;
+        let scaled = |estimate: TextEstimate| (estimate.tokens() * passed_bytes).div_ceil(estimated_bytes);
+        assert_ne!(scaled(apart), scaled(joined));
+        assert_eq!(tokens(&["a".repeat(passed_bytes as usize)], usize::MAX), scaled(apart));
+    }
+
+    #[test]
     fn a_text_at_several_places_counts_once() {
         let mut written = Written::default();
         written.feed(Channel::Whole, b"text");
