@@ -22,6 +22,18 @@ pub struct Endpoint {
     pub model: Option<String>,
     /// Whether the answer is a stream, where the path says it: Gemini, Vertex and Bedrock.
     pub stream: Option<bool>,
+    pub(crate) stream_options: StreamOptions,
+}
+
+/// Whether a stream of an endpoint may be asked for its usage, by OpenAI's `stream_options.include_usage`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StreamOptions {
+    /// No: it tells without being asked, or refuses who asks.
+    None,
+    /// Yes.
+    Taken,
+    /// Yes, but not where the answer rests on the caller's own data: Azure OpenAI's `data_sources` ("On Your Data").
+    TakenWithoutData,
 }
 
 /// Hosts, and who is behind them. A host matches when it ends so, at a dot or a hyphen.
@@ -59,7 +71,17 @@ const HOSTS: &[(&str, &str)] = &[
     ("ollama.com", "ollama"),
 ];
 /// Parts of paths, and who has such paths.
-const PATHS: &[(&str, &str)] = &[("/openai/deployments/", AZURE), ("/publishers/", VERTEX)];
+const PATHS: &[(&str, &str)] = &[(AZURE_DEPLOYMENTS, AZURE), ("/publishers/", VERTEX)];
+
+const AZURE_DEPLOYMENTS: &str = "/openai/deployments/";
+/// Azure's API that has no versions.
+const AZURE_UNVERSIONED: &str = "/openai/v1/";
+/// The first of Azure OpenAI's versions that takes stream options is 2024-09-01-preview ("API version lifecycle").
+const AZURE_STREAM_OPTIONS_SINCE: &str = "2024-09-01";
+
+/// The formats whose answers can be kept, and have paths below their endpoints.
+const KEEP_ANSWERS: [Format; 4] =
+    [Format::OpenAiChat, Format::OpenAiResponses, Format::Anthropic, Format::GeminiInteractions];
 
 const AZURE: &str = "azure.ai.openai";
 const VERTEX: &str = "gcp.vertex_ai";
@@ -69,23 +91,69 @@ impl Endpoint {
     /// The endpoint that a request calls: `path` is its `:path`, `authority` its `:authority`. `None` when no format knows
     /// the path.
     pub fn of(path: &str, authority: Option<&str>) -> Option<Endpoint> {
-        let path = path.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
+        let (path, query) = without_query(path);
         let spec = by_request_path(path)?;
         let by_path = || PATHS.iter().find(|(part, _)| path.contains(part)).map(|(_, provider)| *provider);
         let (_, method) = path.rsplit_once(['/', ':']).unwrap_or_default();
+        let provider = authority.and_then(provider_of_host).or_else(by_path).unwrap_or(spec.provider);
         Some(Endpoint {
             format: spec.format,
-            provider: authority.and_then(provider_of_host).or_else(by_path).unwrap_or(spec.provider),
+            provider,
             operation: operation(method).unwrap_or(spec.operation),
             model: model(path),
             stream: streams(method),
+            stream_options: stream_options(spec.format, provider, path, query),
         })
     }
 
-    /// Whether a stream has usage only if the request asks for it, by OpenAI's `stream_options.include_usage`. Mistral always
-    /// tells, and is strict about options that it does not know.
+    /// Whether a stream has usage only if the request asks for it, by OpenAI's `stream_options.include_usage`, and may ask.
+    /// Mistral always tells, and Azure's older versions never do; both are strict about options that they do not know.
     pub fn tells_usage_when_asked(&self) -> bool {
-        matches!(self.format, Format::OpenAiChat | Format::OpenAiCompletions) && self.provider != MISTRAL
+        self.stream_options != StreamOptions::None
+    }
+
+    /// Whether a request at this `:path` is about an answer that was generated before, or generates none: it goes on below an
+    /// endpoint, as `/v1/responses/{id}/cancel`, `/v1/chat/completions/{id}` and `/v1/messages/count_tokens` do. What such a
+    /// request returns may hold usage that was counted already.
+    ///
+    /// False for paths that have a format, and for odd ones, which a server may take for an endpoint itself (`/./`, `%2f`).
+    pub fn is_about_earlier_answer(path: &str) -> bool {
+        let (path, _) = without_query(path);
+        let is_below = |end: &str| {
+            let below = path.split_once(end).and_then(|(_, below)| below.strip_prefix('/'));
+            below.is_some_and(|below| below.split('/').all(is_name))
+        };
+        let mut ends = KEEP_ANSWERS.iter().flat_map(|format| format.spec().endpoints);
+        by_request_path(path).is_none() && ends.any(|end| is_below(end))
+    }
+}
+
+/// A `:path` without what is not its path, nor slashes at its end; and its query.
+fn without_query(path: &str) -> (&str, &str) {
+    let path = path.split('#').next().unwrap_or_default();
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    (path.trim_end_matches('/'), query)
+}
+
+/// What ids and the names of actions consist of.
+fn is_name(segment: &str) -> bool {
+    !segment.is_empty() && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
+fn stream_options(format: Format, provider: &str, path: &str, query: &str) -> StreamOptions {
+    if !matches!(format, Format::OpenAiChat | Format::OpenAiCompletions) || provider == MISTRAL {
+        return StreamOptions::None;
+    }
+    if !provider.starts_with("azure.") && !path.contains(AZURE_DEPLOYMENTS) {
+        return StreamOptions::Taken;
+    }
+    let parameters = query.split('&').filter_map(|parameter| parameter.split_once('='));
+    let mut versions = parameters.filter(|(name, _)| name.eq_ignore_ascii_case("api-version")).map(|(_, value)| value);
+    let date = versions.next().and_then(|version| version.get(..AZURE_STREAM_OPTIONS_SINCE.len()));
+    match date {
+        _ if path.contains(AZURE_UNVERSIONED) => StreamOptions::TakenWithoutData,
+        Some(date) if date >= AZURE_STREAM_OPTIONS_SINCE => StreamOptions::TakenWithoutData,
+        _ => StreamOptions::None,
     }
 }
 
@@ -218,7 +286,9 @@ mod tests {
             ("/api/embed", Format::Ollama, "ollama", "embeddings", None, None),
         ] {
             let model = model.map(str::to_owned);
-            assert_eq!(endpoint(path), Endpoint { format, provider, operation, model, stream }, "{path}");
+            let found = endpoint(path);
+            let stream_options = found.stream_options;
+            assert_eq!(found, Endpoint { format, provider, operation, model, stream, stream_options }, "{path}");
         }
         assert_eq!(Endpoint::of("/v1/models", None), None);
         assert_eq!(Endpoint::of("", None), None);
@@ -239,6 +309,82 @@ mod tests {
         ] {
             let endpoint = Endpoint::of("/v1/chat/completions", Some(authority));
             assert_eq!(endpoint.map(|endpoint| endpoint.provider), Some(provider), "{authority}");
+        }
+    }
+
+    #[test]
+    fn only_streams_that_take_the_question_are_asked() {
+        use StreamOptions::{None as Never, Taken, TakenWithoutData};
+        const AZURE_HOST: Option<&str> = Some("mine.openai.azure.com");
+        let of_version = |version: &str| format!("/openai/deployments/d/chat/completions?a=b&api-version={version}");
+        for (path, authority, expected) in [
+            ("/v1/chat/completions".to_owned(), None, Taken),
+            ("/v1/completions".to_owned(), Some("api.openai.com"), Taken),
+            ("/v1/chat/completions?api-version=2023-05-15".to_owned(), None, Taken),
+            ("/v1/chat/completions".to_owned(), Some("api.mistral.ai"), Never),
+            ("/v1/messages".to_owned(), None, Never),
+            ("/v1/responses".to_owned(), AZURE_HOST, Never),
+            (of_version("2024-08-01-preview"), AZURE_HOST, Never),
+            (of_version("2024-06-01"), None, Never),
+            (of_version("2023-05-15"), Some("gateway.example"), Never),
+            (of_version("2024-09-01-preview"), AZURE_HOST, TakenWithoutData),
+            (of_version("2024-10-21#x"), None, TakenWithoutData),
+            (of_version("2025-01-01-preview"), Some("mine.cognitiveservices.azure.com"), TakenWithoutData),
+            (of_version("2024"), AZURE_HOST, Never),
+            ("/openai/deployments/d/completions".to_owned(), AZURE_HOST, Never),
+            ("/openai/deployments/d/completions?API-Version=2024-10-21".to_owned(), AZURE_HOST, TakenWithoutData),
+            ("/openai/v1/chat/completions".to_owned(), AZURE_HOST, TakenWithoutData),
+            ("/openai/v1/chat/completions?api-version=preview".to_owned(), AZURE_HOST, TakenWithoutData),
+            (
+                "/models/chat/completions?api-version=2024-05-01-preview".to_owned(),
+                Some("x.services.ai.azure.com"),
+                Never,
+            ),
+        ] {
+            let found = Endpoint::of(&path, authority).map(|endpoint| endpoint.stream_options);
+            assert_eq!(found, Some(expected), "{path} {authority:?}");
+        }
+    }
+
+    #[test]
+    fn what_goes_on_below_an_endpoint_is_about_an_earlier_answer() {
+        for path in [
+            "/v1/chat/completions/chatcmpl-abc123",
+            "/v1/chat/completions/chatcmpl-abc123?x=/v1/chat/completions",
+            "/gateway/openai/v1/chat/completions/chatcmpl_abc//",
+            "/v1/responses/resp_1/cancel",
+            "/v1/responses/input_tokens",
+            "/v1/messages/batches",
+            "/v1/messages/count_tokens?beta=true",
+            "/v1beta/interactions/v1_abc/cancel",
+        ] {
+            assert!(Endpoint::is_about_earlier_answer(path), "{path}");
+        }
+        for path in [
+            // Each has a format.
+            "/v1/chat/completions",
+            "/v1/chat/completions/",
+            "/v1/chat/completions/batch",
+            "/v1/chat/completions?id=/v1/messages/x",
+            "/v1/responses/compact",
+            "/v1/messages/../chat/completions",
+            "/v1/messages/v1/chat/completions",
+            // Some server may take it for the endpoint.
+            "/v1/chat/completions/.",
+            "/v1/chat/completions/x/..",
+            "/v1/chat/completions/%2e",
+            "/v1/chat/completions/%2f",
+            "/v1/chat/completions/;x",
+            "/v1/chat/completions//x",
+            // No endpoint is above it.
+            "/v1/chat/completionsx/1",
+            "/v1/models/m",
+            "/v1/chat/other",
+            "/v1beta/models/gemini-2.5-flash:countTokens",
+            "/",
+            "",
+        ] {
+            assert!(!Endpoint::is_about_earlier_answer(path), "{path}");
         }
     }
 

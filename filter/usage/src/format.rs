@@ -61,11 +61,6 @@ impl Format {
         self.spec().operation
     }
 
-    /// OpenTelemetry's `gen_ai.provider.name` of the provider that made this format, as in `openai`. Others use it too.
-    pub fn provider(self) -> &'static str {
-        self.spec().provider
-    }
-
     pub(crate) fn spec(self) -> &'static Spec {
         match self {
             Format::OpenAiChat => &openai_chat::SPEC,
@@ -170,9 +165,9 @@ impl Spec {
     }
 }
 
-/// The format to which requests at this path belong: of those that know its end, the one that knows most of it.
+/// The format to which requests at this path belong, which has neither query nor slashes at its end: of those that know its
+/// end, the one that knows most of it.
 pub(crate) fn by_request_path(path: &str) -> Option<&'static Spec> {
-    let path = path.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
     let known_bytes =
         |spec: &Spec| spec.endpoints.iter().filter(|end| path.ends_with(**end)).map(|end| end.len()).max();
     TABLE.iter().copied().filter(|spec| known_bytes(spec).is_some()).max_by_key(|spec| known_bytes(spec))
@@ -306,13 +301,15 @@ mod tests {
     fn requests_are_known_by_the_longest_end_of_their_path() {
         for (path, format) in [
             ("/v1/chat/completions", Some(Format::OpenAiChat)),
-            ("/openai/deployments/d/chat/completions?api-version=1", Some(Format::OpenAiChat)),
-            ("/v1/completions/", Some(Format::OpenAiCompletions)),
+            ("/openai/deployments/d/chat/completions", Some(Format::OpenAiChat)),
+            ("/v1/chat/completions/batch", Some(Format::OpenAiChat)),
+            ("/v1/completions", Some(Format::OpenAiCompletions)),
             ("/v1/embeddings", Some(Format::OpenAiEmbeddings)),
             ("/v1/responses", Some(Format::OpenAiResponses)),
-            ("/v1/messages?beta=true", Some(Format::Anthropic)),
+            ("/v1/responses/compact", Some(Format::OpenAiResponses)),
+            ("/v1/messages", Some(Format::Anthropic)),
             ("/v1/projects/p/locations/l/publishers/anthropic/models/m:streamRawPredict", Some(Format::Anthropic)),
-            ("/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse", Some(Format::Gemini)),
+            ("/v1beta/models/gemini-2.5-flash:streamGenerateContent", Some(Format::Gemini)),
             ("/v1beta/interactions", Some(Format::GeminiInteractions)),
             ("/v2/chat", Some(Format::CohereV2)),
             ("/v1/chat", Some(Format::CohereV1)),

@@ -14,7 +14,7 @@ mod splice;
 
 pub use splice::{Edit, apply};
 
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, StreamOptions};
 use crate::estimate::TextEstimate;
 use crate::facts::whole_number;
 use crate::format::Format;
@@ -57,6 +57,9 @@ pub struct RequestFacts {
     /// The prompt's tokens, estimated: text by its bytes, media by their size, and what providers add around messages and
     /// tools. What is only named, as a file's id or an earlier answer's, is not known and counts nothing.
     pub input_estimate: u64,
+    /// Whether the call only begins an answer, which is fetched later: `background` of OpenAI Responses and of Gemini
+    /// Interactions. The answer to this call has no usage then.
+    pub background: bool,
     /// Whether the body is one JSON value that has come to its end.
     pub complete: bool,
 }
@@ -83,6 +86,7 @@ struct Seen {
     stream: Option<bool>,
     output_cap: Option<u64>,
     choices: u64,
+    background: bool,
     text: TextEstimate,
     media: Media,
     messages: u64,
@@ -95,6 +99,15 @@ struct Seen {
 impl RequestReader {
     /// A reader for a request to this endpoint; for `None` it reads what any format has, and makes no edits.
     pub fn new(endpoint: Option<&Endpoint>) -> RequestReader {
+        RequestReader::with(endpoint, endpoint.map_or(StreamOptions::None, |endpoint| endpoint.stream_options))
+    }
+
+    /// The same for a body that must stay as it is, as one that is signed: it makes no edits.
+    pub fn without_edits(endpoint: Option<&Endpoint>) -> RequestReader {
+        RequestReader::with(endpoint, StreamOptions::None)
+    }
+
+    fn with(endpoint: Option<&Endpoint>, stream_options: StreamOptions) -> RequestReader {
         let format = endpoint.map(|endpoint| endpoint.format);
         let seen = Seen {
             format,
@@ -105,19 +118,20 @@ impl RequestReader {
             stream: None,
             output_cap: None,
             choices: 1,
+            background: false,
             text: TextEstimate::default(),
             media: Media::default(),
             messages: 0,
             tools: 0,
             tokens: 0,
-            splice: Splice::new(endpoint.is_some_and(Endpoint::tells_usage_when_asked)),
+            splice: Splice::new(stream_options),
         };
         RequestReader { scanner: Scanner::new(), seen, mark_bytes: 0, trailing: false }
     }
 
     /// Takes the next bytes of the body, and returns the edits that make the upstream report usage at a stream's end, as far as
-    /// they fall into these bytes, in order. Who can hold the whole body back applies them only if [`Self::usage_is_ours`]
-    /// then; who lets bytes pass applies them at once, which is harmless if the body turns out broken or not to stream.
+    /// they fall into these bytes, in order. They are to be applied at once, each to these bytes: that is harmless if the body
+    /// turns out broken or not to stream, or to ask for usage itself.
     pub fn feed(&mut self, bytes: &[u8]) -> Vec<Edit> {
         let bytes = self.behind_mark(bytes);
         let start = self.scanner.offset();
@@ -152,6 +166,7 @@ impl RequestReader {
             stream: seen.path_stream.or(seen.stream).or(seen.streams_by_default().filter(|_| complete)),
             output_cap: if seen.generates() { seen.output_cap } else { Some(0) },
             choices: seen.choices,
+            background: seen.background && seen.may_run_in_background(),
             input_estimate: seen.input_estimate(),
             complete,
         }
@@ -172,6 +187,10 @@ impl RequestReader {
 impl Seen {
     fn generates(&self) -> bool {
         !matches!(self.operation, Some("embeddings" | "rerank"))
+    }
+
+    fn may_run_in_background(&self) -> bool {
+        matches!(self.format, None | Some(Format::OpenAiResponses | Format::GeminiInteractions))
     }
 
     fn streams_by_default(&self) -> Option<bool> {
@@ -219,11 +238,14 @@ impl Sink for Seen {
         match place {
             Place::Structure => Want::No,
             Place::Text | Place::Json | Place::Message | Place::Media => Want::Pieces,
-            Place::Top | Place::StreamOptions | Place::StreamOption | Place::IncludeUsage => self.splice.wants(),
+            Place::Top | Place::DataSources | Place::StreamOptions | Place::StreamOption | Place::IncludeUsage => {
+                self.splice.wants()
+            }
             Place::Model
             | Place::Stream
             | Place::OutputCap(_)
             | Place::Choices
+            | Place::Background
             | Place::Token
             | Place::Tool
             | Place::Detail => Want::Kept,
@@ -242,6 +264,7 @@ impl Sink for Seen {
             (Place::Choices, Value::Number(number)) => {
                 self.choices = self.choices.max(whole_number(number).unwrap_or(1))
             }
+            (Place::Background, value) => self.background = truth(value) == Some(true),
             (Place::Message, Value::Open) => self.messages = self.messages.saturating_add(1),
             (Place::Tool, Value::Open) => self.tools = self.tools.saturating_add(1),
             (Place::Detail, Value::Text(b"low")) => self.media.low_detail(),

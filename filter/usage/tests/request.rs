@@ -230,6 +230,55 @@ fn a_byte_order_mark_is_passed_over_and_utf_16_is_not_read() {
     }
 }
 
+const AZURE_CHAT: &str = "/openai/deployments/d/chat/completions?api-version=2024-10-21";
+
+#[test]
+fn a_call_that_works_is_not_broken() {
+    for (path, body) in [
+        ("/openai/deployments/d/chat/completions?api-version=2024-06-01", r#"{"stream":true}"#),
+        ("/openai/deployments/d/chat/completions?api-version=2024-06-01", r#"{"stream":true,"stream_options":null}"#),
+        (AZURE_CHAT, r#"{"stream":true,"data_sources":[{"type":"azure_search"}]}"#),
+        (AZURE_CHAT, r#"{"data_sources":[],"stream":true,"stream_options":null}"#),
+        (AZURE_CHAT, r#"{"stream":true,"stream_options":null,"data_sources":[{}]}"#),
+    ] {
+        let (reader, edited) = whole(path, body);
+        assert_eq!((edited.as_str(), reader.usage_is_ours()), (body, false), "{path}");
+        let bytes: Vec<_> = body.as_bytes().chunks(1).collect();
+        assert_eq!(read(path, &bytes).1, body.as_bytes(), "{path}");
+    }
+    for (path, body) in [
+        (AZURE_CHAT, r#"{"stream":true,"stream_options":null}"#),
+        (AZURE_CHAT, r#"{"stream":true,"data_sources":null}"#),
+        (AZURE_CHAT, r#"{"stream":true,"messages":[{"data_sources":[]}]}"#),
+        (CHAT, r#"{"data_sources":[],"stream":true}"#),
+    ] {
+        let (reader, edited) = whole(path, body);
+        assert!(reader.usage_is_ours() && upstream(&edited)["stream_options"]["include_usage"] == true, "{edited}");
+        let bytes: Vec<_> = body.as_bytes().chunks(1).collect();
+        assert_eq!(read(path, &bytes).1, edited.into_bytes(), "{path}");
+    }
+    let body = r#"{"stream":true,"stream_options":{"include_usage":false}}"#;
+    let mut reader = RequestReader::without_edits(Endpoint::of(CHAT, None).as_ref());
+    assert_eq!((reader.feed(body.as_bytes()), reader.usage_is_ours()), (vec![], false));
+    assert_eq!(reader.facts(), facts(CHAT, body));
+}
+
+#[test]
+fn answers_that_are_only_begun_are_told() {
+    for (path, body, expected) in [
+        ("/v1/responses", r#"{"background":true}"#, true),
+        ("/v1/responses", r#"{"background":1,"stream":true}"#, true),
+        ("/v1beta/interactions", r#"{"background":true}"#, true),
+        ("/elsewhere", r#"{"background":true}"#, true),
+        ("/v1/responses", r#"{"background":true,"background":false}"#, false),
+        ("/v1/responses", r#"{"background":null}"#, false),
+        ("/v1/responses", r#"{"input":[{"background":true}]}"#, false),
+        (CHAT, r#"{"background":true}"#, false),
+    ] {
+        assert_eq!(facts(path, body).background, expected, "{path} {body}");
+    }
+}
+
 #[test]
 fn the_greatest_bound_and_number_of_choices_count() {
     let of = |body| {

@@ -11,7 +11,8 @@ pub(crate) static SPEC: Spec = Spec {
     name: "openai-chat",
     operation: "chat",
     provider: "openai",
-    endpoints: &["/chat/completions"],
+    // The second is vLLM's: several conversations, a choice for each.
+    endpoints: &["/chat/completions", "/chat/completions/batch"],
     ends_with: EndsWith::UsageAndReason,
     // `x_groq.usage` is Groq's older place, `choices[].usage` is Moonshot's.
     usage_at: &[&["usage"], &["x_groq", "usage"], &["choices[]", "usage"]],

@@ -8,7 +8,7 @@ pub(crate) static SPEC: Spec = Spec {
     name: "openai-responses",
     operation: "chat",
     provider: "openai",
-    endpoints: &["/responses"],
+    endpoints: &["/responses", "/responses/compact"],
     ends_with: EndsWith::Usage,
     usage_at: &[&[], &["response"]],
     counts: &[

@@ -16,6 +16,10 @@ pub(crate) enum Place {
     /// The bound on output, in requests of these formats.
     OutputCap(&'static [Format]),
     Choices,
+    /// Whether the answer is only begun.
+    Background,
+    /// The caller's own data, on which the answer rests.
+    DataSources,
     StreamOptions,
     /// Any member of the stream options but the next.
     StreamOption,
@@ -70,6 +74,8 @@ const PLACES: &[(Path, Place)] = &[
     // Gemini reads the names of its fields in snake case too.
     (&["generation_config", "max_output_tokens"], Place::OutputCap(&[Format::GeminiInteractions, Format::Gemini])),
     (&["options", "num_predict"], Place::OutputCap(&[Format::Ollama])),
+    (&["background"], Place::Background),
+    (&["data_sources"], Place::DataSources),
     (&["n"], Place::Choices),
     (&["best_of"], Place::Choices),
     (&["num_generations"], Place::Choices),

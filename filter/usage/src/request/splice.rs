@@ -7,11 +7,13 @@
 //! - `null` in place of the options becomes options, if `stream` is known to be true by then. It is allowed on any request, so
 //!   before that it stays, and the options are added at the end; of two members readers take the last.
 //! - Where there are no options at all, they are added behind the last member when `stream` is true.
+//! - Azure refuses options beside `data_sources`. There none are added, and null waits for the end.
 //! - Of duplicate members each is treated so, up to [`MAX_EDITS`] edits; what would need more gets options at the end.
 //! - Values of other types stay: the upstream refuses them.
 
 use std::ops::Range;
 
+use crate::endpoint::StreamOptions;
 use crate::json::{OpenScalar, Span, Value, Want};
 
 use super::places::Place;
@@ -54,6 +56,7 @@ pub fn apply(edits: &[Edit], bytes: &[u8], offset: u64) -> Vec<u8> {
 #[derive(Debug)]
 pub(super) struct Splice {
     mode: Mode,
+    takes: StreamOptions,
     options: Options,
     /// The client itself asked for usage.
     asked: bool,
@@ -89,9 +92,11 @@ enum Options {
 }
 
 impl Splice {
-    pub(super) fn new(wanted: bool) -> Splice {
+    /// For an upstream that takes options so.
+    pub(super) fn new(takes: StreamOptions) -> Splice {
         Splice {
-            mode: if wanted { Mode::Due } else { Mode::Off },
+            mode: if takes == StreamOptions::None { Mode::Off } else { Mode::Due },
+            takes,
             options: Options::None,
             asked: false,
             has_members: false,
@@ -118,6 +123,10 @@ impl Splice {
                 // A second top is one of an array's, which is no such request.
                 self.mode = if self.mode == Mode::Due { Mode::On } else { Mode::Off };
             }
+            (Place::DataSources, Value::Null) => {}
+            (Place::DataSources, _) if self.takes == StreamOptions::TakenWithoutData => {
+                self.takes = StreamOptions::None
+            }
             (Place::Top, Value::Close) if self.lacks_options(stream) => {
                 self.edits.push(before_end(at, OPTIONS_MEMBER));
                 self.options = Options::Asking;
@@ -133,7 +142,7 @@ impl Splice {
             (Place::StreamOptions, Value::Close) => {}
             (Place::StreamOptions, Value::Null) => {
                 (self.asked, self.options) = (false, Options::None);
-                if stream == Some(true) {
+                if self.replaces_null(stream) {
                     self.edit(Edit { at: at.start..at.end, text: OPTIONS });
                 }
             }
@@ -178,7 +187,13 @@ impl Splice {
     }
 
     fn lacks_options(&self, stream: Option<bool>) -> bool {
-        self.mode == Mode::On && stream == Some(true) && self.options == Options::None
+        let may_be_added = self.mode == Mode::On && self.takes != StreamOptions::None;
+        may_be_added && stream == Some(true) && self.options == Options::None
+    }
+
+    /// Whether null may become options before all members are known.
+    fn replaces_null(&self, stream: Option<bool>) -> bool {
+        self.takes == StreamOptions::Taken && stream == Some(true)
     }
 
     /// What replaces the scalar at this place that begins so: the same as when its end has come.
@@ -187,7 +202,7 @@ impl Splice {
             _ if self.made == MAX_EDITS => None,
             (Place::IncludeUsage, b't') => None,
             (Place::IncludeUsage, _) => Some(TRUE),
-            (Place::StreamOptions, b'n') if stream == Some(true) => Some(OPTIONS),
+            (Place::StreamOptions, b'n') if self.replaces_null(stream) => Some(OPTIONS),
             _ => None,
         }
     }
