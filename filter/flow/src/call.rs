@@ -22,7 +22,7 @@ use std::rc::Rc;
 
 use tollgate_usage::{Endpoint, Hints, Reader, Strip};
 use tollgate_wire::admission::{AdmissionRequest, AdmissionResponse, Decision, LimitStatus};
-use tollgate_wire::usage_event::{TokenCounts, UsageEvent, UsageSource};
+use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
 
 use crate::config::{Config, FailurePolicy, ReadBody, UnclaimedEndpoints};
 use crate::headers::{HeaderEdit, Headers, Request, text};
@@ -429,13 +429,18 @@ impl Call {
     /// The call is over; `details` is Envoy's `response.code_details`. Gives the event to be sent, once.
     pub fn on_end(&mut self, details: &str, now_ms: u64, recorder: &impl Recorder) -> Option<UsageEvent> {
         let stage = std::mem::replace(&mut self.stage, Stage::Aside);
-        let (Stage::Asking(call, _) | Stage::Passing(call) | Stage::Stopped(call)) = stage else { return None };
+        let (call, finish) = match stage {
+            Stage::Asking(call, _) | Stage::Passing(call) => (call, finish(details)),
+            // Whatever became of the rest of the request.
+            Stage::Stopped(call) => (call, Finish::LocalReply),
+            Stage::Aside | Stage::Reading(_) => return None,
+        };
         let (model, output_cap, input_estimate) = call.asked();
         let Metered { mut event, endpoint, request, response, .. } = *call;
         event.request_bytes = request.received_bytes();
         (event.request_model, event.output_cap) = (model, output_cap);
         event.duration_ms = now_ms.saturating_sub(event.started_at_ms);
-        event.finish = finish(details);
+        event.finish = finish;
         recorder.observe(Histogram::CallMs, event.duration_ms);
         match response {
             Some(response) => {

@@ -77,7 +77,7 @@ fn estimate(event: &UsageEvent, report: &Report, known: Known) -> (TokenCounts, 
     let has_no_format = report.format.is_none();
     // Something in front of the upstream has answered, or it is an answer of which nobody knows what it costs.
     let is_free = has_no_format && (event.finish == Finish::LocalReply || known.unreported == Unreported::Ignore);
-    let is_opaque = report.unreadable.is_some() || has_no_format;
+    let is_opaque = has_no_format || (report.unreadable.is_some() && report.output_estimate == 0);
     let generated = match is_opaque {
         true => report.output_estimate.max(event.response_bytes.div_ceil(BYTES_PER_TOKEN)),
         false => report.output_estimate,

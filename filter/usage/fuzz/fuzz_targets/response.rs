@@ -2,14 +2,14 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tollgate_usage::{Hints, Reader, Report};
+use tollgate_usage::{Format, Hints, Reader, Report};
 use tollgate_usage_fuzz::Input;
 
 fuzz_target!(|bytes: &[u8]| {
     let Some(mut input) = Input::new(bytes) else { return };
     let hints = Hints {
         content_type: input.choose([None, Some("application/x-ndjson")]),
-        path: input.choose([None, Some("/v1/messages"), Some("/v1/responses"), Some("/v2/chat")]),
+        format: input.choose([None, Some(Format::Anthropic), Some(Format::OpenAiResponses), Some(Format::CohereV2)]),
         content_encoding: input.choose([None, Some("gzip"), Some("deflate")]),
     };
     let whole = read(hints, &[input.body]);
