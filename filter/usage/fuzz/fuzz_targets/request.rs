@@ -52,7 +52,8 @@ fn read(endpoint: Option<&Endpoint>, pieces: &[&[u8]]) -> Outcome {
 
 fn without_options(mut request: Value) -> Value {
     if let Some(members) = request.as_object_mut() {
-        members.remove("stream_options");
+        // In any spelling that is read and edited.
+        members.retain(|key, _| key.to_uppercase() != "STREAM_OPTIONS");
     }
     request
 }
