@@ -17,20 +17,20 @@
 //! before gives none.
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::rc::Rc;
 
 use tollgate_usage::{Endpoint, Hints, Reader, Strip};
 use tollgate_wire::admission::{AdmissionRequest, AdmissionResponse, Decision, LimitStatus};
 use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
 
-use crate::config::{Config, FailurePolicy, ReadBody, UnclaimedEndpoints};
+use crate::config::{Config, FailurePolicy, UnclaimedEndpoints};
 use crate::headers::{HeaderEdit, Headers, Request, text};
 use crate::limit_headers;
 use crate::metric::{Counter, Histogram, Recorder};
 use crate::reply::{Dialect, Reply};
 use crate::request::RequestBody;
 use crate::settle::{Known, Unreported, finish, in_headers, settle};
+use crate::shared::Shared;
 use crate::step::{Ask, Next, Step};
 use crate::to_u64;
 
@@ -38,44 +38,6 @@ use crate::to_u64;
 const TIMER_SLACK_MS: u64 = 5;
 /// What is kept of a client's `x-request-id`, in bytes; a longer one is left out.
 const MAX_REQUEST_ID_BYTES: usize = 128;
-
-/// What the calls of one worker share.
-#[derive(Debug)]
-pub struct Shared {
-    config: Config,
-    /// Whether a body has ever come while its headers were held.
-    bodies: Cell<Bodies>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Bodies {
-    /// Not yet: they may wait for the headers to go on.
-    Unproven,
-    /// Yes, so calls may wait for them.
-    Come,
-}
-
-impl Shared {
-    /// Of a worker that has seen no call yet.
-    pub fn new(config: Config) -> Shared {
-        Shared { config, bodies: Cell::new(Bodies::Unproven) }
-    }
-
-    /// The configuration.
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
-    fn waits_for(&self, body: &RequestBody) -> bool {
-        let settings = &self.config.request_body;
-        let may_wait = match settings.read {
-            ReadBody::Always => true,
-            ReadBody::Auto => self.bodies.get() == Bodies::Come,
-            ReadBody::Never => false,
-        };
-        may_wait && body.is_worth_holding(*settings)
-    }
-}
 
 /// One request and its response.
 #[derive(Debug)]
@@ -107,12 +69,22 @@ enum Hold {
     Released,
 }
 
+/// Whether a call's answer can tell what the call used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// It can.
+    Own,
+    /// It shows an earlier call's answer again, with the usage that was counted then.
+    Earlier,
+}
+
 /// What is known of a metered call so far.
 #[derive(Debug)]
 struct Metered {
     /// The event, as far as it can be told.
     event: UsageEvent,
     endpoint: Option<Endpoint>,
+    answer: Answer,
     request: RequestBody,
     asked_at_ms: u64,
     /// As they stood at `answered_at_ms`.
@@ -148,13 +120,13 @@ impl Call {
         recorder: &impl Recorder,
     ) -> Step {
         let shared = Rc::clone(&self.shared);
-        let config = &shared.config;
+        let config = shared.config();
         let mut step = match self.meet(request, has_body, now_ms, new_id, recorder) {
             Ok(Some(call)) if shared.waits_for(&call.request) => {
                 self.stage = Stage::Reading(call);
                 Next::Wait.into()
             }
-            Ok(Some(call)) => self.ask(call, Hold::Held, now_ms),
+            Ok(Some(call)) => self.ask(call, Hold::Held, now_ms, recorder),
             Ok(None) => Next::Continue.into(),
             Err(reply) => Next::Reply(reply).into(),
         };
@@ -172,7 +144,7 @@ impl Call {
         new_id: impl FnOnce() -> String,
         recorder: &impl Recorder,
     ) -> Result<Option<Box<Metered>>, Reply> {
-        let config = &self.shared.config;
+        let config = self.shared.config();
         let path = request.get(":path").unwrap_or_default();
         if !config.meters(request.get(":method").unwrap_or_default(), path) {
             recorder.add(Counter::CallsUnmetered, 1);
@@ -206,6 +178,7 @@ impl Call {
         Ok(Some(Box::new(Metered {
             event,
             request: RequestBody::new(request, has_body, endpoint.as_ref(), config),
+            answer: if Endpoint::is_about_earlier_answer(path) { Answer::Earlier } else { Answer::Own },
             endpoint,
             asked_at_ms: now_ms,
             limits: Vec::new(),
@@ -215,8 +188,12 @@ impl Call {
     }
 
     /// Asks the limiter with what is known by now, if it is to be asked.
-    fn ask(&mut self, mut call: Box<Metered>, hold: Hold, now_ms: u64) -> Step {
-        let config = &self.shared.config;
+    fn ask(&mut self, mut call: Box<Metered>, hold: Hold, now_ms: u64, recorder: &impl Recorder) -> Step {
+        let config = self.shared.config();
+        if call.request.is_background() && config.unclaimed_endpoints == UnclaimedEndpoints::Deny {
+            recorder.add(Counter::CallsUnclaimed, 1);
+            return Next::Reply(Reply::endpoint_unclaimed()).into();
+        }
         let headers = match hold {
             Hold::Held if config.admission.enabled => Vec::new(),
             _ => call.request.header_edits(config),
@@ -236,8 +213,8 @@ impl Call {
     }
 
     /// The next bytes of the request's body are there; those that [`Call::held_bytes`] counts are not among them.
-    pub fn on_request_body(&mut self, bytes: &[u8], is_last: bool, now_ms: u64) -> Step {
-        let settings = self.shared.config.request_body;
+    pub fn on_request_body(&mut self, bytes: &[u8], is_last: bool, now_ms: u64, recorder: &impl Recorder) -> Step {
+        let settings = self.shared.config().request_body;
         match std::mem::replace(&mut self.stage, Stage::Aside) {
             stage @ (Stage::Aside | Stage::Stopped(_)) => {
                 self.stage = stage;
@@ -247,10 +224,10 @@ impl Call {
                 let body = call.request.take(bytes, is_last);
                 call.request.hold();
                 let step = if is_last {
-                    self.ask(call, Hold::Held, now_ms)
+                    self.ask(call, Hold::Held, now_ms, recorder)
                 } else if !call.request.may_be_held(settings) {
                     call.request.release();
-                    self.ask(call, Hold::Released, now_ms)
+                    self.ask(call, Hold::Released, now_ms, recorder)
                 } else {
                     self.stage = Stage::Reading(call);
                     Next::Wait.into()
@@ -258,7 +235,7 @@ impl Call {
                 Step { body, ..step }
             }
             Stage::Asking(mut call, Hold::Held) => {
-                self.shared.bodies.set(Bodies::Come);
+                self.shared.body_came_while_headers_were_held();
                 let body = call.request.take(bytes, is_last);
                 call.request.hold();
                 if is_last || call.request.may_be_held(settings) {
@@ -266,7 +243,7 @@ impl Call {
                     return Step { headers: Vec::new(), body, next: Next::Wait };
                 }
                 call.request.release();
-                let headers = call.request.header_edits(&self.shared.config);
+                let headers = call.request.header_edits(self.shared.config());
                 self.stage = Stage::Asking(call, Hold::Released);
                 Step { headers, body, next: Next::Continue }
             }
@@ -300,7 +277,7 @@ impl Call {
 
     /// The limiter answered with an encoded `RateLimitResponse`; `None` when it failed or took too long.
     pub fn on_answer(&mut self, answer: Option<&[u8]>, now_ms: u64, recorder: &impl Recorder) -> Step {
-        let config = &self.shared.config;
+        let config = self.shared.config();
         let Stage::Asking(mut call, hold) = std::mem::replace(&mut self.stage, Stage::Aside) else {
             return Next::Wait.into();
         };
@@ -386,7 +363,11 @@ impl Call {
         }
         let format = call.endpoint.as_ref().map(|endpoint| endpoint.format);
         let hints = Hints { content_type, content_encoding, format };
-        call.response = Some(Response { reader: Reader::new(hints), strip, in_headers: in_headers(headers) });
+        call.response = (call.answer == Answer::Own).then(|| Response {
+            reader: Reader::new(hints),
+            strip,
+            in_headers: in_headers(headers),
+        });
         let ours = limit_headers::headers(&call.limits, call.answered_at_ms);
         let is_theirs = |name: &&str| ours.iter().all(|(set, _)| set != name) && headers.get(name).is_some();
         edits.extend(limit_headers::NAMES.into_iter().filter(is_theirs).map(|name| (name.into(), None)));
@@ -435,6 +416,10 @@ impl Call {
             Stage::Stopped(call) => (call, Finish::LocalReply),
             Stage::Aside | Stage::Reading(_) => return None,
         };
+        if call.request.is_background() {
+            // Its answer is fetched later, past us.
+            recorder.add(Counter::CallsUnclaimed, 1);
+        }
         let (model, output_cap, input_estimate) = call.asked();
         let Metered { mut event, endpoint, request, response, .. } = *call;
         event.request_bytes = request.received_bytes();
@@ -444,7 +429,7 @@ impl Call {
         recorder.observe(Histogram::CallMs, event.duration_ms);
         match response {
             Some(response) => {
-                let unreported = Unreported::new(endpoint.is_some(), self.shared.config.unclaimed_endpoints);
+                let unreported = Unreported::new(endpoint.is_some(), self.shared.config().unclaimed_endpoints);
                 let known = Known { input_estimate, unreported, in_headers: response.in_headers };
                 settle(&mut event, response.reader.finish(), known, recorder);
             }

@@ -20,9 +20,10 @@ mod outbox;
 mod reply;
 mod request;
 mod settle;
+mod shared;
 mod step;
 
-pub use call::{Call, Shared};
+pub use call::Call;
 pub use config::{
     AcceptEncoding, Admission, Config, ConfigError, FailurePolicy, Identity, ReadBody, RequestBody, StreamUsage,
     UnclaimedEndpoints, Usage,
@@ -32,6 +33,7 @@ pub use identity::{CertificateField, Origin, Pattern, Source};
 pub use metric::{Counter, Gauge, Histogram, Recorder};
 pub use outbox::{Delivery, Outbox};
 pub use reply::Reply;
+pub use shared::Shared;
 pub use step::{Ask, Next, Step};
 
 /// Bytes that stand for one token where nothing better is known: English text has about four a token.

@@ -1,7 +1,7 @@
 //! A request's body on its way up: read, held while the call is decided on, and changed where its answer would not tell
 //! its usage.
 
-use tollgate_usage::{Edit, Endpoint, RequestFacts, RequestReader, apply};
+use tollgate_usage::{Endpoint, RequestFacts, RequestReader, apply};
 
 use crate::config::{self, AcceptEncoding, Config, ReadBody, StreamUsage};
 use crate::headers::{HeaderEdit, Headers, text};
@@ -58,15 +58,19 @@ impl RequestBody {
         endpoint: Option<&Endpoint>,
         config: &Config,
     ) -> RequestBody {
-        let reader = (has_body && is_readable(headers, endpoint)).then(|| RequestReader::new(endpoint));
         let is_asked = endpoint.is_some_and(Endpoint::tells_usage_when_asked);
+        let is_read = has_body && is_readable(headers, endpoint);
+        let rewrites = match config.stream_usage {
+            StreamUsage::Ask if is_asked && is_read && !is_signed(headers) => Rewrites::Allowed,
+            _ => Rewrites::None,
+        };
         RequestBody {
-            rewrites: match config.stream_usage {
-                StreamUsage::Ask if is_asked && reader.is_some() && !is_signed(headers) => Rewrites::Allowed,
-                _ => Rewrites::None,
-            },
+            reader: is_read.then(|| match rewrites {
+                Rewrites::Allowed => RequestReader::new(endpoint),
+                Rewrites::None => RequestReader::without_edits(endpoint),
+            }),
+            rewrites,
             unread_costs: if endpoint.is_some() { UnreadCosts::ByItsBytes } else { UnreadCosts::Nothing },
-            reader,
             content_length: text(headers, "content-length").and_then(|length| length.parse().ok()),
             accept_encoding: text(headers, "accept-encoding").map(str::to_owned),
             progress: if has_body { Progress::Open } else { Progress::Complete },
@@ -99,14 +103,7 @@ impl RequestBody {
         }
         let offset = self.received_bytes;
         self.received_bytes = offset.saturating_add(to_u64(bytes.len()));
-        let edits: Vec<Edit> = match (&mut self.reader, self.rewrites) {
-            (Some(reader), Rewrites::Allowed) => reader.feed(bytes),
-            (Some(reader), Rewrites::None) => {
-                reader.feed(bytes);
-                Vec::new()
-            }
-            (None, _) => Vec::new(),
-        };
+        let edits = self.reader.as_mut().map(|reader| reader.feed(bytes)).unwrap_or_default();
         let replaced = (!edits.is_empty()).then(|| apply(&edits, bytes, offset));
         let forwarded = replaced.as_ref().map_or(bytes.len(), Vec::len);
         self.forwarded_bytes = self.forwarded_bytes.saturating_add(to_u64(forwarded));
@@ -138,6 +135,11 @@ impl RequestBody {
         self.reader.as_ref().map(RequestReader::facts)
     }
 
+    /// Whether the call only begins an answer that is fetched later.
+    pub(crate) fn is_background(&self) -> bool {
+        self.facts().is_some_and(|facts| facts.background)
+    }
+
     /// The prompt's tokens, as far as the body has come.
     pub(crate) fn input_estimate(&self, facts: Option<&RequestFacts>) -> u64 {
         let read = facts.map_or(0, |facts| facts.input_estimate);
@@ -150,7 +152,7 @@ impl RequestBody {
 
     /// Whether the body asks for usage because of us.
     pub(crate) fn usage_is_ours(&self) -> bool {
-        self.rewrites == Rewrites::Allowed && self.reader.as_ref().is_some_and(RequestReader::usage_is_ours)
+        self.reader.as_ref().is_some_and(RequestReader::usage_is_ours)
     }
 
     /// What is to change on the headers, now that they go on.

@@ -164,7 +164,7 @@ fn endpoints_that_no_format_claims_are_counted_and_stopped_where_the_operator_wa
 fn without_admission_calls_are_only_metered() {
     let mut scene = Scene::new(r#"{"admission":{"enabled":false}}"#);
     assert_eq!(scene.request(&[("x-tenant-id", b"acme")], true).next, Next::Continue);
-    assert_eq!(scene.call.on_request_body(b"{}", true, START_MS).next, Next::Continue);
+    assert_eq!(scene.send(b"{}", true).next, Next::Continue);
     scene.respond(b"200", b"application/json", BODY);
     let event = scene.end("via_upstream").unwrap();
     assert_eq!((event.reservation_id, event.tokens.input), (None, 7));

@@ -5,7 +5,7 @@ use tollgate_flow::{Counter, HeaderEdit, Next};
 use tollgate_wire::admission::{Demand, Unit};
 use tollgate_wire::proto::envoy::service::ratelimit::v3::RateLimitRequest;
 
-use crate::scene::{Code, Pairs, START_MS, Scene, answer, asks};
+use crate::scene::{Code, Pairs, Scene, answer, asks};
 
 const ALWAYS: &str = r#"{"request_body":{"read":"always","max_bytes":200}}"#;
 const CALL: Pairs<'_> = &[("x-tenant-id", b"acme"), ("content-type", b"application/json")];
@@ -28,9 +28,9 @@ fn a_call_waits_for_its_body_and_asks_for_what_it_says() {
     let mut scene = Scene::new(ALWAYS);
     assert_eq!(scene.request(CALL, true), Next::Wait.into());
     let (first, rest) = BODY.split_at(40);
-    assert_eq!(scene.call.on_request_body(first, false, START_MS), Next::Wait.into());
+    assert_eq!(scene.send(first, false), Next::Wait.into());
     assert_eq!(scene.call.held_bytes(), 40);
-    let ask = asks(scene.call.on_request_body(rest, true, START_MS + 7));
+    let ask = asks(scene.send(rest, true));
     let message = RateLimitRequest::decode(ask.message.as_slice()).unwrap();
     let demands: Vec<_> = (0..3).map(|at| Demand::read(&message, at).unwrap()).collect();
     assert!(demands.iter().all(|demand| (demand.model, demand.api) == (Some("gpt-4o"), Some("openai-chat"))));
@@ -65,20 +65,20 @@ fn until_a_body_has_come_while_its_headers_were_held_none_is_waited_for() {
     let mut scene = Scene::new("");
     let announced = with_length("46");
     asks(scene.request(&announced, true));
-    assert_eq!(scene.call.on_request_body(BODY, true, START_MS).next, Next::Wait);
+    assert_eq!(scene.send(BODY, true).next, Next::Wait);
     assert_eq!(scene.answer(Some(&answer(Code::Ok, 1))).next, Next::Continue);
     scene.next_call();
     assert_eq!(scene.request(&announced, true).next, Next::Wait);
     scene.next_call();
     asks(scene.request(CALL, true));
-    assert_eq!(scene.call.on_request_body(b"{", false, START_MS).next, Next::Continue, "nobody knows how long it is");
+    assert_eq!(scene.send(b"{", false).next, Next::Continue, "nobody knows how long it is");
 
     // Where they come only afterwards, headers are all there is.
     let mut scene = Scene::new("");
     for _ in 0..2 {
         asks(scene.request(CALL, true));
         assert_eq!(scene.answer(Some(&answer(Code::Ok, 1))).next, Next::Continue);
-        assert_eq!(scene.call.on_request_body(BODY, true, START_MS), Next::Continue.into());
+        assert_eq!(scene.send(BODY, true), Next::Continue.into());
         assert_eq!(scene.end("via_upstream").unwrap().request_model.as_deref(), Some("gpt-4o"));
         scene.next_call();
     }
@@ -88,18 +88,16 @@ fn until_a_body_has_come_while_its_headers_were_held_none_is_waited_for() {
 fn what_gets_too_long_goes_on_while_the_limiter_is_asked() {
     let mut scene = Scene::new(ALWAYS);
     assert_eq!(scene.request(CALL, true).next, Next::Wait);
-    let Next::AskAndContinue(_) = scene.call.on_request_body(&[b' '; 201], false, START_MS).next else {
-        panic!("asks and goes on")
-    };
+    let Next::AskAndContinue(_) = scene.send(&[b' '; 201], false).next else { panic!("asks and goes on") };
     assert_eq!(scene.call.held_bytes(), 0);
-    assert_eq!(scene.call.on_request_body(b"{}", true, START_MS).next, Next::Continue);
+    assert_eq!(scene.send(b"{}", true).next, Next::Continue);
     let Next::Reply(reply) = scene.answer(Some(&answer(Code::OverLimit, 0))).next else { panic!("stopped late") };
     assert_eq!(reply.status, 429);
 
     // What is announced to be too long is asked for at once, and goes on as it comes.
     let mut scene = Scene::new(ALWAYS);
     asks(scene.request(&with_length("1000"), true));
-    let step = scene.call.on_request_body(&[b' '; 1], false, START_MS);
+    let step = scene.send(&[b' '; 1], false);
     assert_eq!(step.next, Next::Continue);
     assert_eq!(step.headers, [edit("content-length", None), edit("accept-encoding", None)]);
     scene.respond(b"200", b"application/json", b"{}");
@@ -112,7 +110,7 @@ fn what_gets_too_long_goes_on_while_the_limiter_is_asked() {
 fn a_stream_is_asked_for_its_usage() {
     let mut scene = Scene::new(ALWAYS);
     scene.request(&with_length("46"), true);
-    let step = scene.call.on_request_body(STREAM, true, START_MS);
+    let step = scene.send(STREAM, true);
     assert_eq!(step.body.as_deref(), Some(STREAM_ASKING));
     asks(step);
     let step = scene.answer(Some(&answer(Code::Ok, 1)));
@@ -140,7 +138,7 @@ fn a_stream_is_asked_for_its_usage_while_it_passes_too() {
     assert_eq!(step.headers, [edit("content-length", None), edit("accept-encoding", None)]);
     let mut sent = Vec::new();
     for (at, byte) in STREAM.iter().enumerate() {
-        let step = scene.call.on_request_body(&[*byte], at + 1 == STREAM.len(), START_MS);
+        let step = scene.send(&[*byte], at + 1 == STREAM.len());
         sent.extend(step.body.unwrap_or(vec![*byte]));
     }
     assert_eq!(String::from_utf8_lossy(&sent), String::from_utf8_lossy(STREAM_ASKING));
@@ -152,7 +150,7 @@ fn requests_stay_as_they_are_where_nothing_is_to_be_asked() {
         let mut scene = Scene::new(config);
         scene.path = path;
         scene.request(&with_length("46"), true);
-        let step = scene.call.on_request_body(body, true, START_MS);
+        let step = scene.send(body, true);
         assert_eq!(step.body, None);
         scene.answer(Some(&answer(Code::Ok, 1))).headers
     };
@@ -172,7 +170,7 @@ fn bytes_that_are_signed_stay() {
     {
         let mut scene = Scene::new(ALWAYS);
         scene.request(&[CALL, &[signature]].concat(), true);
-        assert_eq!(scene.call.on_request_body(STREAM, true, START_MS).body, None);
+        assert_eq!(scene.send(STREAM, true).body, None);
     }
 }
 
@@ -180,7 +178,7 @@ fn bytes_that_are_signed_stay() {
 fn a_body_is_held_without_admission_too() {
     let mut scene = Scene::new(r#"{"admission":{"enabled":false},"request_body":{"read":"always"}}"#);
     assert_eq!(scene.request(&with_length("46"), true).next, Next::Wait);
-    let step = scene.call.on_request_body(STREAM, true, START_MS);
+    let step = scene.send(STREAM, true);
     let length = STREAM_ASKING.len().to_string();
     assert_eq!((step.next, step.body.as_deref()), (Next::Continue, Some(STREAM_ASKING)));
     assert_eq!(step.headers, [edit("content-length", Some(&length)), edit("accept-encoding", None)]);

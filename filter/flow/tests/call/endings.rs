@@ -4,7 +4,7 @@ use tollgate_flow::{Counter, Next};
 use tollgate_wire::usage_event::{Finish, UsageEvent, UsageSource};
 
 use crate::admission::BODY;
-use crate::scene::{Code, Map, Pairs, START_MS, Scene, answer, asks};
+use crate::scene::{Code, Map, Pairs, Scene, answer, asks};
 
 const SSE: &[u8] = b"text/event-stream";
 const JSON: &[u8] = b"application/json";
@@ -20,7 +20,7 @@ fn ended(status: &'static [u8], content_type: &'static [u8], parts: &[&str], det
     let mut scene = Scene::new(r#"{"request_body":{"read":"always"},"stream_usage":"leave"}"#);
     scene.request(&[("x-tenant-id", b"acme")], true);
     let body = br#"{"messages":[{"role":"user","content":"How does a tollgate count?"}]}"#;
-    asks(scene.call.on_request_body(body, true, START_MS));
+    asks(scene.send(body, true));
     scene.answer(Some(&answer(Code::Ok, 1)));
     scene.respond(status, content_type, parts.concat().as_bytes());
     let event = scene.end(details).unwrap();
@@ -118,7 +118,7 @@ fn answered(path: &'static [u8], headers: Pairs<'_>, request: &[u8], body: &str)
     let mut scene = Scene::new(r#"{"request_body":{"read":"always"}}"#);
     scene.path = path;
     let step = scene.request(&[&[("x-tenant-id", b"acme".as_slice())], headers].concat(), true);
-    let asked = scene.call.on_request_body(request, true, START_MS);
+    let asked = scene.send(request, true);
     assert!(matches!(step.next, Next::Ask(_)) || matches!(asked.next, Next::Ask(_)));
     scene.answer(Some(&answer(Code::Ok, 1)));
     scene.respond(b"200", JSON, body.as_bytes());
@@ -170,13 +170,41 @@ fn an_answer_that_another_filter_gives_costs_nothing() {
 fn a_call_that_is_stopped_late_gives_an_event() {
     let mut scene = Scene::new(r#"{"request_body":{"max_bytes":10}}"#);
     asks(scene.request(&[("x-tenant-id", b"acme"), ("content-length", b"100")], true));
-    assert_eq!(scene.call.on_request_body(&[b' '; 99], false, START_MS).next, Next::Continue);
-    assert_eq!(scene.call.on_request_body(b"{", true, START_MS).next, Next::Continue);
+    assert_eq!(scene.send(&[b' '; 99], false).next, Next::Continue);
+    assert_eq!(scene.send(b"{", true).next, Next::Continue);
     let Next::Reply(_) = scene.answer(Some(&answer(Code::OverLimit, 0))).next else { panic!("stopped") };
     assert_eq!(scene.respond(b"429", JSON, b"{}"), []);
     let event = scene.end("tollgate").unwrap();
     assert_eq!((event.finish, event.usage_source), (Finish::LocalReply, UsageSource::None));
     assert_eq!(event.reservation_id, None, "a denial takes nothing");
+}
+
+#[test]
+fn an_answer_that_was_counted_before_is_not_counted_again() {
+    let mut scene = Scene::new("");
+    scene.path = b"/v1/chat/completions/chatcmpl-1";
+    scene.admit();
+    scene.respond(b"200", JSON, BODY);
+    let event = scene.end("via_upstream").unwrap();
+    assert_eq!((event.usage_source, event.status), (UsageSource::None, 200));
+    assert_eq!(scene.counts.of(Counter::CallsUnclaimed), 1);
+}
+
+#[test]
+fn an_answer_that_is_fetched_later_is_unclaimed() {
+    for (policy, is_stopped) in [("pass", false), ("deny", true)] {
+        let config = format!(r#"{{"unclaimed_endpoints":"{policy}","request_body":{{"read":"always"}}}}"#);
+        let mut scene = Scene::new(&config);
+        scene.path = b"/v1/responses";
+        scene.request(&[("x-tenant-id", b"acme")], true);
+        let step = scene.send(br#"{"model":"m","input":"How?","background":true}"#, true);
+        match step.next {
+            Next::Reply(reply) if is_stopped => assert_eq!(reply.status, 403),
+            Next::Ask(_) if !is_stopped => _ = scene.end("via_upstream").unwrap(),
+            next => panic!("{policy}: {next:?}"),
+        }
+        assert_eq!(scene.counts.of(Counter::CallsUnclaimed), 1);
+    }
 }
 
 #[test]

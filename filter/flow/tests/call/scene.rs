@@ -75,6 +75,11 @@ impl Scene {
         self.call.on_request_headers(&Map(all), has_body, START_MS, || "id-1".to_owned(), &self.counts)
     }
 
+    /// The request's next bytes come.
+    pub(crate) fn send(&mut self, bytes: &[u8], is_last: bool) -> Step {
+        self.call.on_request_body(bytes, is_last, START_MS, &self.counts)
+    }
+
     /// A request without a body, up to the question.
     pub(crate) fn ask(&mut self) -> Ask {
         let headers: Pairs<'_> = &[("x-tenant-id", b"acme"), ("x-plan-tier", b"pro"), ("x-request-id", b"r1")];
