@@ -6,6 +6,9 @@ use tollgate_e2e::harness::http::{Answer, Request};
 use tollgate_e2e::harness::stack::Stack;
 use tollgate_e2e::harness::wait::{PATIENCE, eventually};
 
+use Ask::{Body, Stream, StreamWithUsage};
+use Client::{LeavesAfterPieces, LeavesBeforeHeaders, Stays};
+
 /// How the client behaves.
 #[derive(Clone, Copy)]
 enum Client {
@@ -32,197 +35,145 @@ struct Ending {
     headers: &'static [(&'static str, &'static str)],
     client: Client,
     finish: &'static str,
+    /// Tokens are counted, unless it is `none`.
     usage_source: &'static str,
-    /// Whether tokens were counted: input, output.
-    counted: (bool, bool),
+}
+
+const fn ending(
+    name: &'static str,
+    ask: Ask,
+    headers: &'static [(&'static str, &'static str)],
+    client: Client,
+    finish: &'static str,
+    usage_source: &'static str,
+) -> Ending {
+    Ending { name, ask, headers, client, finish, usage_source }
 }
 
 const ENDINGS: &[Ending] = &[
-    Ending {
-        name: "a body that is complete",
-        ask: Ask::Body,
-        headers: &[],
-        client: Client::Stays,
-        finish: "complete",
-        usage_source: "reported",
-        counted: (true, true),
-    },
-    Ending {
-        name: "a stream that is complete",
-        ask: Ask::Stream,
-        headers: &[],
-        client: Client::Stays,
-        finish: "complete",
-        usage_source: "reported",
-        counted: (true, true),
-    },
-    Ending {
-        name: "a client that leaves before the headers",
-        ask: Ask::Stream,
-        headers: &[("x-standin-hang-after-bytes", "0")],
-        client: Client::LeavesBeforeHeaders,
-        finish: "client_gone",
-        usage_source: "none",
-        counted: (false, false),
-    },
-    Ending {
-        name: "a client that leaves before the first word",
-        ask: Ask::Stream,
-        headers: &[("x-standin-gate", "first")],
-        client: Client::LeavesAfterPieces(1),
-        finish: "client_gone",
-        usage_source: "none",
-        counted: (false, false),
-    },
-    Ending {
-        name: "a client that leaves in the middle of a stream",
-        ask: Ask::Stream,
-        headers: &[("x-standin-gate", "middle"), ("x-standin-chunks", "20")],
-        client: Client::LeavesAfterPieces(10),
-        finish: "client_gone",
-        usage_source: "estimated",
-        counted: (true, true),
-    },
-    Ending {
-        name: "a client that leaves in the last chunk",
-        ask: Ask::StreamWithUsage,
-        // The role, 3 words, the end and the usage have come, [DONE] has not.
-        headers: &[("x-standin-gate", "last"), ("x-standin-chunks", "3")],
-        client: Client::LeavesAfterPieces(6),
-        finish: "client_gone",
-        usage_source: "reported",
-        counted: (true, true),
-    },
-    Ending {
-        name: "an upstream that resets before the headers",
-        ask: Ask::Stream,
-        headers: &[("x-standin-reset-after-bytes", "0")],
-        client: Client::Stays,
-        finish: "upstream_reset",
-        usage_source: "none",
-        counted: (false, false),
-    },
-    Ending {
-        name: "an upstream that resets in the middle of a stream",
-        ask: Ask::Stream,
-        headers: &[("x-standin-reset-after-bytes", "1800"), ("x-standin-chunks", "20")],
-        client: Client::Stays,
-        finish: "upstream_reset",
-        usage_source: "estimated",
-        counted: (true, true),
-    },
-    Ending {
-        name: "an upstream that answers 400",
-        ask: Ask::Body,
-        headers: &[("x-standin-status", "400")],
-        client: Client::Stays,
-        finish: "upstream_error",
-        usage_source: "none",
-        counted: (false, false),
-    },
-    Ending {
-        name: "an upstream that answers 500",
-        ask: Ask::Stream,
-        headers: &[("x-standin-status", "500")],
-        client: Client::Stays,
-        finish: "upstream_error",
-        usage_source: "none",
-        counted: (false, false),
-    },
-    Ending {
-        name: "an error inside a stream, behind some text",
-        ask: Ask::Stream,
-        headers: &[("x-standin-replay", "error-after-text.sse")],
-        client: Client::Stays,
-        finish: "upstream_error",
-        usage_source: "estimated",
-        counted: (true, true),
-    },
-    Ending {
-        name: "an error inside a stream, at once",
-        ask: Ask::Stream,
-        headers: &[("x-standin-replay", "error-at-once.sse")],
-        client: Client::Stays,
-        finish: "upstream_error",
-        usage_source: "none",
-        counted: (false, false),
-    },
-    Ending {
-        name: "an answer by another filter",
-        ask: Ask::Body,
-        headers: &[("x-envoy-fault-abort-request", "503")],
-        client: Client::Stays,
-        finish: "local_reply",
-        usage_source: "none",
-        counted: (false, false),
-    },
-    Ending {
-        name: "a body without usage",
-        ask: Ask::Body,
-        headers: &[("x-standin-replay", "no-usage.json")],
-        client: Client::Stays,
-        finish: "complete",
-        usage_source: "estimated",
-        counted: (true, true),
-    },
-    Ending {
-        name: "a stream without usage",
-        ask: Ask::Stream,
-        headers: &[("x-standin-replay", "no-usage.sse")],
-        client: Client::Stays,
-        finish: "complete",
-        usage_source: "estimated",
-        counted: (true, true),
-    },
-    Ending {
-        name: "a compressed body",
-        ask: Ask::Body,
-        headers: &[("x-standin-encoding", "gzip"), ("accept-encoding", "gzip")],
-        client: Client::Stays,
-        finish: "complete",
-        usage_source: "reported",
-        counted: (true, true),
-    },
-    Ending {
-        name: "a body that is compressed in a way that can't be read",
-        ask: Ask::Body,
-        headers: &[("x-standin-encoding", "br"), ("accept-encoding", "br")],
-        client: Client::Stays,
-        finish: "complete",
-        usage_source: "estimated",
-        counted: (true, true),
-    },
+    ending("a body that is complete", Body, &[], Stays, "complete", "reported"),
+    ending("a stream that is complete", Stream, &[], Stays, "complete", "reported"),
+    ending(
+        "a client that leaves before the headers",
+        Stream,
+        &[("x-standin-hang-after-bytes", "0")],
+        LeavesBeforeHeaders,
+        "client_gone",
+        "none",
+    ),
+    ending(
+        "a client that leaves before the first word",
+        Stream,
+        &[("x-standin-gate", "first")],
+        LeavesAfterPieces(1),
+        "client_gone",
+        "none",
+    ),
+    ending(
+        "a client that leaves in the middle of a stream",
+        Stream,
+        &[("x-standin-gate", "middle"), ("x-standin-chunks", "20")],
+        LeavesAfterPieces(10),
+        "client_gone",
+        "estimated",
+    ),
+    // The role, 3 words, the end and the usage have come, [DONE] has not.
+    ending(
+        "a client that leaves in the last chunk",
+        StreamWithUsage,
+        &[("x-standin-gate", "last"), ("x-standin-chunks", "3")],
+        LeavesAfterPieces(6),
+        "client_gone",
+        "reported",
+    ),
+    ending(
+        "an upstream that resets before the headers",
+        Stream,
+        &[("x-standin-reset-after-bytes", "0")],
+        Stays,
+        "upstream_reset",
+        "none",
+    ),
+    ending(
+        "an upstream that resets in the middle of a stream",
+        Stream,
+        &[("x-standin-reset-after-bytes", "1800"), ("x-standin-chunks", "20")],
+        Stays,
+        "upstream_reset",
+        "estimated",
+    ),
+    ending("an upstream that answers 400", Body, &[("x-standin-status", "400")], Stays, "upstream_error", "none"),
+    ending("an upstream that answers 500", Stream, &[("x-standin-status", "500")], Stays, "upstream_error", "none"),
+    ending(
+        "an error inside a stream, behind some text",
+        Stream,
+        &[("x-standin-replay", "openai-error.sse")],
+        Stays,
+        "upstream_error",
+        "estimated",
+    ),
+    ending(
+        "an error inside a stream, at once",
+        Stream,
+        &[("x-standin-replay", "error-at-once.sse")],
+        Stays,
+        "upstream_error",
+        "none",
+    ),
+    ending(
+        "an answer by another filter",
+        Body,
+        &[("x-envoy-fault-abort-request", "503")],
+        Stays,
+        "local_reply",
+        "none",
+    ),
+    ending("a body without usage", Body, &[("x-standin-replay", "no-usage.json")], Stays, "complete", "estimated"),
+    ending("a stream without usage", Stream, &[("x-standin-replay", "no-usage.sse")], Stays, "complete", "estimated"),
+    ending(
+        "a compressed body",
+        Body,
+        &[("x-standin-encoding", "gzip"), ("accept-encoding", "gzip")],
+        Stays,
+        "complete",
+        "reported",
+    ),
+    ending(
+        "a body that is compressed in a way that can't be read",
+        Body,
+        &[("x-standin-encoding", "br"), ("accept-encoding", "br")],
+        Stays,
+        "complete",
+        "estimated",
+    ),
 ];
 
 /// Where Envoy gives up soon, and tries again.
 const ENDINGS_IN_HASTE: &[Ending] = &[
-    Ending {
-        name: "an upstream that takes too long to begin",
-        ask: Ask::Body,
-        headers: &[("x-standin-hang-after-bytes", "0")],
-        client: Client::Stays,
-        finish: "upstream_timeout",
-        usage_source: "none",
-        counted: (false, false),
-    },
-    Ending {
-        name: "an upstream that takes too long to go on",
-        ask: Ask::Stream,
-        headers: &[("x-standin-hang-after-bytes", "1800"), ("x-standin-chunks", "20")],
-        client: Client::Stays,
-        finish: "upstream_timeout",
-        usage_source: "estimated",
-        counted: (true, true),
-    },
-    Ending {
-        name: "a call that Envoy tries again",
-        ask: Ask::Body,
-        headers: &[("x-standin-fail-attempts", "2"), ("x-request-id", "tried-again")],
-        client: Client::Stays,
-        finish: "complete",
-        usage_source: "reported",
-        counted: (true, true),
-    },
+    ending(
+        "an upstream that takes too long to begin",
+        Body,
+        &[("x-standin-hang-after-bytes", "0")],
+        Stays,
+        "upstream_timeout",
+        "none",
+    ),
+    ending(
+        "an upstream that takes too long to go on",
+        Stream,
+        &[("x-standin-hang-after-bytes", "1800"), ("x-standin-chunks", "20")],
+        Stays,
+        "upstream_timeout",
+        "estimated",
+    ),
+    ending(
+        "a call that Envoy tries again",
+        Body,
+        &[("x-standin-fail-attempts", "2"), ("x-request-id", "tried-again")],
+        Stays,
+        "complete",
+        "reported",
+    ),
 ];
 
 /// The filter's config: events don't wait for each other.
@@ -264,9 +215,9 @@ async fn play_all(stack: &Stack, endings: &[Ending]) {
     for (index, ending) in endings.iter().enumerate() {
         let tenant = format!("tenant-{index}");
         let request = match ending.ask {
-            Ask::Body => stack.chat(&tenant),
-            Ask::Stream => stack.chat(&tenant).json(&silent_stream()),
-            Ask::StreamWithUsage => stack.chat_stream(&tenant),
+            Body => stack.chat(&tenant),
+            Stream => stack.chat(&tenant).json(&silent_stream()),
+            StreamWithUsage => stack.chat_stream(&tenant),
         };
         let request = request.header("x-plan-tier", "enterprise");
         let request = ending.headers.iter().fold(request, |request, (name, value)| request.header(name, value));
@@ -281,7 +232,7 @@ async fn play_all(stack: &Stack, endings: &[Ending]) {
             ending.name
         );
         let counted = ["input_tokens", "output_tokens"].map(|tokens| event[tokens].as_u64().unwrap() > 0);
-        assert_eq!((counted[0], counted[1]), ending.counted, "{}: {event}", ending.name);
+        assert_eq!(counted, [ending.usage_source != "none"; 2], "{}: {event}", ending.name);
     }
     assert_eq!(stack.envoy.stat("tollgate_filter_events_dropped_total").await.unwrap(), 0);
 }
@@ -290,8 +241,8 @@ async fn play_all(stack: &Stack, endings: &[Ending]) {
 async fn play(stack: &Stack, request: Request, client: Client, gate: Option<&str>) {
     match client {
         // The answer may break off: that is the ending.
-        Client::Stays => drop(request.send().await),
-        Client::LeavesBeforeHeaders => {
+        Stays => drop(request.send().await),
+        LeavesBeforeHeaders => {
             let calls = stack.standin.call_count();
             let call = tokio::spawn(request.start());
             let arrived = async || {
@@ -301,7 +252,7 @@ async fn play(stack: &Stack, request: Request, client: Client, gate: Option<&str
             eventually("the call's arrival", PATIENCE, arrived).await.unwrap();
             call.abort();
         }
-        Client::LeavesAfterPieces(pieces) => {
+        LeavesAfterPieces(pieces) => {
             let gate = gate.expect("a client that leaves early has a gate");
             let mut answer = request.start().await.unwrap();
             receive(&mut answer, 1).await;
@@ -316,6 +267,23 @@ async fn play(stack: &Stack, request: Request, client: Client, gate: Option<&str
 async fn receive(answer: &mut Answer, piece: usize) {
     let bytes = answer.next_bytes().await.unwrap();
     assert!(bytes.is_some_and(|bytes| !bytes.is_empty()), "piece {piece}");
+}
+
+#[tokio::test]
+async fn what_a_provider_reported_before_it_failed_is_completed_by_what_passed() {
+    let stack = Stack::builder().start().await.unwrap();
+    let messages = json!([{"role": "user", "content": "How does a tollgate count?"}]);
+    let body = json!({"model": "claude-sonnet-4-5", "max_tokens": 100, "messages": messages, "stream": true});
+    let request = Request::post(stack.envoy.listener(), "/v1/messages", &body).header("x-tenant-id", "acme");
+    let reply = request.header("x-standin-replay", "anthropic-overloaded.sse").send().await.unwrap();
+    assert_eq!(reply.status, 200);
+    let event = stack.events("acme", 1).await.unwrap().remove(0);
+    assert_eq!((&event["finish"], &event["usage_source"]), (&json!("upstream_error"), &json!("partial")), "{event}");
+    assert_eq!(
+        (&event["error_type"], &event["provider"]),
+        (&json!("overloaded_error"), &json!("anthropic")),
+        "{event}"
+    );
 }
 
 #[tokio::test]
