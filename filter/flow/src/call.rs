@@ -93,6 +93,17 @@ struct Metered {
     response: Option<Response>,
 }
 
+/// What a request asks for.
+struct Asked {
+    model: Option<String>,
+    /// The most output tokens, of all choices together.
+    output_cap: Option<u64>,
+    /// The prompt's tokens, as estimated.
+    input_tokens: u64,
+    /// The answer is fetched later, by another request.
+    background: bool,
+}
+
 /// A response that is being read.
 #[derive(Debug)]
 struct Response {
@@ -178,7 +189,10 @@ impl Call {
         Ok(Some(Box::new(Metered {
             event,
             request: RequestBody::new(request, has_body, endpoint.as_ref(), config),
-            answer: if Endpoint::is_about_earlier_answer(path) { Answer::Earlier } else { Answer::Own },
+            answer: match endpoint {
+                None if Endpoint::is_about_earlier_answer(path) => Answer::Earlier,
+                _ => Answer::Own,
+            },
             endpoint,
             asked_at_ms: now_ms,
             limits: Vec::new(),
@@ -190,7 +204,7 @@ impl Call {
     /// Asks the limiter with what is known by now, if it is to be asked.
     fn ask(&mut self, mut call: Box<Metered>, hold: Hold, now_ms: u64, recorder: &impl Recorder) -> Step {
         let config = self.shared.config();
-        if call.request.is_background() && config.unclaimed_endpoints == UnclaimedEndpoints::Deny {
+        if config.unclaimed_endpoints == UnclaimedEndpoints::Deny && call.asked().background {
             recorder.add(Counter::CallsUnclaimed, 1);
             return Next::Reply(Reply::endpoint_unclaimed()).into();
         }
@@ -416,11 +430,11 @@ impl Call {
             Stage::Stopped(call) => (call, Finish::LocalReply),
             Stage::Aside | Stage::Reading(_) => return None,
         };
-        if call.request.is_background() {
+        let Asked { model, output_cap, input_tokens, background } = call.asked();
+        if background {
             // Its answer is fetched later, past us.
             recorder.add(Counter::CallsUnclaimed, 1);
         }
-        let (model, output_cap, input_estimate) = call.asked();
         let Metered { mut event, endpoint, request, response, .. } = *call;
         event.request_bytes = request.received_bytes();
         (event.request_model, event.output_cap) = (model, output_cap);
@@ -430,7 +444,7 @@ impl Call {
         match response {
             Some(response) => {
                 let unreported = Unreported::new(endpoint.is_some(), self.shared.config().unclaimed_endpoints);
-                let known = Known { input_estimate, unreported, in_headers: response.in_headers };
+                let known = Known { input_estimate: input_tokens, unreported, in_headers: response.in_headers };
                 settle(&mut event, response.reader.finish(), known, recorder);
             }
             None => event.usage_source = UsageSource::None,
@@ -444,22 +458,29 @@ impl Metered {
         Dialect::of(self.endpoint.as_ref().map(|endpoint| endpoint.format))
     }
 
-    /// What the request asks for, as far as it was read: the model, the cap on its output tokens, and its input tokens.
-    fn asked(&self) -> (Option<String>, Option<u64>, u64) {
+    /// What the request asks for, as far as it was read.
+    fn asked(&self) -> Asked {
         let facts = self.request.facts();
         let input_tokens = self.request.input_estimate(facts.as_ref());
         match facts {
-            Some(facts) => {
-                let output_cap = facts.output_cap.map(|cap| cap.saturating_mul(facts.choices));
-                (facts.model, output_cap, input_tokens)
-            }
-            None => (self.endpoint.as_ref().and_then(|endpoint| endpoint.model.clone()), None, input_tokens),
+            Some(facts) => Asked {
+                output_cap: facts.output_cap.map(|cap| cap.saturating_mul(facts.choices)),
+                model: facts.model,
+                input_tokens,
+                background: facts.background,
+            },
+            None => Asked {
+                model: self.endpoint.as_ref().and_then(|endpoint| endpoint.model.clone()),
+                output_cap: None,
+                input_tokens,
+                background: false,
+            },
         }
     }
 
     /// What the limiter is asked, with what is known of the request by now.
     fn question(&mut self, config: &Config, now_ms: u64) -> Ask {
-        let (model, output_cap, input_tokens) = self.asked();
+        let Asked { model, output_cap, input_tokens, .. } = self.asked();
         self.asked_at_ms = now_ms;
         self.event.reservation_id = Some(self.event.event_id.clone());
         self.event.input_estimate = Some(input_tokens).filter(|estimate| *estimate > 0);

@@ -135,11 +135,6 @@ impl RequestBody {
         self.reader.as_ref().map(RequestReader::facts)
     }
 
-    /// Whether the call only begins an answer that is fetched later.
-    pub(crate) fn is_background(&self) -> bool {
-        self.facts().is_some_and(|facts| facts.background)
-    }
-
     /// The prompt's tokens, as far as the body has come.
     pub(crate) fn input_estimate(&self, facts: Option<&RequestFacts>) -> u64 {
         let read = facts.map_or(0, |facts| facts.input_estimate);

@@ -73,16 +73,14 @@ impl<P: Copy> Paths<P> {
 
     /// The place of an object's member, whose key stands as `key` between its quotes.
     pub(crate) fn member(&self, object: NodeId, key: &[u8]) -> Option<NodeId> {
-        let keys = &self.node(object)?.keys;
-        let find =
-            |is_key: &dyn Fn(&str) -> bool| keys.iter().find(|(known, _)| is_key(known)).map(|(_, child)| *child);
-        match (find(&|known| known.as_bytes() == key), self.keys) {
+        let node = self.node(object)?;
+        match (node.child(|known| known.as_bytes() == key), self.keys) {
             (None, Keys::Spelled) if key.is_ascii() && memchr(b'\\', key).is_none() => {
-                find(&|known| known.as_bytes().eq_ignore_ascii_case(key))
+                node.child(|known| known.as_bytes().eq_ignore_ascii_case(key))
             }
             (None, Keys::Spelled) => {
                 let key: String = decode(key).chars().map(fold).collect();
-                find(&|known| known.eq_ignore_ascii_case(&key))
+                node.child(|known| known.eq_ignore_ascii_case(&key))
             }
             (found, _) => found,
         }
@@ -152,6 +150,11 @@ fn fold(letter: char) -> char {
 }
 
 impl<P> Node<P> {
+    /// The place of the first member with such a key.
+    fn child(&self, is_key: impl Fn(&str) -> bool) -> Option<NodeId> {
+        self.keys.iter().find(|(known, _)| is_key(known)).map(|(_, child)| *child)
+    }
+
     fn new(parent: NodeId) -> Node<P> {
         Node { parent, keys: Vec::new(), element: None, leaf: None, own_subtree: None, subtree: None }
     }
