@@ -228,12 +228,11 @@ impl Call {
 
     /// The next bytes of the request's body are there; those that [`Call::held_bytes`] counts are not among them.
     pub fn on_request_body(&mut self, bytes: &[u8], is_last: bool, now_ms: u64, recorder: &impl Recorder) -> Step {
+        if let Stage::Passing(call) | Stage::Asking(call, Hold::Released) = &mut self.stage {
+            return Step { body: call.request.take(bytes, is_last), ..Next::Continue.into() };
+        }
         let settings = self.shared.config().request_body;
         match std::mem::replace(&mut self.stage, Stage::Aside) {
-            stage @ (Stage::Aside | Stage::Stopped(_)) => {
-                self.stage = stage;
-                Next::Continue.into()
-            }
             Stage::Reading(mut call) => {
                 let body = call.request.take(bytes, is_last);
                 call.request.hold();
@@ -254,20 +253,16 @@ impl Call {
                 call.request.hold();
                 if is_last || call.request.may_be_held(settings) {
                     self.stage = Stage::Asking(call, Hold::Held);
-                    return Step { headers: Vec::new(), body, next: Next::Wait };
+                    return Step { body, ..Next::Wait.into() };
                 }
                 call.request.release();
                 let headers = call.request.header_edits(self.shared.config());
                 self.stage = Stage::Asking(call, Hold::Released);
                 Step { headers, body, next: Next::Continue }
             }
-            mut passing @ (Stage::Asking(_, Hold::Released) | Stage::Passing(_)) => {
-                let body = match &mut passing {
-                    Stage::Asking(call, _) | Stage::Passing(call) => call.request.take(bytes, is_last),
-                    _ => None,
-                };
-                self.stage = passing;
-                Step { headers: Vec::new(), body, next: Next::Continue }
+            stage => {
+                self.stage = stage;
+                Next::Continue.into()
             }
         }
     }
