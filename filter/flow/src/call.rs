@@ -294,7 +294,7 @@ impl Call {
         recorder.observe(Histogram::AdmissionMs, waited_ms);
         let refusal = match answer.and_then(|bytes| AdmissionResponse::decode(bytes).ok()) {
             Some(answer) if answer.decision == Decision::Denied => {
-                Some((Reply::denied(call.dialect(), &answer, now_ms), Counter::CallsDenied))
+                Some((Reply::denied(call.dialect(), &call.event.tier, &answer, now_ms), Counter::CallsDenied))
             }
             Some(answer) => {
                 recorder.add(Counter::CallsAdmitted, 1);

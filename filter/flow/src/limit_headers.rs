@@ -4,7 +4,7 @@
 //! - OpenAI's `x-ratelimit-{limit,remaining,reset}-{requests,tokens}`, resets as durations;
 //! - the IETF's `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers).
 
-use tollgate_wire::admission::{Decision, LimitStatus, Unit, WindowUnit, window_seconds};
+use tollgate_wire::admission::{Decision, LimitStatus, LimitUnit, WindowUnit, window_seconds};
 use tollgate_wire::usage_event::{MAX_UPSTREAM_LIMIT_BYTES, MAX_UPSTREAM_LIMITS};
 
 use crate::headers::Headers;
@@ -36,10 +36,12 @@ pub(crate) fn upstream(headers: &impl Headers) -> Vec<String> {
 
 /// The headers for a call whose limits stand as `limits` say; none without limits.
 pub(crate) fn headers(limits: &[LimitStatus], now_ms: u64) -> Vec<(&'static str, String)> {
-    let requests = limits.iter().find(|limit| limit.unit == Unit::Requests);
-    let tokens = nearest(limits.iter().filter(|limit| limit.unit != Unit::Requests));
+    let requests = limits.iter().find(|limit| Kind::of(limit) == Kind::Requests);
+    let tokens = nearest(limits.iter().filter(|limit| Kind::of(limit) == Kind::Tokens));
+    let others = limits.iter().filter(|limit| !matches!(Kind::of(limit), Kind::Requests | Kind::Tokens));
+    let told = || requests.into_iter().chain(tokens).chain(others.clone());
     let mut headers = Vec::with_capacity(NAMES.len());
-    let Some(first) = nearest(requests.into_iter().chain(tokens)) else { return headers };
+    let Some(first) = nearest(told()) else { return headers };
     headers.push(("x-ratelimit-limit", first.capacity.to_string()));
     headers.push(("x-ratelimit-remaining", first.remaining.to_string()));
     headers.push(("x-ratelimit-reset", now_ms.saturating_add(first.reset_ms).div_ceil(1000).to_string()));
@@ -54,12 +56,32 @@ pub(crate) fn headers(limits: &[LimitStatus], now_ms: u64) -> Vec<(&'static str,
         headers.push(("x-ratelimit-reset-tokens", duration(limit.reset_ms)));
     }
     let (mut policy, mut state) = (String::new(), String::new());
-    for limit in requests.into_iter().chain(tokens) {
+    for limit in told() {
         ietf(limit, &mut policy, &mut state);
     }
     headers.push(("ratelimit-policy", policy));
     headers.push(("ratelimit", state));
     headers
+}
+
+/// What a limit counts, as far as clients are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Requests,
+    Tokens,
+    Cost,
+    Concurrency,
+}
+
+impl Kind {
+    fn of(limit: &LimitStatus) -> Kind {
+        match limit.counts() {
+            LimitUnit::Requests => Kind::Requests,
+            LimitUnit::Tokens | LimitUnit::InputTokens | LimitUnit::OutputTokens => Kind::Tokens,
+            LimitUnit::Cost => Kind::Cost,
+            LimitUnit::Concurrency => Kind::Concurrency,
+        }
+    }
 }
 
 /// Appends one limit. The draft has no unit for tokens: the policy's name says what is counted.
@@ -68,9 +90,11 @@ fn ietf(limit: &LimitStatus, policy: &mut String, state: &mut String) {
         policy.push_str(", ");
         state.push_str(", ");
     }
-    let unit = match limit.unit {
-        Unit::Requests => "requests",
-        Unit::InputTokens | Unit::OutputTokens => "tokens",
+    let unit = match Kind::of(limit) {
+        Kind::Requests => "requests",
+        Kind::Tokens => "tokens",
+        Kind::Cost => "cost",
+        Kind::Concurrency => "concurrency",
     };
     let name = window_name(limit.window).map_or(unit.to_owned(), |window| format!("{unit}-per-{window}"));
     let window = window_seconds(limit.window).map_or(String::new(), |seconds| format!(";w={seconds}"));
@@ -120,6 +144,8 @@ pub(crate) fn duration(ms: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tollgate_wire::admission::Unit;
+
     use super::*;
 
     fn limit(unit: Unit, capacity: u32, remaining: u32, reset_ms: u64) -> LimitStatus {
@@ -157,6 +183,23 @@ mod tests {
         let denied = LimitStatus { decision: Decision::Denied, ..limit(Unit::InputTokens, 100, 50, 0) };
         let limits = [limit(Unit::Requests, 60, 0, 0), denied];
         assert_eq!(headers(&limits, 0).first(), Some(&("x-ratelimit-limit", "100".to_owned())));
+    }
+
+    #[test]
+    fn cost_and_concurrency_are_neither_requests_nor_tokens() {
+        let named = |name: &str, limit: LimitStatus| LimitStatus { name: name.to_owned(), ..limit };
+        let slots = named("concurrency", limit(Unit::Requests, 5, 4, 0));
+        let slots = LimitStatus { window: WindowUnit::Unknown, ..slots };
+        let cost = named("cost_per_minute", limit(Unit::OutputTokens, 10_000_000, 1, 5000));
+        let expected = [
+            ("x-ratelimit-limit", "10000000"),
+            ("x-ratelimit-remaining", "1"),
+            ("x-ratelimit-reset", "5"),
+            ("ratelimit-policy", "\"concurrency\";q=5, \"cost-per-minute\";q=10000000;w=60"),
+            ("ratelimit", "\"concurrency\";r=4;t=0, \"cost-per-minute\";r=1;t=5"),
+        ];
+        let got = headers(&[slots, cost], 0);
+        assert_eq!(got.iter().map(|(name, value)| (*name, value.as_str())).collect::<Vec<_>>(), expected);
     }
 
     #[test]

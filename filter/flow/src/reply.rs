@@ -1,6 +1,6 @@
 //! Answers in the provider's place, in the shape that the provider's own SDK understands.
 
-use tollgate_wire::admission::{AdmissionResponse, Decision, LimitStatus, Unit, WindowUnit};
+use tollgate_wire::admission::{AdmissionResponse, Decision, LimitStatus, LimitUnit, WindowUnit};
 
 use crate::identity::Refusal;
 use crate::limit_headers;
@@ -32,11 +32,13 @@ pub(crate) enum Code {
     /// The limiter gave no answer, and the operator wants such calls stopped.
     LimiterUnavailable,
     /// A limit on this is reached that passes by itself.
-    RateLimited(Unit),
+    RateLimited(LimitUnit),
     /// A limit of a day or longer is used up.
     QuotaExceeded,
     /// The prompt is longer than the plan allows.
     ContextLengthExceeded,
+    /// No plan has the tier's name.
+    UnknownTier,
 }
 
 impl Code {
@@ -50,6 +52,7 @@ impl Code {
             Code::RateLimited(_) => "rate_limit_exceeded",
             Code::QuotaExceeded => "insufficient_quota",
             Code::ContextLengthExceeded => "context_length_exceeded",
+            Code::UnknownTier => "unknown_tier",
         }
     }
 
@@ -57,7 +60,7 @@ impl Code {
         match self {
             Code::TenantMissing => 401,
             Code::IdentityInvalid | Code::ContextLengthExceeded => 400,
-            Code::EndpointUnclaimed => 403,
+            Code::EndpointUnclaimed | Code::UnknownTier => 403,
             Code::LimiterUnavailable => 503,
             Code::RateLimited(_) | Code::QuotaExceeded => 429,
         }
@@ -102,8 +105,11 @@ impl Reply {
         Reply::new(dialect, Code::LimiterUnavailable, message)
     }
 
-    /// A limit says no, or the plan's context does.
-    pub(crate) fn denied(dialect: Dialect, answer: &AdmissionResponse, now_ms: u64) -> Reply {
+    /// A limit says no, or the plan's context does, or there is no plan of the call's `tier`.
+    pub(crate) fn denied(dialect: Dialect, tier: &str, answer: &AdmissionResponse, now_ms: u64) -> Reply {
+        if answer.is_tier_unknown() {
+            return Reply::new(dialect, Code::UnknownTier, &format!("The plan `{tier}` is not known."));
+        }
         if let Some(context_tokens) = answer.context_exceeded() {
             let message = format!("This plan takes prompts of up to {context_tokens} tokens. This one is longer.");
             return Reply::new(dialect, Code::ContextLengthExceeded, &message);
@@ -113,17 +119,20 @@ impl Reply {
         let denying = denying.max_by_key(|limit| (is_quota(limit), limit.reset_ms));
         let mut reply = match denying {
             Some(limit) if is_quota(limit) => {
-                let message = format!("The quota of {} is used up.", describe(limit));
+                let message = match limit.counts() {
+                    LimitUnit::Cost => format!("The limit of {} is reached.", describe(limit)),
+                    _ => format!("The quota of {} is used up.", describe(limit)),
+                };
                 Reply::new(dialect, Code::QuotaExceeded, &message)
             }
             Some(limit) => {
                 let wait = limit_headers::duration(limit.reset_ms);
                 let message = format!("The limit of {} is reached. Try again in {wait}.", describe(limit));
-                Reply::new(dialect, Code::RateLimited(limit.unit), &message)
+                Reply::new(dialect, Code::RateLimited(limit.counts()), &message)
             }
             None => {
                 let message = "A rate limit is reached. Try again later.";
-                Reply::new(dialect, Code::RateLimited(Unit::Requests), message)
+                Reply::new(dialect, Code::RateLimited(LimitUnit::Requests), message)
             }
         };
         if let Some(limit) = denying.filter(|limit| !is_quota(limit)) {
@@ -139,24 +148,36 @@ fn is_quota(limit: &LimitStatus) -> bool {
     matches!(limit.window, WindowUnit::Day | WindowUnit::Week | WindowUnit::Month | WindowUnit::Year)
 }
 
-/// What ran out, as OpenAI names it.
-pub(crate) fn kind(unit: Unit) -> &'static str {
-    match unit {
-        Unit::Requests => "requests",
-        Unit::InputTokens | Unit::OutputTokens => "tokens",
+/// A limit in English: `60 requests a minute`, `5 concurrent requests`, `$10.00 a day`.
+fn describe(limit: &LimitStatus) -> String {
+    let amount = match limit.counts() {
+        LimitUnit::Requests => format!("{} requests", limit.capacity),
+        LimitUnit::Tokens => format!("{} tokens", limit.capacity),
+        LimitUnit::InputTokens => format!("{} input tokens", limit.capacity),
+        LimitUnit::OutputTokens => format!("{} output tokens", limit.capacity),
+        LimitUnit::Concurrency => format!("{} concurrent requests", limit.capacity),
+        LimitUnit::Cost if limit.capacity == u32::MAX => format!("more than {}", dollars(limit.capacity)),
+        LimitUnit::Cost => dollars(limit.capacity),
+    };
+    match limit_headers::window_name(limit.window) {
+        Some("hour") => format!("{amount} an hour"),
+        Some(window) => format!("{amount} a {window}"),
+        None => amount,
     }
 }
 
-fn describe(limit: &LimitStatus) -> String {
-    match limit_headers::window_name(limit.window) {
-        Some(window) => format!("{} {} a {window}", limit.capacity, kind(limit.unit)),
-        None => format!("{} {}", limit.capacity, kind(limit.unit)),
+/// Micro-dollars as dollars: to the cent, and further only where there is something: `$10.00`, `$0.0015`.
+fn dollars(micros: u32) -> String {
+    let (whole, fraction) = (micros / 1_000_000, micros % 1_000_000);
+    if fraction % 10_000 == 0 {
+        return format!("${whole}.{:02}", fraction / 10_000);
     }
+    format!("${whole}.{fraction:06}").trim_end_matches('0').to_owned()
 }
 
 #[cfg(test)]
 mod tests {
-    use tollgate_wire::admission::CONTEXT_LIMIT;
+    use tollgate_wire::admission::{CONTEXT_LIMIT, UNKNOWN_TIER, Unit};
 
     use super::*;
 
@@ -170,7 +191,8 @@ mod tests {
     }
 
     fn denied_by(limits: Vec<LimitStatus>) -> Reply {
-        Reply::denied(Dialect::OpenAi, &AdmissionResponse { decision: Decision::Denied, limits }, 0)
+        let answer = AdmissionResponse { decision: Decision::Denied, limits, response_headers: Vec::new() };
+        Reply::denied(Dialect::OpenAi, "gold \"x\"", &answer, 0)
     }
 
     fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
@@ -208,6 +230,58 @@ mod tests {
         assert!(reply.body.contains("insufficient_quota"), "{}", reply.body);
     }
 
+    fn named(name: &str, capacity: u32, limit: LimitStatus) -> LimitStatus {
+        LimitStatus { name: name.to_owned(), capacity, ..limit }
+    }
+
+    #[test]
+    fn a_limit_of_concurrency_is_one_to_wait_for() {
+        let slots = named("concurrency", 5, limit(Unit::Requests, WindowUnit::Unknown, 1000));
+        let reply = denied_by(vec![slots]);
+        assert_eq!((reply.status, header(&reply, "retry-after")), (429, Some("1")));
+        assert_eq!(header(&reply, "x-ratelimit-limit-requests"), None, "it is none of requests in a time");
+        assert_eq!(
+            reply.body,
+            r#"{"error":{"code":"rate_limit_exceeded","message":"The limit of 5 concurrent requests is reached. Try again in 1s.","param":null,"type":"requests"}}"#
+        );
+    }
+
+    #[test]
+    fn a_limit_of_cost_is_told_in_dollars() {
+        let cost = |window, capacity| named("cost_per_day", capacity, limit(Unit::OutputTokens, window, 1000));
+        let reply = denied_by(vec![cost(WindowUnit::Day, 10_000_000)]);
+        assert_eq!((reply.status, header(&reply, "retry-after")), (429, None));
+        assert_eq!(header(&reply, "x-ratelimit-limit-tokens"), None, "dollars are no tokens");
+        assert!(reply.body.contains("The limit of $10.00 a day is reached.\""), "{}", reply.body);
+        assert!(reply.body.contains(r#""type":"insufficient_quota""#), "{}", reply.body);
+        let reply = denied_by(vec![cost(WindowUnit::Hour, 1_500_000)]);
+        assert_eq!(header(&reply, "retry-after"), Some("1"));
+        assert!(reply.body.contains("The limit of $1.50 an hour is reached. Try again in 1s."), "{}", reply.body);
+        assert!(reply.body.contains(r#""type":"cost""#), "{}", reply.body);
+    }
+
+    #[test]
+    fn dollars_are_as_exact_as_they_have_to_be() {
+        let cases = [(0, "$0.00"), (1, "$0.000001"), (1500, "$0.0015"), (10_000, "$0.01"), (2_250_000, "$2.25")];
+        for (micros, text) in cases {
+            assert_eq!(dollars(micros), text);
+        }
+        let beyond = named("cost_per_month", u32::MAX, limit(Unit::OutputTokens, WindowUnit::Month, 1));
+        assert_eq!(describe(&beyond), "more than $4294.967295 a month");
+    }
+
+    #[test]
+    fn an_unknown_plan_is_no_limit() {
+        let unknown = named(UNKNOWN_TIER, 0, limit(Unit::Requests, WindowUnit::Unknown, 0));
+        let reply = denied_by(vec![unknown]);
+        assert_eq!((reply.status, header(&reply, "x-tollgate-error")), (403, Some("unknown_tier")));
+        assert_eq!((header(&reply, "retry-after"), header(&reply, "x-ratelimit-limit")), (None, None));
+        assert_eq!(
+            reply.body,
+            r#"{"error":{"code":"unknown_tier","message":"The plan `gold \"x\"` is not known.","param":null,"type":"permission_error"}}"#
+        );
+    }
+
     #[test]
     fn a_prompt_that_is_too_long_is_no_limit_to_wait_for() {
         let name = CONTEXT_LIMIT.to_owned();
@@ -221,8 +295,7 @@ mod tests {
 
     #[test]
     fn a_server_that_gives_no_statuses_still_denies() {
-        let reply =
-            Reply::denied(Dialect::OpenAi, &AdmissionResponse { decision: Decision::Denied, limits: Vec::new() }, 0);
+        let reply = denied_by(Vec::new());
         assert_eq!((reply.status, header(&reply, "retry-after")), (429, None));
     }
 }

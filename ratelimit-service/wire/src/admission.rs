@@ -9,7 +9,12 @@ use crate::proto::envoy::config::core::v3::{GrpcService, grpc_service};
 use crate::proto::envoy::extensions::common::ratelimit::v3::{RateLimitDescriptor, rate_limit_descriptor::Entry};
 use crate::proto::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse, rate_limit_response};
 
+pub use added_headers::{MAX_ADDED_HEADER_BYTES, MAX_ADDED_HEADERS};
+pub use limit_unit::LimitUnit;
 pub use rate_limit_response::rate_limit::Unit as WindowUnit;
+
+mod added_headers;
+mod limit_unit;
 
 /// The gRPC service that answers.
 pub const SERVICE: &str = "envoy.service.ratelimit.v3.RateLimitService";
@@ -21,6 +26,9 @@ pub const RESERVATION_ID_METADATA: &str = "x-tollgate-reservation-id";
 /// The name of the limit by which the status of the input tokens tells that the prompt is too long for the plan. Its
 /// capacity is the plan's context in tokens; it has no window.
 pub const CONTEXT_LIMIT: &str = "context_tokens";
+/// The name of the limit by which the status of the requests tells that no plan has the tier's name. Its capacity is 0;
+/// it has no window.
+pub const UNKNOWN_TIER: &str = "unknown_tier";
 
 /// Descriptor entry keys.
 pub mod key {
@@ -168,6 +176,10 @@ pub struct AdmissionResponse {
     pub decision: Decision,
     /// Where the call's limits stand, at most one for each unit asked for.
     pub limits: Vec<LimitStatus>,
+    /// What the server wants set on the response to the client, whatever the decision: names in lower case, each once.
+    /// At most [`MAX_ADDED_HEADERS`] of at most [`MAX_ADDED_HEADER_BYTES`] each; what frames a message or belongs to a
+    /// connection is not among them.
+    pub response_headers: Vec<(String, String)>,
 }
 
 /// May a call go on?
@@ -182,13 +194,13 @@ pub enum Decision {
 /// Where one limit stands after the decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitStatus {
-    /// What it counts, by the place of its status in the answer.
+    /// What the descriptor counts that this status answers, by its place. See [`LimitStatus::counts`].
     pub unit: Unit,
     /// Whether this limit denied the call.
     pub decision: Decision,
     /// The server's name for it; may be empty.
     pub name: String,
-    /// What may be taken in one window.
+    /// What may be taken in one window, in the unit of [`LimitStatus::counts`].
     pub capacity: u32,
     /// The window's length.
     pub window: WindowUnit,
@@ -196,6 +208,15 @@ pub struct LimitStatus {
     pub remaining: u32,
     /// Milliseconds until the limit stands at its full capacity again, or for one that denied, until it would admit.
     pub reset_ms: u64,
+}
+
+impl LimitStatus {
+    /// What the limit counts: as its name tells where it is one of ours, else what its descriptor counts.
+    ///
+    /// The status of the requests may show a limit on concurrency, that of the output tokens one on cost.
+    pub fn counts(&self) -> LimitUnit {
+        LimitUnit::parse(&self.name).unwrap_or(self.unit.into())
+    }
 }
 
 impl AdmissionResponse {
@@ -220,19 +241,34 @@ impl AdmissionResponse {
                 reset_ms: status.duration_until_reset.as_ref().map_or(0, duration_ms),
             })
         });
-        Ok(AdmissionResponse { decision: decision(response.overall_code()), limits: limits.collect() })
+        Ok(AdmissionResponse {
+            decision: decision(response.overall_code()),
+            limits: limits.collect(),
+            response_headers: added_headers::read(response.response_headers_to_add),
+        })
     }
 
     /// The plan's context in tokens, where the call is denied because its prompt is longer: see [`CONTEXT_LIMIT`].
     ///
     /// Waiting does not help then, and `limits` has nothing that a client should be told as a rate limit.
     pub fn context_exceeded(&self) -> Option<u32> {
+        self.refused_by(Unit::InputTokens, CONTEXT_LIMIT).map(|limit| limit.capacity)
+    }
+
+    /// Whether the call is denied because no plan has its tier's name: see [`UNKNOWN_TIER`].
+    ///
+    /// Waiting does not help then, and `limits` has nothing that a client should be told as a rate limit.
+    pub fn is_tier_unknown(&self) -> bool {
+        self.refused_by(Unit::Requests, UNKNOWN_TIER).is_some()
+    }
+
+    /// The status by which a denial tells that it is no matter of limits.
+    fn refused_by(&self, unit: Unit, name: &str) -> Option<&LimitStatus> {
         let tells_it = |limit: &&LimitStatus| {
-            (limit.unit, limit.decision, limit.window) == (Unit::InputTokens, Decision::Denied, WindowUnit::Unknown)
-                && limit.name == CONTEXT_LIMIT
+            (limit.unit, limit.decision, limit.window) == (unit, Decision::Denied, WindowUnit::Unknown)
+                && limit.name == name
         };
-        let told = self.limits.iter().find(tells_it)?;
-        (self.decision == Decision::Denied).then_some(told.capacity)
+        self.limits.iter().find(tells_it).filter(|_| self.decision == Decision::Denied)
     }
 }
 
@@ -277,6 +313,7 @@ pub fn encode_upstream(cluster_name: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::envoy::config::core::v3::HeaderValue;
     use rate_limit_response::{Code, DescriptorStatus, RateLimit};
 
     fn request() -> AdmissionRequest<'static> {
@@ -349,18 +386,65 @@ mod tests {
     }
 
     #[test]
-    fn a_denial_by_the_context_is_told_from_one_by_a_limit() {
-        let too_long = LimitStatus {
-            unit: Unit::InputTokens,
+    fn a_limit_counts_what_its_name_says_or_else_its_place() {
+        for (unit, name, counts) in [
+            (Unit::Requests, "concurrency", LimitUnit::Concurrency),
+            (Unit::OutputTokens, "cost_per_day", LimitUnit::Cost),
+            (Unit::InputTokens, "tokens_per_minute", LimitUnit::Tokens),
+            (Unit::InputTokens, "theirs", LimitUnit::InputTokens),
+            (Unit::Requests, "", LimitUnit::Requests),
+        ] {
+            assert_eq!(LimitStatus { name: name.into(), ..refusing(unit, "") }.counts(), counts, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_headers_to_add_are_read() {
+        let header = |key: &str, value: &str| HeaderValue { key: key.into(), value: value.into() };
+        let response = RateLimitResponse {
+            overall_code: Code::Ok.into(),
+            response_headers_to_add: vec![header("x-tollgate-warning", "tokens_per_day"), header("connection", "x")],
+            ..Default::default()
+        };
+        let answer = AdmissionResponse::decode(&response.encode_to_vec()).unwrap();
+        assert_eq!(answer.response_headers, [("x-tollgate-warning".to_owned(), "tokens_per_day".to_owned())]);
+    }
+
+    fn refusing(unit: Unit, name: &str) -> LimitStatus {
+        LimitStatus {
+            unit,
             decision: Decision::Denied,
-            name: CONTEXT_LIMIT.into(),
+            name: name.into(),
             capacity: 4096,
             window: WindowUnit::Unknown,
             remaining: 0,
             reset_ms: 0,
-        };
-        let told =
-            |decision, limit: LimitStatus| AdmissionResponse { decision, limits: vec![limit] }.context_exceeded();
+        }
+    }
+
+    fn response(decision: Decision, limit: LimitStatus) -> AdmissionResponse {
+        AdmissionResponse { decision, limits: vec![limit], response_headers: Vec::new() }
+    }
+
+    #[test]
+    fn an_unknown_tier_is_told_from_a_limit() {
+        let unknown = refusing(Unit::Requests, UNKNOWN_TIER);
+        assert!(response(Decision::Denied, unknown.clone()).is_tier_unknown());
+        assert!(!response(Decision::Admitted, unknown.clone()).is_tier_unknown());
+        for other in [
+            LimitStatus { unit: Unit::InputTokens, ..unknown.clone() },
+            LimitStatus { decision: Decision::Admitted, ..unknown.clone() },
+            LimitStatus { name: "requests_per_minute".into(), ..unknown.clone() },
+            LimitStatus { window: WindowUnit::Minute, ..unknown },
+        ] {
+            assert!(!response(Decision::Denied, other.clone()).is_tier_unknown(), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_denial_by_the_context_is_told_from_one_by_a_limit() {
+        let too_long = refusing(Unit::InputTokens, CONTEXT_LIMIT);
+        let told = |decision, limit| response(decision, limit).context_exceeded();
         assert_eq!(told(Decision::Denied, too_long.clone()), Some(4096));
         assert_eq!(told(Decision::Admitted, too_long.clone()), None);
         for other in [

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 use tollgate_usage::Format;
+use tollgate_wire::admission::LimitUnit;
 
-use super::{Code, kind};
+use super::Code;
 
 /// Whose SDK a client is taken to use, by the endpoint that it calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,8 +72,11 @@ fn openai_type(code: Code) -> &'static str {
         Code::TenantMissing => "authentication_error",
         Code::IdentityInvalid | Code::EndpointUnclaimed | Code::ContextLengthExceeded => "invalid_request_error",
         Code::LimiterUnavailable => "server_error",
-        Code::RateLimited(unit) => kind(unit),
+        Code::RateLimited(LimitUnit::Requests | LimitUnit::Concurrency) => "requests",
+        Code::RateLimited(LimitUnit::Tokens | LimitUnit::InputTokens | LimitUnit::OutputTokens) => "tokens",
+        Code::RateLimited(LimitUnit::Cost) => "cost",
         Code::QuotaExceeded => "insufficient_quota",
+        Code::UnknownTier => "permission_error",
     }
 }
 
@@ -80,7 +84,7 @@ fn anthropic_type(code: Code) -> &'static str {
     match code {
         Code::TenantMissing => "authentication_error",
         Code::IdentityInvalid | Code::ContextLengthExceeded => "invalid_request_error",
-        Code::EndpointUnclaimed => "permission_error",
+        Code::EndpointUnclaimed | Code::UnknownTier => "permission_error",
         Code::LimiterUnavailable => "api_error",
         Code::RateLimited(_) | Code::QuotaExceeded => "rate_limit_error",
     }
@@ -90,7 +94,7 @@ fn google_status(code: Code) -> &'static str {
     match code {
         Code::TenantMissing => "UNAUTHENTICATED",
         Code::IdentityInvalid | Code::ContextLengthExceeded => "INVALID_ARGUMENT",
-        Code::EndpointUnclaimed => "PERMISSION_DENIED",
+        Code::EndpointUnclaimed | Code::UnknownTier => "PERMISSION_DENIED",
         Code::LimiterUnavailable => "UNAVAILABLE",
         Code::RateLimited(_) | Code::QuotaExceeded => "RESOURCE_EXHAUSTED",
     }
@@ -100,7 +104,7 @@ fn bedrock_exception(code: Code) -> &'static str {
     match code {
         Code::TenantMissing => "UnrecognizedClientException",
         Code::IdentityInvalid | Code::ContextLengthExceeded => "ValidationException",
-        Code::EndpointUnclaimed => "AccessDeniedException",
+        Code::EndpointUnclaimed | Code::UnknownTier => "AccessDeniedException",
         Code::LimiterUnavailable => "ServiceUnavailableException",
         Code::RateLimited(_) | Code::QuotaExceeded => "ThrottlingException",
     }
@@ -108,13 +112,11 @@ fn bedrock_exception(code: Code) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use tollgate_wire::admission::Unit;
-
     use super::*;
 
     #[test]
     fn a_rate_limit_reads_as_each_providers_own() {
-        let code = Code::RateLimited(Unit::Requests);
+        let code = Code::RateLimited(LimitUnit::Requests);
         let cases = [
             (
                 Dialect::OpenAi,
@@ -133,6 +135,16 @@ mod tests {
             assert_eq!(dialect.body(code, "No.").to_string(), body, "{dialect:?}");
         }
         assert_eq!(Dialect::Bedrock.header(code), Some(("x-amzn-errortype", "ThrottlingException")));
+    }
+
+    #[test]
+    fn an_unknown_plan_reads_as_a_missing_permission() {
+        let body = |dialect: Dialect| dialect.body(Code::UnknownTier, "No.");
+        assert_eq!(body(Dialect::OpenAi)["error"]["type"], "permission_error");
+        assert_eq!(body(Dialect::Anthropic)["error"]["type"], "permission_error");
+        assert_eq!(body(Dialect::Google)["error"]["status"], "PERMISSION_DENIED");
+        assert_eq!(body(Dialect::Google)["error"]["code"], 403);
+        assert_eq!(Dialect::Bedrock.header(Code::UnknownTier), Some(("x-amzn-errortype", "AccessDeniedException")));
     }
 
     #[test]
