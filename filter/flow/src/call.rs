@@ -7,32 +7,34 @@
 //!        ▼
 //!     reading ─► the body is there, or too long to be held
 //!        ▼
-//!      asking ─► denied ─► reply 429       (no event: nothing was used)
-//!        │   └─► no answer, on_failure: deny ─► reply 503
+//!      asking ─► denied ─► reply 429           (no event: nothing is reserved, nothing was used)
+//!        │   └─► no answer, on_failure: deny ─► reply 503 ─► end ─► one usage event: it may be reserved
 //!        ▼
 //!     let through ─► response read as it passes ─► end ─► one usage event
 //! ```
 //!
-//! A client that leaves while the limiter is being asked gives an event too: its reservation may stand. One that leaves
-//! before gives none.
+//! One event for each call that the limiter was asked about and did not deny, and for each that went on. So a client that
+//! leaves while the limiter is being asked gives one, for its reservation may stand, and one that leaves before gives none.
 
 use std::borrow::Cow;
 use std::rc::Rc;
 
-use tollgate_usage::{Endpoint, Hints, Reader, Strip};
-use tollgate_wire::admission::{AdmissionRequest, AdmissionResponse, Decision, LimitStatus};
-use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
+use tollgate_usage::Endpoint;
+use tollgate_wire::admission::AdmissionResponse;
+use tollgate_wire::usage_event::{Finish, UsageEvent, UsageSource};
 
-use crate::config::{Config, FailurePolicy, UnclaimedEndpoints};
+use crate::config::{FailurePolicy, UnclaimedEndpoints};
 use crate::headers::{HeaderEdit, Headers, Request, text};
-use crate::limit_headers;
 use crate::metric::{Counter, Histogram, Recorder};
 use crate::reply::{Dialect, Reply};
 use crate::request::RequestBody;
-use crate::settle::{Known, Unreported, finish, in_headers, settle};
+use crate::settle::{Known, Unreported, finish, settle};
 use crate::shared::Shared;
-use crate::step::{Ask, Next, Step};
+use crate::step::{Next, Step};
 use crate::to_u64;
+use metered::{Answer, Asked, Metered, Told};
+
+mod metered;
 
 /// How much too early a timeout may come: Envoy's timers count from the beginning of its loop's turn.
 const TIMER_SLACK_MS: u64 = 5;
@@ -56,8 +58,17 @@ enum Stage {
     Asking(Box<Metered>, Hold),
     /// It was let through.
     Passing(Box<Metered>),
-    /// It was answered by us after it had gone on: the upstream may have begun.
-    Stopped(Box<Metered>),
+    /// It was answered by us after the limiter was to be asked.
+    Stopped(Box<Metered>, Due),
+}
+
+/// What a call that we answered owes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    /// Its event: it had gone on, so that the upstream may have begun, or the limiter may have reserved for it.
+    Event,
+    /// It has left nothing behind.
+    Nothing,
 }
 
 /// Where a request is while the limiter is asked.
@@ -67,51 +78,6 @@ enum Hold {
     Held,
     /// On its way up: it was too long to be held.
     Released,
-}
-
-/// Whether a call's answer can tell what the call used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
-    /// It can.
-    Own,
-    /// It shows an earlier call's answer again, with the usage that was counted then.
-    Earlier,
-}
-
-/// What is known of a metered call so far.
-#[derive(Debug)]
-struct Metered {
-    /// The event, as far as it can be told.
-    event: UsageEvent,
-    endpoint: Option<Endpoint>,
-    answer: Answer,
-    request: RequestBody,
-    asked_at_ms: u64,
-    /// As they stood at `answered_at_ms`.
-    limits: Vec<LimitStatus>,
-    answered_at_ms: u64,
-    response: Option<Response>,
-}
-
-/// What a request asks for.
-struct Asked {
-    model: Option<String>,
-    /// The most output tokens, of all choices together.
-    output_cap: Option<u64>,
-    /// The prompt's tokens, as estimated.
-    input_tokens: u64,
-    /// The answer is fetched later, by another request.
-    background: bool,
-}
-
-/// A response that is being read.
-#[derive(Debug)]
-struct Response {
-    reader: Reader,
-    /// Takes out what the client did not ask for.
-    strip: Option<Strip>,
-    /// The usage that its headers report.
-    in_headers: Option<TokenCounts>,
 }
 
 impl Call {
@@ -195,8 +161,7 @@ impl Call {
             },
             endpoint,
             asked_at_ms: now_ms,
-            limits: Vec::new(),
-            answered_at_ms: 0,
+            told: Told::default(),
             response: None,
         })))
     }
@@ -279,7 +244,7 @@ impl Call {
 
     fn metered(&self) -> Option<&Metered> {
         match &self.stage {
-            Stage::Aside | Stage::Stopped(_) => None,
+            Stage::Aside | Stage::Stopped(..) => None,
             Stage::Reading(call) | Stage::Asking(call, _) | Stage::Passing(call) => Some(call),
         }
     }
@@ -293,14 +258,12 @@ impl Call {
         let waited_ms = now_ms.saturating_sub(call.asked_at_ms);
         recorder.observe(Histogram::AdmissionMs, waited_ms);
         let refusal = match answer.and_then(|bytes| AdmissionResponse::decode(bytes).ok()) {
-            Some(answer) if answer.decision == Decision::Denied => {
-                Some((Reply::denied(call.dialect(), &call.event.tier, &answer, now_ms), Counter::CallsDenied))
-            }
             Some(answer) => {
-                recorder.add(Counter::CallsAdmitted, 1);
-                call.limits = answer.limits;
-                call.answered_at_ms = now_ms;
-                None
+                let refusal = call.hear(answer, now_ms);
+                if refusal.is_none() {
+                    recorder.add(Counter::CallsAdmitted, 1);
+                }
+                refusal.map(|reply| (reply, Counter::CallsDenied))
             }
             None => {
                 // Envoy gives its own timeout out as UNAVAILABLE: only the time tells the two apart.
@@ -322,10 +285,12 @@ impl Call {
             Some(_) if call.response.is_some() => recorder.add(Counter::DenialsTooLate, 1),
             Some((reply, counter)) => {
                 recorder.add(counter, 1);
-                if hold == Hold::Released {
-                    call.event.reservation_id = None;
-                    self.stage = Stage::Stopped(call);
-                }
+                call.event.status = u16::try_from(reply.status).unwrap_or(0);
+                let due = match hold {
+                    Hold::Held if call.event.reservation_id.is_none() => Due::Nothing,
+                    Hold::Held | Hold::Released => Due::Event,
+                };
+                self.stage = Stage::Stopped(call, due);
                 return Next::Reply(reply).into();
             }
             None => {}
@@ -350,38 +315,18 @@ impl Call {
     /// The response's headers are there. Gives what is to change on them.
     pub fn on_response_headers(&mut self, headers: &impl Headers) -> Vec<HeaderEdit> {
         let is_held = matches!(self.stage, Stage::Asking(_, Hold::Held));
-        let (Stage::Passing(call) | Stage::Asking(call, _)) = &mut self.stage else { return Vec::new() };
+        let call = match &mut self.stage {
+            Stage::Passing(call) | Stage::Asking(call, _) => call,
+            // Our own reply.
+            Stage::Stopped(call, _) => return call.added_headers().collect(),
+            Stage::Aside | Stage::Reading(_) => return Vec::new(),
+        };
         call.event.status = text(headers, ":status").and_then(|status| status.parse().ok()).unwrap_or(0);
         if is_held {
             // Nobody but Envoy can have answered.
             return Vec::new();
         }
-        let content_type = text(headers, "content-type");
-        let content_encoding = text(headers, "content-encoding");
-        let begins = |prefix: &str| content_type.is_some_and(|value| value.starts_with(prefix));
-        let is_sse = begins("text/event-stream");
-        call.event.streaming = is_sse
-            || begins("application/vnd.amazon.eventstream")
-            || begins("application/x-ndjson")
-            || call.request.facts().is_some_and(|facts| facts.stream == Some(true));
-        call.event.upstream_limits = limit_headers::upstream(headers);
-        let strip = (is_sse && content_encoding.is_none() && call.request.usage_is_ours()).then(Strip::new);
-        let mut edits: Vec<HeaderEdit> = Vec::new();
-        if strip.is_some() && headers.get("content-length").is_some() {
-            edits.push(("content-length".into(), None));
-        }
-        let format = call.endpoint.as_ref().map(|endpoint| endpoint.format);
-        let hints = Hints { content_type, content_encoding, format };
-        call.response = (call.answer == Answer::Own).then(|| Response {
-            reader: Reader::new(hints),
-            strip,
-            in_headers: in_headers(headers),
-        });
-        let ours = limit_headers::headers(&call.limits, call.answered_at_ms);
-        let is_theirs = |name: &&str| ours.iter().all(|(set, _)| set != name) && headers.get(name).is_some();
-        edits.extend(limit_headers::NAMES.into_iter().filter(is_theirs).map(|name| (name.into(), None)));
-        edits.extend(ours.into_iter().map(|(name, value)| (name.into(), Some(value))));
-        edits
+        call.on_response_headers(headers)
     }
 
     /// Whether [`Call::on_response_body`] wants this response's bytes.
@@ -422,8 +367,8 @@ impl Call {
         let (call, finish) = match stage {
             Stage::Asking(call, _) | Stage::Passing(call) => (call, finish(details)),
             // Whatever became of the rest of the request.
-            Stage::Stopped(call) => (call, Finish::LocalReply),
-            Stage::Aside | Stage::Reading(_) => return None,
+            Stage::Stopped(call, Due::Event) => (call, Finish::LocalReply),
+            Stage::Stopped(_, Due::Nothing) | Stage::Aside | Stage::Reading(_) => return None,
         };
         let Asked { model, output_cap, input_tokens, background } = call.asked();
         if background {
@@ -445,49 +390,5 @@ impl Call {
             None => event.usage_source = UsageSource::None,
         }
         Some(event)
-    }
-}
-
-impl Metered {
-    fn dialect(&self) -> Dialect {
-        Dialect::of(self.endpoint.as_ref().map(|endpoint| endpoint.format))
-    }
-
-    /// What the request asks for, as far as it was read.
-    fn asked(&self) -> Asked {
-        let facts = self.request.facts();
-        let input_tokens = self.request.input_estimate(facts.as_ref());
-        match facts {
-            Some(facts) => Asked {
-                output_cap: facts.output_cap.map(|cap| cap.saturating_mul(facts.choices)),
-                model: facts.model,
-                input_tokens,
-                background: facts.background,
-            },
-            None => Asked {
-                model: self.endpoint.as_ref().and_then(|endpoint| endpoint.model.clone()),
-                output_cap: None,
-                input_tokens,
-                background: false,
-            },
-        }
-    }
-
-    /// What the limiter is asked, with what is known of the request by now.
-    fn question(&mut self, config: &Config, now_ms: u64) -> Ask {
-        let Asked { model, output_cap, input_tokens, .. } = self.asked();
-        self.asked_at_ms = now_ms;
-        self.event.reservation_id = Some(self.event.event_id.clone());
-        self.event.input_estimate = Some(input_tokens).filter(|estimate| *estimate > 0);
-        let message = AdmissionRequest {
-            domain: &config.admission.domain,
-            tenant: &self.event.tenant,
-            tier: &self.event.tier,
-            model: model.as_deref(),
-            api: self.event.api.as_deref(),
-            input_tokens,
-            output_tokens: output_cap.unwrap_or(0),
-        };
-        Ask { message: message.encode(), reservation_id: self.event.event_id.clone() }
     }
 }

@@ -1,12 +1,14 @@
 //! Who is asked, what for, and what becomes of the answer.
 
+use std::borrow::Cow;
+
 use prost::Message;
 use tollgate_flow::{Counter, Next, Reply};
-use tollgate_wire::admission::Demand;
+use tollgate_wire::admission::{Demand, UNKNOWN_TIER};
 use tollgate_wire::proto::envoy::service::ratelimit::v3::RateLimitRequest;
 use tollgate_wire::usage_event::{Finish, UsageSource};
 
-use crate::scene::{Code, Map, Pairs, START_MS, Scene, answer, asks};
+use crate::scene::{Code, Map, Pairs, RateLimit, START_MS, Scene, answer, answer_by, answer_with, asks};
 
 pub(crate) const BODY: &[u8] = br#"{"id":"c1","object":"chat.completion","model":"m-1","choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":7,"completion_tokens":3,"total_tokens":10}}"#;
 
@@ -82,7 +84,11 @@ fn without_an_answer_the_configured_policy_holds() {
         closed.ask();
         let Next::Reply(Reply { status: 503, body, .. }) = closed.answer_after(ms, None).next else { panic!("503") };
         assert!(body.contains("limiter_unavailable"), "{body}");
-        assert_eq!(closed.end("tollgate"), None);
+        let event = closed.end("tollgate").unwrap();
+        assert_eq!(event.reservation_id.as_deref(), Some("id-1"), "what may be reserved is to be given back");
+        assert_eq!((event.status, event.finish), (503, Finish::LocalReply));
+        assert_eq!((event.usage_source, event.tokens.total()), (UsageSource::None, 0));
+        assert_eq!(closed.end("tollgate"), None, "once");
         assert_eq!((closed.counts.of(counter), closed.counts.of(Counter::CallsFailedClosed)), (1, 1));
     }
 }
@@ -93,6 +99,58 @@ fn what_was_never_asked_for_is_not_reserved() {
     scene.ask();
     assert_eq!(scene.call.on_unasked(START_MS, &scene.counts).next, Next::Continue);
     assert_eq!(scene.end("via_upstream").unwrap().reservation_id, None);
+
+    let mut closed = Scene::new(r#"{"admission":{"on_failure":"deny"}}"#);
+    closed.ask();
+    assert!(matches!(closed.call.on_unasked(START_MS, &closed.counts).next, Next::Reply(Reply { status: 503, .. })));
+    assert_eq!(closed.end("tollgate"), None, "there is nothing to give back");
+}
+
+const WARNING: (&str, &str) = ("x-tollgate-warning", "tokens_per_day");
+
+fn warning() -> (Cow<'static, str>, Option<String>) {
+    (WARNING.0.into(), Some(WARNING.1.to_owned()))
+}
+
+#[test]
+fn a_warning_reaches_the_client_of_an_admitted_call() {
+    let mut scene = Scene::new("");
+    scene.ask();
+    scene.answer(Some(&answer_with(
+        Code::Ok,
+        59,
+        &[WARNING, ("x-ratelimit-limit", "theirs"), ("content-length", "3")],
+    )));
+    let set = scene.respond(b"200", b"application/json", BODY);
+    assert_eq!(set.iter().filter(|edit| **edit == warning()).count(), 1, "{set:?}");
+    let limit = set.iter().rfind(|(name, _)| name == "x-ratelimit-limit");
+    assert_eq!(limit.and_then(|(_, value)| value.as_deref()), Some("theirs"), "the limiter's own word is the last");
+    assert!(set.iter().all(|(name, _)| name != "content-length"), "{set:?}");
+}
+
+#[test]
+fn a_warning_reaches_the_client_of_a_denied_call() {
+    let mut scene = Scene::new("");
+    scene.ask();
+    let step = scene.answer(Some(&answer_with(Code::OverLimit, 0, &[WARNING])));
+    assert!(matches!(step.next, Next::Reply(Reply { status: 429, .. })));
+    assert_eq!(scene.respond(b"429", b"application/json", b"{}"), [warning()]);
+    assert_eq!(scene.end("tollgate"), None);
+}
+
+#[test]
+fn a_plan_that_nobody_knows_is_refused_in_the_clients_dialect() {
+    let mut scene = Scene::new("");
+    scene.path = b"/v1/messages";
+    scene.ask();
+    let limit = RateLimit { name: UNKNOWN_TIER.into(), ..RateLimit::default() };
+    let Next::Reply(reply) = scene.answer(Some(&answer_by(Code::OverLimit, limit, 0, &[]))).next else { panic!() };
+    assert_eq!(reply.status, 403);
+    let expected = r#"{"error":{"message":"The plan `pro` is not known.","type":"permission_error"},"type":"error"}"#;
+    assert_eq!(reply.body, expected);
+    let names: Vec<_> = reply.headers.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["content-type", "x-tollgate-error"], "nothing to wait for, no limits");
+    assert_eq!(scene.end("tollgate"), None);
 }
 
 #[test]

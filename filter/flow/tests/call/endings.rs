@@ -168,15 +168,39 @@ fn an_answer_that_another_filter_gives_costs_nothing() {
 
 #[test]
 fn a_call_that_is_stopped_late_gives_an_event() {
-    let mut scene = Scene::new(r#"{"request_body":{"max_bytes":10}}"#);
-    asks(scene.request(&[("x-tenant-id", b"acme"), ("content-length", b"100")], true));
-    assert_eq!(scene.send(&[b' '; 99], false).next, Next::Continue);
-    assert_eq!(scene.send(b"{", true).next, Next::Continue);
+    let mut scene = released(r#"{"request_body":{"max_bytes":10}}"#);
     let Next::Reply(_) = scene.answer(Some(&answer(Code::OverLimit, 0))).next else { panic!("stopped") };
     assert_eq!(scene.respond(b"429", JSON, b"{}"), []);
     let event = scene.end("tollgate").unwrap();
     assert_eq!((event.finish, event.usage_source), (Finish::LocalReply, UsageSource::None));
-    assert_eq!(event.reservation_id, None, "a denial takes nothing");
+    assert_eq!((event.status, event.reservation_id), (429, None), "a denial takes nothing");
+}
+
+/// A call that is too long to be held, on its way up while the limiter is asked.
+fn released(config: &str) -> Scene {
+    let mut scene = Scene::new(config);
+    asks(scene.request(&[("x-tenant-id", b"acme"), ("content-length", b"100")], true));
+    assert_eq!(scene.send(&[b' '; 99], false).next, Next::Continue);
+    assert_eq!(scene.send(b"{", true).next, Next::Continue);
+    scene
+}
+
+#[test]
+fn a_call_that_is_stopped_late_for_want_of_an_answer_may_be_reserved() {
+    let mut scene = released(r#"{"request_body":{"max_bytes":10},"admission":{"on_failure":"deny"}}"#);
+    let Next::Reply(_) = scene.answer(None).next else { panic!("stopped") };
+    let event = scene.end("tollgate").unwrap();
+    assert_eq!((event.status, event.reservation_id.as_deref()), (503, Some("id-1")));
+}
+
+#[test]
+fn a_denial_that_comes_too_late_has_reserved_nothing_but_the_call_is_counted() {
+    let mut scene = released(r#"{"request_body":{"max_bytes":10}}"#);
+    scene.respond(b"200", JSON, BODY);
+    assert_eq!(scene.answer(Some(&answer(Code::OverLimit, 0))).next, Next::Wait);
+    let event = scene.end("via_upstream").unwrap();
+    assert_eq!((event.reservation_id, event.tokens.input), (None, 7));
+    assert_eq!(scene.counts.of(Counter::DenialsTooLate), 1);
 }
 
 #[test]

@@ -8,11 +8,12 @@ use prost::Message;
 use tollgate_flow::{
     Ask, Call, Config, Counter, Gauge, HeaderEdit, Headers, Histogram, Next, Recorder, Request, Shared, Step,
 };
+use tollgate_wire::proto::envoy::config::core::v3::HeaderValue;
 use tollgate_wire::proto::envoy::service::ratelimit::v3::{RateLimitResponse, rate_limit_response};
 use tollgate_wire::usage_event::UsageEvent;
 
-pub(crate) use rate_limit_response::Code;
-use rate_limit_response::{DescriptorStatus, RateLimit, rate_limit::Unit};
+pub(crate) use rate_limit_response::{Code, RateLimit};
+use rate_limit_response::{DescriptorStatus, rate_limit::Unit};
 
 pub(crate) const START_MS: u64 = 1_700_000_000_000;
 
@@ -129,8 +130,19 @@ pub(crate) fn asks(step: Step) -> Ask {
     }
 }
 
+/// An answer by a limit of 60 requests a minute.
 pub(crate) fn answer(code: Code, remaining: u32) -> Vec<u8> {
+    answer_with(code, remaining, &[])
+}
+
+/// The same, with headers for the client.
+pub(crate) fn answer_with(code: Code, remaining: u32, headers: &[(&str, &str)]) -> Vec<u8> {
     let limit = RateLimit { requests_per_unit: 60, unit: Unit::Minute.into(), name: "requests".into() };
+    answer_by(code, limit, remaining, headers)
+}
+
+/// An answer by this limit, in the status of the requests.
+pub(crate) fn answer_by(code: Code, limit: RateLimit, remaining: u32, headers: &[(&str, &str)]) -> Vec<u8> {
     let status = DescriptorStatus {
         code: code.into(),
         current_limit: Some(limit),
@@ -138,5 +150,12 @@ pub(crate) fn answer(code: Code, remaining: u32) -> Vec<u8> {
         duration_until_reset: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
         quota: None,
     };
-    RateLimitResponse { overall_code: code.into(), statuses: vec![status], ..Default::default() }.encode_to_vec()
+    let header = |(key, value): &(&str, &str)| HeaderValue { key: (*key).into(), value: (*value).into() };
+    RateLimitResponse {
+        overall_code: code.into(),
+        statuses: vec![status],
+        response_headers_to_add: headers.iter().map(header).collect(),
+        ..Default::default()
+    }
+    .encode_to_vec()
 }

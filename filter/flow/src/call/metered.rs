@@ -1,0 +1,158 @@
+//! What is known of a metered call, and what follows from it.
+
+use tollgate_usage::{Endpoint, Hints, Reader, Strip};
+use tollgate_wire::admission::{AdmissionRequest, AdmissionResponse, Decision, LimitStatus};
+use tollgate_wire::usage_event::{TokenCounts, UsageEvent};
+
+use crate::config::Config;
+use crate::headers::{HeaderEdit, Headers, text};
+use crate::limit_headers;
+use crate::reply::{Dialect, Reply};
+use crate::request::RequestBody;
+use crate::settle::in_headers;
+use crate::step::Ask;
+
+/// Whether a call's answer can tell what the call used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It can.
+    Own,
+    /// It shows an earlier call's answer again, with the usage that was counted then.
+    Earlier,
+}
+
+/// What is known of a metered call so far.
+#[derive(Debug)]
+pub(super) struct Metered {
+    /// The event, as far as it can be told.
+    pub(super) event: UsageEvent,
+    pub(super) endpoint: Option<Endpoint>,
+    pub(super) answer: Answer,
+    pub(super) request: RequestBody,
+    pub(super) asked_at_ms: u64,
+    pub(super) told: Told,
+    pub(super) response: Option<Response>,
+}
+
+/// What the limiter told; nothing until it has.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// Where the limits stood at `at_ms`.
+    limits: Vec<LimitStatus>,
+    at_ms: u64,
+    /// What it wants set on the response.
+    headers: Vec<(String, String)>,
+}
+
+/// What a request asks for.
+pub(super) struct Asked {
+    pub(super) model: Option<String>,
+    /// The most output tokens, of all choices together.
+    pub(super) output_cap: Option<u64>,
+    /// The prompt's tokens, as estimated.
+    pub(super) input_tokens: u64,
+    /// The answer is fetched later, by another request.
+    pub(super) background: bool,
+}
+
+/// A response that is being read.
+#[derive(Debug)]
+pub(super) struct Response {
+    pub(super) reader: Reader,
+    /// Takes out what the client did not ask for.
+    pub(super) strip: Option<Strip>,
+    /// The usage that its headers report.
+    pub(super) in_headers: Option<TokenCounts>,
+}
+
+impl Metered {
+    pub(super) fn dialect(&self) -> Dialect {
+        Dialect::of(self.endpoint.as_ref().map(|endpoint| endpoint.format))
+    }
+
+    /// What the request asks for, as far as it was read.
+    pub(super) fn asked(&self) -> Asked {
+        let facts = self.request.facts();
+        let input_tokens = self.request.input_estimate(facts.as_ref());
+        match facts {
+            Some(facts) => Asked {
+                output_cap: facts.output_cap.map(|cap| cap.saturating_mul(facts.choices)),
+                model: facts.model,
+                input_tokens,
+                background: facts.background,
+            },
+            None => Asked {
+                model: self.endpoint.as_ref().and_then(|endpoint| endpoint.model.clone()),
+                output_cap: None,
+                input_tokens,
+                background: false,
+            },
+        }
+    }
+
+    /// What the limiter is asked, with what is known of the request by now.
+    pub(super) fn question(&mut self, config: &Config, now_ms: u64) -> Ask {
+        let Asked { model, output_cap, input_tokens, .. } = self.asked();
+        self.asked_at_ms = now_ms;
+        self.event.reservation_id = Some(self.event.event_id.clone());
+        self.event.input_estimate = Some(input_tokens).filter(|estimate| *estimate > 0);
+        let message = AdmissionRequest {
+            domain: &config.admission.domain,
+            tenant: &self.event.tenant,
+            tier: &self.event.tier,
+            model: model.as_deref(),
+            api: self.event.api.as_deref(),
+            input_tokens,
+            output_tokens: output_cap.unwrap_or(0),
+        };
+        Ask { message: message.encode(), reservation_id: self.event.event_id.clone() }
+    }
+
+    /// The limiter answered. Gives what the client gets where it denied.
+    pub(super) fn hear(&mut self, answer: AdmissionResponse, now_ms: u64) -> Option<Reply> {
+        let refusal = (answer.decision == Decision::Denied).then(|| {
+            // A denial takes nothing.
+            self.event.reservation_id = None;
+            Reply::denied(self.dialect(), &self.event.tier, &answer, now_ms)
+        });
+        self.told = Told { limits: answer.limits, at_ms: now_ms, headers: answer.response_headers };
+        refusal
+    }
+
+    /// The upstream's answer begins. Gives what is to change on its headers.
+    pub(super) fn on_response_headers(&mut self, headers: &impl Headers) -> Vec<HeaderEdit> {
+        let content_type = text(headers, "content-type");
+        let content_encoding = text(headers, "content-encoding");
+        let begins = |prefix: &str| content_type.is_some_and(|value| value.starts_with(prefix));
+        let is_sse = begins("text/event-stream");
+        self.event.streaming = is_sse
+            || begins("application/vnd.amazon.eventstream")
+            || begins("application/x-ndjson")
+            || self.request.facts().is_some_and(|facts| facts.stream == Some(true));
+        self.event.upstream_limits = limit_headers::upstream(headers);
+        let strip = (is_sse && content_encoding.is_none() && self.request.usage_is_ours()).then(Strip::new);
+        let mut edits: Vec<HeaderEdit> = Vec::new();
+        if strip.is_some() && headers.get("content-length").is_some() {
+            edits.push(("content-length".into(), None));
+        }
+        let format = self.endpoint.as_ref().map(|endpoint| endpoint.format);
+        let hints = Hints { content_type, content_encoding, format };
+        self.response = (self.answer == Answer::Own).then(|| Response {
+            reader: Reader::new(hints),
+            strip,
+            in_headers: in_headers(headers),
+        });
+        let ours = limit_headers::headers(&self.told.limits, self.told.at_ms);
+        let is_theirs = |name: &&str| ours.iter().all(|(set, _)| set != name) && headers.get(name).is_some();
+        edits.extend(limit_headers::NAMES.into_iter().filter(is_theirs).map(|name| (name.into(), None)));
+        edits.extend(ours.into_iter().map(|(name, value)| (name.into(), Some(value))));
+        // Last, so that the limiter's own word holds where both tell of limits.
+        edits.extend(self.added_headers());
+        edits
+    }
+
+    /// What the limiter wants set on the response, once.
+    pub(super) fn added_headers(&mut self) -> impl Iterator<Item = HeaderEdit> {
+        std::mem::take(&mut self.told.headers).into_iter().map(|(name, value)| (name.into(), Some(value)))
+    }
+}
