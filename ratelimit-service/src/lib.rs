@@ -5,9 +5,10 @@
 //! - [`rls`] and [`collector`]: the two gRPC services, Envoy's rate limit service v3 and OTLP logs.
 //! - [`rest`]: usage, limits and metrics over HTTP.
 //! - [`limiter`] over [`counters`]: the rules of `tollgate-domain` for all tenants.
-//! - [`ledger`]: every usage event once, and daily sums.
+//! - [`ledger`]: every usage event once, and daily sums; [`audit`]: who changed what, in the same database.
 //! - [`inspect`]: what the filter would read from recorded responses.
 
+pub mod audit;
 mod clock;
 pub mod collector;
 pub mod config;

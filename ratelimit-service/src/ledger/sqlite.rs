@@ -1,12 +1,12 @@
 //! The ledger in one SQLite file.
 //!
 //! Invariants:
-//! - One connection writes. Exports that wait for it go into one transaction, which is durable (WAL with `synchronous=FULL`)
-//!   before any of them is answered.
-//! - At most [`MAX_QUEUED_EXPORTS`] wait; one more is refused as [`LedgerError::Busy`].
-//! - Whether an event is new is the primary key's word; the daily sums follow by a trigger, in the same transaction.
+//! - One connection writes. Exports and audit entries that wait for it go into one transaction, which is durable (WAL with
+//!   `synchronous=FULL`) before any of them is answered.
+//! - At most [`MAX_QUEUED_WRITES`] wait; one more is refused as [`LedgerError::Busy`].
+//! - Whether an event is new is the primary keys' word; corrections and the daily sums follow by triggers, in the same
+//!   transaction. Nothing else is ever changed.
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,24 +16,19 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{ConnectOptions, Connection, QueryBuilder, Row, SqlStr, Sqlite, SqliteConnection, Transaction};
+use sqlx::{ConnectOptions, Connection, QueryBuilder, Row, SqlStr, Sqlite};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 use tollgate_domain::{Day, Period};
 use tollgate_wire::usage_event::UsageEvent;
 
-use super::{Ledger, LedgerError, Usage};
+use super::writer::{self, Write};
+use super::{Ledger, LedgerError, Spent, Usage};
+use crate::audit::{Audit, Entry, MAX_ENTRIES, Recorded};
 use crate::metrics::Metrics;
 
-/// The most exports that wait to be written.
-pub const MAX_QUEUED_EXPORTS: usize = 128;
-
-/// The most exports in one transaction.
-const MAX_COMMITTED_EXPORTS: usize = 64;
-
-/// Rows in one statement: 40 variables each, of the 32766 that SQLite takes.
-const STATEMENT_ROWS: usize = 100;
+/// The most exports and audit entries that wait to be written.
+pub const MAX_QUEUED_WRITES: usize = 128;
 
 const READERS: u32 = 4;
 
@@ -42,26 +37,35 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The embedded engine.
 pub struct SqliteLedger {
-    queue: Mutex<Option<mpsc::Sender<Export>>>,
+    queue: Mutex<Option<mpsc::Sender<Write>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     readers: SqlitePool,
 }
+
+/// The tier of the tenant's latest call that has an event, or that may still get one (`unsettled_events`).
+const LAST_TIER: &str = "
+    WITH settled AS MATERIALIZED (
+        SELECT last_started_at_ms AS at_ms, last_tier AS tier FROM usage_days
+        WHERE tenant = ?1 AND last_started_at_ms >= 0 ORDER BY day DESC LIMIT 1
+    ), unsettled AS MATERIALIZED (
+        SELECT started_at_ms AS at_ms, tier FROM unsettled_events
+        WHERE tenant = ?1 AND started_at_ms > ifnull((SELECT at_ms FROM settled), -1)
+            AND NOT EXISTS (SELECT 1 FROM corrections WHERE corrections.event_id = unsettled_events.event_id)
+        ORDER BY started_at_ms DESC LIMIT 1
+    )
+    SELECT tier FROM (SELECT * FROM settled UNION ALL SELECT * FROM unsettled) ORDER BY at_ms DESC LIMIT 1";
 
 /// What brings a database from each version to the next. One that has landed is never changed.
 fn migrations() -> Migrator {
     let migrations = [
         ("ledger", include_str!("../../migrations/0001_ledger.sql")),
         ("usage details", include_str!("../../migrations/0002_usage_details.sql")),
+        ("corrections", include_str!("../../migrations/0003_corrections.sql")),
     ];
     let migration = |(version, (name, sql)): (i64, (&'static str, &'static str))| {
         Migration::new(version, name.into(), MigrationType::Simple, SqlStr::from_static(sql), false)
     };
     Migrator::with_migrations((1..).zip(migrations).map(migration).collect())
-}
-
-struct Export {
-    events: Vec<UsageEvent>,
-    reply: oneshot::Sender<Result<Vec<UsageEvent>, LedgerError>>,
 }
 
 impl SqliteLedger {
@@ -88,9 +92,17 @@ impl SqliteLedger {
             .connect_with(options.read_only(true))
             .await
             .with_context(opening)?;
-        let (queue, exports) = mpsc::channel(MAX_QUEUED_EXPORTS);
-        let writer = tokio::spawn(write(connection, exports, metrics));
+        let (queue, writes) = mpsc::channel(MAX_QUEUED_WRITES);
+        let writer = tokio::spawn(writer::write(connection, writes, metrics));
         Ok(SqliteLedger { queue: Mutex::new(Some(queue)), writer: Mutex::new(Some(writer)), readers })
+    }
+
+    fn enqueue(&self, write: Write) -> Result<(), LedgerError> {
+        let queue = self.queue.lock();
+        queue.as_ref().ok_or(LedgerError::Closed)?.try_send(write).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => LedgerError::Busy,
+            mpsc::error::TrySendError::Closed(_) => LedgerError::Closed,
+        })
     }
 }
 
@@ -98,18 +110,15 @@ impl SqliteLedger {
 impl Ledger for SqliteLedger {
     async fn append(&self, events: Vec<UsageEvent>) -> Result<Vec<UsageEvent>, LedgerError> {
         let (reply, answer) = oneshot::channel();
-        let queue = self.queue.lock().clone().ok_or(LedgerError::Closed)?;
-        queue.try_send(Export { events, reply }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => LedgerError::Busy,
-            mpsc::error::TrySendError::Closed(_) => LedgerError::Closed,
-        })?;
+        self.enqueue(Write::events(events, reply))?;
         answer.await.map_err(|_| LedgerError::Closed)?
     }
 
     async fn days(&self, tenant: &str, period: Period) -> Result<Vec<(Day, Usage)>, LedgerError> {
         let mut query = QueryBuilder::<Sqlite>::new("SELECT day, ");
         query.push(Usage::COLUMNS.join(", ")).push(" FROM usage_days WHERE tenant = ").push_bind(tenant);
-        during(query.push(" AND "), period).push(" ORDER BY day");
+        // What was corrected may leave a day without calls.
+        during(query.push(" AND requests > 0 AND "), period).push(" ORDER BY day");
         let rows = query.build().fetch_all(&self.readers).await?;
         rows.iter().map(|row| Ok((Day::from_number(row.try_get(0)?), usage(row)?))).collect()
     }
@@ -118,14 +127,27 @@ impl Ledger for SqliteLedger {
         let sums: Vec<_> = Usage::COLUMNS.iter().map(|column| format!("sum({column}) AS {column}")).collect();
         let mut query = QueryBuilder::<Sqlite>::new("SELECT tenant, ");
         query.push(sums.join(", ")).push(" FROM usage_days WHERE ");
-        during(&mut query, period).push(" GROUP BY tenant");
+        during(&mut query, period).push(" AND requests > 0 GROUP BY tenant");
         let rows = query.build().fetch_all(&self.readers).await?;
         rows.iter().map(|row| Ok((row.try_get(0)?, usage(row)?))).collect()
     }
 
+    async fn spent_since(&self, from_ms: u64, tenant: Option<&str>) -> Result<Vec<Spent>, LedgerError> {
+        // A time past SQLite's range is past every call.
+        let Ok(from_ms) = i64::try_from(from_ms) else { return Ok(Vec::new()) };
+        let sums: Vec<_> = Usage::COLUMNS.iter().map(|column| format!("sum({column}) AS {column}")).collect();
+        let mut query = QueryBuilder::<Sqlite>::new("SELECT tenant, tier, model, api, ");
+        query.push(sums.join(", ")).push(" FROM calls WHERE started_at_ms >= ").push_bind(from_ms);
+        if let Some(tenant) = tenant {
+            query.push(" AND tenant = ").push_bind(tenant);
+        }
+        query.push(" GROUP BY tenant, tier, model, api");
+        let rows = query.build().fetch_all(&self.readers).await?;
+        rows.iter().map(spent).collect()
+    }
+
     async fn last_tier(&self, tenant: &str) -> Result<Option<String>, LedgerError> {
-        let tier = "SELECT last_tier FROM usage_days WHERE tenant = ? ORDER BY day DESC LIMIT 1";
-        Ok(sqlx::query_scalar(tier).bind(tenant).fetch_optional(&self.readers).await?)
+        Ok(sqlx::query_scalar(LAST_TIER).bind(tenant).fetch_optional(&self.readers).await?)
     }
 
     async fn ping(&self) -> Result<(), LedgerError> {
@@ -157,110 +179,54 @@ fn usage(row: &SqliteRow) -> Result<Usage, sqlx::Error> {
     Usage::from_columns(|column| row.try_get::<i64, _>(column).map(i64::unsigned_abs))
 }
 
-/// Writes until the queue is closed and empty.
-async fn write(mut connection: SqliteConnection, mut queue: mpsc::Receiver<Export>, metrics: Metrics) {
-    let mut exports = Vec::with_capacity(MAX_COMMITTED_EXPORTS);
-    while queue.recv_many(&mut exports, MAX_COMMITTED_EXPORTS).await > 0 {
-        let begun = Instant::now();
-        let committed = commit(&mut connection, &exports).await;
-        metrics.ledger_commit_seconds.observe(begun.elapsed().as_secs_f64());
-        let replies = exports.drain(..);
-        match committed {
-            Ok(new_ids) => {
-                for (export, mut new_ids) in replies.zip(new_ids) {
-                    let new = export.events.into_iter().filter(|event| new_ids.remove(&event.event_id)).collect();
-                    // Nobody waits when the client has gone; it will send the events again.
-                    let _ = export.reply.send(Ok(new));
-                }
-            }
-            Err(error) => {
-                let message = error.to_string();
-                tracing::error!(error = message, exports = replies.len(), "usage events were not stored");
-                for export in replies {
-                    let _ = export.reply.send(Err(LedgerError::Database(message.clone())));
-                }
-            }
-        }
+fn spent(row: &SqliteRow) -> Result<Spent, LedgerError> {
+    Ok(Spent {
+        tenant: row.try_get("tenant")?,
+        tier: row.try_get("tier")?,
+        model: row.try_get("model")?,
+        api: row.try_get("api")?,
+        usage: usage(row)?,
+    })
+}
+
+#[tonic::async_trait]
+impl Audit for SqliteLedger {
+    async fn record(&self, entry: Entry) -> Result<u64, LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(Write::entry(entry, reply))?;
+        answer.await.map_err(|_| LedgerError::Closed)?
     }
-    if let Err(error) = connection.close().await {
-        tracing::error!(%error, "the ledger did not close cleanly");
+
+    async fn entries(
+        &self,
+        tenant: Option<&str>,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<Recorded>, LedgerError> {
+        let before = before.and_then(|id| i64::try_from(id).ok()).unwrap_or(i64::MAX);
+        let mut query = QueryBuilder::<Sqlite>::new("SELECT id, at_ms, actor, action, tenant, detail FROM audit_log");
+        query.push(" WHERE id < ").push_bind(before);
+        if let Some(tenant) = tenant {
+            query.push(" AND tenant = ").push_bind(tenant);
+        }
+        query.push(" ORDER BY id DESC LIMIT ").push_bind(limit.min(MAX_ENTRIES) as i64);
+        let rows = query.build().fetch_all(&self.readers).await?;
+        rows.iter().map(recorded).collect()
     }
 }
 
-/// Stores the exports in one transaction; gives the ids that were new in each.
-async fn commit(connection: &mut SqliteConnection, exports: &[Export]) -> Result<Vec<HashSet<String>>, sqlx::Error> {
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let mut new_ids = Vec::with_capacity(exports.len());
-    for export in exports {
-        let mut ids = HashSet::with_capacity(export.events.len());
-        for events in export.events.chunks(STATEMENT_ROWS) {
-            ids.extend(insert(&mut transaction, events).await?);
-        }
-        new_ids.push(ids);
-    }
-    transaction.commit().await?;
-    Ok(new_ids)
-}
-
-/// In the order in which [`insert`] binds them.
-const EVENT_COLUMNS: &str = "event_id, reservation_id, request_id, tenant, tier, started_at_ms, duration_ms, \
-    time_to_first_token_ms, api, operation, provider, request_model, output_cap, input_estimate, response_model, \
-    response_id, finish_reasons, streaming, status, error_type, unreadable, upstream_limits, \
-    input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens, cache_creation_5m_tokens, \
-    cache_creation_1h_tokens, reasoning_tokens, audio_input_tokens, audio_output_tokens, extra_input_tokens, \
-    extra_output_tokens, billed_input_tokens, billed_output_tokens, tool_requests, usage_source, finish, \
-    request_bytes, response_bytes";
-
-async fn insert(transaction: &mut Transaction<'_, Sqlite>, events: &[UsageEvent]) -> Result<Vec<String>, sqlx::Error> {
-    // SQLite's integers are signed; the collector refuses sums that come near to that.
-    let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-    let array = |texts: &[String]| serde_json::Value::from(texts).to_string();
-    let mut statement = QueryBuilder::<Sqlite>::new("INSERT INTO usage_events (");
-    statement.push(EVENT_COLUMNS).push(") ");
-    statement.push_values(events, |mut row, event| {
-        row.push_bind(&event.event_id)
-            .push_bind(&event.reservation_id)
-            .push_bind(&event.request_id)
-            .push_bind(&event.tenant)
-            .push_bind(&event.tier)
-            .push_bind(count(event.started_at_ms))
-            .push_bind(count(event.duration_ms))
-            .push_bind(event.time_to_first_token_ms.map(count))
-            .push_bind(&event.api)
-            .push_bind(&event.operation)
-            .push_bind(&event.provider)
-            .push_bind(&event.request_model)
-            .push_bind(event.output_cap.map(count))
-            .push_bind(event.input_estimate.map(count))
-            .push_bind(&event.response_model)
-            .push_bind(&event.response_id)
-            .push_bind(array(&event.finish_reasons))
-            .push_bind(event.streaming)
-            .push_bind(event.status)
-            .push_bind(&event.error_type)
-            .push_bind(&event.unreadable)
-            .push_bind(array(&event.upstream_limits))
-            .push_bind(count(event.tokens.input))
-            .push_bind(count(event.tokens.output))
-            .push_bind(count(event.tokens.cache_read))
-            .push_bind(count(event.tokens.cache_creation))
-            .push_bind(count(event.tokens.cache_creation_5m))
-            .push_bind(count(event.tokens.cache_creation_1h))
-            .push_bind(count(event.tokens.reasoning))
-            .push_bind(count(event.tokens.audio_input))
-            .push_bind(count(event.tokens.audio_output))
-            .push_bind(count(event.tokens.extra_input))
-            .push_bind(count(event.tokens.extra_output))
-            .push_bind(count(event.tokens.billed_input))
-            .push_bind(count(event.tokens.billed_output))
-            .push_bind(count(event.tokens.tool_requests))
-            .push_bind(event.usage_source.as_str())
-            .push_bind(event.finish.as_str())
-            .push_bind(count(event.request_bytes))
-            .push_bind(count(event.response_bytes));
-    });
-    statement.push(" ON CONFLICT (event_id) DO NOTHING RETURNING event_id");
-    statement.build_query_scalar().persistent(false).fetch_all(&mut **transaction).await
+fn recorded(row: &SqliteRow) -> Result<Recorded, LedgerError> {
+    let detail: &str = row.try_get("detail")?;
+    let detail = serde_json::from_str(detail)
+        .map_err(|error| LedgerError::Database(format!("audit_log.detail is no JSON: {error}")))?;
+    let entry = Entry {
+        at_ms: row.try_get::<i64, _>("at_ms")?.unsigned_abs(),
+        actor: row.try_get("actor")?,
+        action: row.try_get("action")?,
+        tenant: row.try_get("tenant")?,
+        detail,
+    };
+    Ok(Recorded { id: row.try_get::<i64, _>("id")?.unsigned_abs(), entry })
 }
 
 #[cfg(test)]
