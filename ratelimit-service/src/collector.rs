@@ -14,7 +14,6 @@ use tollgate_wire::proto::opentelemetry::proto::collector::logs::v1::{
 use tollgate_wire::usage_event::UsageEvent;
 use tonic::{Request, Response, Status};
 
-use crate::clock;
 use crate::ledger::{Ledger, LedgerError};
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
@@ -42,9 +41,12 @@ impl Collector {
     async fn store(&self, events: Vec<UsageEvent>) -> Result<(), LedgerError> {
         let received = events.len();
         let new = self.ledger.append(events).await?;
-        let now_ms = clock::now_ms();
         for event in &new {
-            self.limiter.settle(event, now_ms);
+            if let Err(error) = self.limiter.settle(event).await {
+                // Its reservation runs out; the ledger has the event.
+                self.metrics.settlements_failed.inc();
+                tracing::warn!(%error, "a call was not settled");
+            }
         }
         self.metrics.events_accepted.inc_by(new.len() as u64);
         self.metrics.events_duplicate.inc_by((received - new.len()) as u64);

@@ -8,8 +8,9 @@
 //! - [`ledger`]: every usage event once, and daily sums; [`audit`]: who changed what, in the same database.
 //! - [`inspect`]: what the filter would read from recorded responses.
 
+mod answers;
 pub mod audit;
-mod clock;
+pub mod clock;
 pub mod collector;
 pub mod config;
 pub mod counters;

@@ -1,23 +1,266 @@
 //! The limiter: plans, and the counters that hold tenants to them.
 
-use tollgate_domain::{Amounts, ContextExceeded, Decision, Period, Plan, Plans, Settlement, Span, Standing};
-use tollgate_wire::usage_event::UsageEvent;
+use std::sync::Arc;
 
-use crate::counters::Counters;
-use crate::ledger::{Ledger, LedgerError};
+use arc_swap::ArcSwap;
+use tollgate_domain::{
+    Anchor, Call, Decision, Expired, Extent, HeldCall, Hold, Plan, Plans, Quantities, Settled, Side, Standing, Take,
+    Tier, TokenClass, Tokens, Used, Window,
+};
+use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
+
+use crate::answers::Answers;
+use crate::counters::{Counters, Unavailable};
+use crate::ledger::{Ledger, Spent, Usage};
 use crate::metrics::Metrics;
+
+/// What the limiter goes by; replaced as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// All plans.
+    pub plans: Plans,
+    /// After so long without a usage event, a reservation expires.
+    pub reservation_timeout_ms: u64,
+    /// A call without a cap reserves the length that so many percent of the tenant's recent answers by that model did not
+    /// exceed,
+    pub answer_percentile: u8,
+    /// or so many tokens while little is known.
+    pub unknown_answer_tokens: u64,
+}
 
 /// Decides about calls and settles them.
 pub struct Limiter {
-    plans: Plans,
-    counters: Box<dyn Counters>,
+    policy: ArcSwap<Policy>,
+    counters: Arc<dyn Counters>,
+    answers: Answers,
     metrics: Metrics,
 }
 
+/// A call that asks to be admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Admission<'a> {
+    /// Who pays.
+    pub tenant: &'a str,
+    /// The plan's name, where one is given.
+    pub tier: Option<&'a str>,
+    /// Which limits count it.
+    pub call: Call<'a>,
+    /// How many calls it is; 0 for a report of tokens that were used.
+    pub requests: u64,
+    /// Tokens of the prompt, or of both sides where they are not told apart.
+    pub input_tokens: u64,
+    /// The most tokens of the answer; 0 when no cap is set.
+    pub output_tokens: u64,
+    /// Unique, and the usage event's, where there will be one. Without it, what is asked for is taken for good.
+    pub reservation_id: Option<&'a str>,
+}
+
+/// Why a call is denied before any limit is asked. Waiting does not help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The prompt is too long for the plan, which has so many tokens of context.
+    ContextExceeded(u64),
+    /// The call's tier is not known, and such calls are denied.
+    UnknownTier,
+}
+
+/// Why there is no decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Undecided {
+    /// The call is denied as it is.
+    Refused(Refusal),
+    /// The counters do not answer.
+    Unavailable(Unavailable),
+}
+
+impl From<Refusal> for Undecided {
+    fn from(refusal: Refusal) -> Undecided {
+        Undecided::Refused(refusal)
+    }
+}
+
+impl From<Unavailable> for Undecided {
+    fn from(unavailable: Unavailable) -> Undecided {
+        Undecided::Unavailable(unavailable)
+    }
+}
+
 impl Limiter {
-    /// A limiter that holds tenants to `plans`.
-    pub fn new(plans: Plans, counters: Box<dyn Counters>, metrics: Metrics) -> Limiter {
-        Limiter { plans, counters, metrics }
+    /// A limiter that holds tenants to `policy`.
+    pub fn new(policy: Policy, counters: Arc<dyn Counters>, metrics: Metrics) -> Limiter {
+        Limiter { policy: ArcSwap::from_pointee(policy), counters, answers: Answers::new(), metrics }
+    }
+
+    /// What it goes by now. A decision is made by one policy from its beginning to its end.
+    pub fn policy(&self) -> Arc<Policy> {
+        self.policy.load_full()
+    }
+
+    /// Goes by another policy from now on. What is counted stays.
+    pub fn replace(&self, policy: Policy) {
+        self.policy.store(Arc::new(policy));
+    }
+
+    /// Decides about a call and reserves what it asks for when all limits agree. One that asks for nothing takes nothing.
+    ///
+    /// # Errors
+    /// When the call is refused as it is, or the counters do not answer: then it may have been reserved.
+    pub async fn admit<'p>(&self, policy: &'p Policy, asked: &Admission<'_>) -> Result<Decision<'p>, Undecided> {
+        self.decide(policy, asked, Intent::Take).await
+    }
+
+    /// Decides about a call, and takes nothing.
+    ///
+    /// # Errors
+    /// As [`Limiter::admit`].
+    pub async fn check<'p>(&self, policy: &'p Policy, asked: &Admission<'_>) -> Result<Decision<'p>, Undecided> {
+        self.decide(policy, asked, Intent::Ask).await
+    }
+
+    async fn decide<'p>(
+        &self,
+        policy: &'p Policy,
+        asked: &Admission<'_>,
+        intent: Intent,
+    ) -> Result<Decision<'p>, Undecided> {
+        let plan = self.plan(policy, asked.tenant, asked.tier)?;
+        plan.check_context(asked.input_tokens).map_err(|_| Refusal::ContextExceeded(plan.context_tokens))?;
+        let asks_nothing = asked.requests == 0 && asked.input_tokens == 0 && asked.output_tokens == 0;
+        let output_tokens = match asked.output_tokens {
+            0 if asked.requests > 0 && asked.reservation_id.is_some() => self.answer_tokens(policy, asked),
+            output_tokens => output_tokens,
+        };
+        let tokens = Tokens::plain(asked.input_tokens, output_tokens);
+        let cost_nanousd = self.cost_nanousd(policy, plan, &asked.call, asked.requests, &tokens);
+        let slots = asked.requests.min(1);
+        let quantities = Quantities { requests: asked.requests, slots, tokens, cost_nanousd };
+        let hold = asked.reservation_id.filter(|_| asked.requests > 0).map(|id| Hold {
+            id: id.to_owned(),
+            timeout_ms: policy.reservation_timeout_ms,
+            call: HeldCall {
+                tier: plan.tier.clone(),
+                model: asked.call.model.map(str::to_owned),
+                api: asked.call.api.map(str::to_owned),
+                input_tokens: asked.input_tokens,
+                output_tokens,
+            },
+        });
+        let take = match (intent, &hold) {
+            (Intent::Ask, _) => Take::Nothing,
+            (Intent::Take, _) if asks_nothing => Take::Nothing,
+            (Intent::Take, Some(hold)) => Take::Hold(hold),
+            (Intent::Take, None) if asked.requests == 0 => Take::Used,
+            (Intent::Take, None) => Take::ForGood,
+        };
+        let asks = plan.asks(&asked.call, &quantities, self.counters.now_ms());
+        let verdict = self.counters.admit(asked.tenant, &asks, take).await?;
+        let decision = Decision::new(&asks, &verdict);
+        if intent == Intent::Take {
+            self.metrics.limits_warned.inc_by(decision.warnings.len() as u64);
+            self.metrics.limits_shadowed.inc_by(decision.shadowed.len() as u64);
+        }
+        Ok(decision)
+    }
+
+    /// The plan of a tenant's call; the default one for an unknown tier, unless such calls are denied.
+    ///
+    /// # Errors
+    /// When they are.
+    pub fn plan<'p>(&self, policy: &'p Policy, tenant: &str, tier: Option<&str>) -> Result<&'p Plan, Refusal> {
+        let found = policy.plans.plan(tenant, tier);
+        if !matches!(found, Ok(found) if found.tier == Tier::Known) {
+            self.metrics.unknown_tiers.inc();
+        }
+        found.map(|found| found.plan).map_err(|_| Refusal::UnknownTier)
+    }
+
+    fn answer_tokens(&self, policy: &Policy, asked: &Admission<'_>) -> u64 {
+        let lately = self.answers.percentile(asked.tenant, asked.call.model, policy.answer_percentile);
+        lately.unwrap_or(policy.unknown_answer_tokens)
+    }
+
+    /// What tokens cost, where money is limited; nothing without a price, and that is counted.
+    fn cost_nanousd(&self, policy: &Policy, plan: &Plan, call: &Call<'_>, requests: u64, tokens: &Tokens) -> u64 {
+        if !plan.limits_cost() {
+            return 0;
+        }
+        let cost_nanousd = policy.plans.prices().cost_nanousd(call.model, requests, tokens);
+        cost_nanousd.unwrap_or_else(|| {
+            self.metrics.calls_without_price.inc();
+            0
+        })
+    }
+
+    /// Settles a call to what it has used.
+    ///
+    /// # Errors
+    /// When the counters do not answer.
+    pub async fn settle(&self, event: &UsageEvent) -> Result<Settled, Unavailable> {
+        let policy = self.policy();
+        let tokens = tokens(&event.tokens);
+        if matches!(event.usage_source, UsageSource::Reported) && event.tokens.output > 0 {
+            self.answers.record(&event.tenant, event.request_model.as_deref(), event.tokens.output);
+        }
+        // What was used is used, whatever tier it says.
+        let Ok(plan) =
+            policy.plans.plan(&event.tenant, Some(&event.tier)).or_else(|_| policy.plans.plan(&event.tenant, None))
+        else {
+            return Ok(Settled::Unreserved);
+        };
+        let call = Call { model: event.request_model.as_deref(), api: event.api.as_deref() };
+        let cost_nanousd = match event.usage_source {
+            UsageSource::None => 0,
+            _ => self.cost_nanousd(&policy, plan.plan, &call, 1, &tokens),
+        };
+        let quantities = Quantities { requests: 1, slots: 0, tokens, cost_nanousd };
+        let asks = plan.plan.asks(&call, &quantities, self.counters.now_ms());
+        let used = Used {
+            asks: &asks,
+            extent: if quantities.is_void() { Extent::Nothing } else { Extent::Something },
+            started_at_ms: event.started_at_ms,
+            ended_at_ms: event.started_at_ms.saturating_add(event.duration_ms),
+        };
+        let id = event.reservation_id.as_ref().unwrap_or(&event.event_id);
+        let settled = self.counters.settle(&event.tenant, id, &used).await?;
+        self.metrics.count_settled(settled);
+        Ok(settled)
+    }
+
+    /// Posts reservations that ran out to the ledger, each at its estimate.
+    ///
+    /// # Errors
+    /// When the counters or the ledger do not answer; they are offered again.
+    pub async fn post_unsettled(&self, ledger: &dyn Ledger) -> anyhow::Result<()> {
+        let expired = self.counters.unposted().await?;
+        if expired.is_empty() {
+            return Ok(());
+        }
+        let events = expired.iter().map(|(tenant, expired)| unsettled(tenant, expired)).collect();
+        self.metrics.reservations_expired.inc_by(expired.len() as u64);
+        ledger.append(events).await?;
+        for (tenant, expired) in &expired {
+            self.counters.posted(tenant, &expired.id).await?;
+        }
+        Ok(())
+    }
+
+    /// Where each limit of the plan stands for `tenant`.
+    ///
+    /// # Errors
+    /// When the counters do not answer.
+    pub async fn standings<'p>(&self, tenant: &str, plan: &'p Plan) -> Result<Vec<Standing<'p>>, Unavailable> {
+        let asks = plan.questions(self.counters.now_ms());
+        let verdict = self.counters.admit(tenant, &asks, Take::Nothing).await?;
+        let standings = asks.iter().zip(&verdict.counters);
+        Ok(standings.map(|(ask, counter)| Standing::of(ask.limit, &ask.rule, counter, verdict.now_ms)).collect())
+    }
+
+    /// Forgives what a tenant has spent of all its limits.
+    ///
+    /// # Errors
+    /// When the counters do not answer.
+    pub async fn reset(&self, tenant: &str) -> Result<(), Unavailable> {
+        self.counters.reset(tenant).await
     }
 
     /// Brings the counters of days and months to what `ledger` holds. Call it once, before the first decision.
@@ -26,64 +269,103 @@ impl Limiter {
     ///
     /// # Errors
     /// When the ledger cannot be read.
-    pub async fn restore(&self, ledger: &dyn Ledger, now_ms: u64) -> Result<(), LedgerError> {
-        for span in [Span::Day, Span::Month] {
-            let plan = self.plans.default_plan();
-            if !plan.counted().any(|limit| limit.window.calendar() == Some(span)) {
+    pub async fn restore(&self, ledger: &dyn Ledger) -> anyhow::Result<()> {
+        let policy = self.policy();
+        let now_ms = self.counters.now_ms();
+        let anchored: Vec<_> = policy.plans.anchored().collect();
+        for window in [Window::Day, Window::Month] {
+            if !policy.plans.all().any(|plan| plan.has_calendar(window)) {
                 continue;
             }
-            for (tenant, used) in ledger.by_tenant(Period::around(span, now_ms)).await? {
-                let used = Amounts {
-                    requests: used.requests,
-                    input_tokens: used.input_tokens,
-                    output_tokens: used.output_tokens,
-                };
-                self.counters.restore(&tenant, plan, span, used, now_ms);
+            let begin_ms = |anchor: Anchor| match window {
+                Window::Day => anchor.days(now_ms)[1],
+                _ => anchor.months(now_ms)[1],
+            };
+            let in_utc = ledger.spent_since(begin_ms(Anchor::UTC), None).await?;
+            for spent in in_utc.iter().filter(|spent| anchored.iter().all(|(tenant, _)| *tenant != spent.tenant)) {
+                self.restore_one(&policy, spent, window).await?;
+            }
+            for (tenant, anchor) in &anchored {
+                for spent in &ledger.spent_since(begin_ms(*anchor), Some(tenant)).await? {
+                    self.restore_one(&policy, spent, window).await?;
+                }
             }
         }
         Ok(())
     }
 
-    /// The plan of a tier; the default one when the tier is missing or unknown, and an unknown one is counted.
-    pub fn plan(&self, tier: Option<&str>) -> &Plan {
-        let Some(tier) = tier.filter(|tier| !tier.is_empty()) else { return self.plans.default_plan() };
-        self.plans.get(tier).unwrap_or_else(|| {
-            self.metrics.unknown_tiers.inc();
-            self.plans.default_plan()
-        })
-    }
-
-    /// Decides about a call and takes its requests when all limits agree.
-    ///
-    /// # Errors
-    /// When the prompt is too long for the plan: nothing is taken, and no limit was asked.
-    pub fn take(&self, tenant: &str, plan: &Plan, amounts: Amounts, now_ms: u64) -> Result<Decision, ContextExceeded> {
-        plan.check_context(amounts.input_tokens)?;
-        Ok(self.counters.take(tenant, plan, amounts, now_ms))
-    }
-
-    /// Decides about a call, and takes nothing.
-    ///
-    /// # Errors
-    /// When the prompt is too long for the plan.
-    pub fn check(&self, tenant: &str, plan: &Plan, amounts: Amounts, now_ms: u64) -> Result<Decision, ContextExceeded> {
-        plan.check_context(amounts.input_tokens)?;
-        Ok(self.counters.check(tenant, plan, amounts, now_ms))
-    }
-
-    /// Takes the tokens that a call has used.
-    pub fn settle(&self, event: &UsageEvent, now_ms: u64) {
-        let used = Settlement {
-            input_tokens: event.tokens.input,
-            output_tokens: event.tokens.output,
-            started_at_ms: event.started_at_ms,
-            ended_at_ms: event.started_at_ms.saturating_add(event.duration_ms),
+    async fn restore_one(&self, policy: &Policy, spent: &Spent, window: Window) -> Result<(), Unavailable> {
+        let Ok(found) =
+            policy.plans.plan(&spent.tenant, Some(&spent.tier)).or_else(|_| policy.plans.plan(&spent.tenant, None))
+        else {
+            return Ok(());
         };
-        self.counters.settle(&event.tenant, self.plan(Some(&event.tier)), used, now_ms);
+        let call = Call { model: spent.model.as_deref(), api: spent.api.as_deref() };
+        let tokens = tokens(&token_counts(&spent.usage));
+        let requests = spent.usage.requests;
+        let cost_nanousd = self.cost_nanousd(policy, found.plan, &call, requests, &tokens);
+        let quantities = Quantities { requests, slots: 0, tokens, cost_nanousd };
+        let mut asks = found.plan.asks(&call, &quantities, self.counters.now_ms());
+        asks.retain(|ask| ask.limit.window == Some(window));
+        self.counters.restore(&spent.tenant, &asks).await
     }
+}
 
-    /// Where each limit of the plan stands for `tenant`.
-    pub fn standings(&self, tenant: &str, plan: &Plan, now_ms: u64) -> Vec<Standing> {
-        self.counters.standings(tenant, plan, now_ms)
+/// Whether a decision takes what is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Intent {
+    Ask,
+    Take,
+}
+
+/// Tokens by class. Passes that the provider's totals leave out count as plain tokens.
+fn tokens(counts: &TokenCounts) -> Tokens {
+    let mut tokens = Tokens::plain(counts.extra_input, counts.extra_output);
+    let cache_write = counts.cache_creation.saturating_sub(counts.cache_creation_1h);
+    let input = [
+        (TokenClass::CacheRead, counts.cache_read),
+        (TokenClass::CacheWrite, cache_write),
+        (TokenClass::CacheWrite1h, counts.cache_creation_1h),
+        (TokenClass::AudioInput, counts.audio_input),
+    ];
+    tokens.add(Side::Input, counts.input, &input);
+    let output = [(TokenClass::Reasoning, counts.reasoning), (TokenClass::AudioOutput, counts.audio_output)];
+    tokens.add(Side::Output, counts.output, &output);
+    tokens
+}
+
+fn token_counts(usage: &Usage) -> TokenCounts {
+    TokenCounts {
+        input: usage.input_tokens,
+        output: usage.output_tokens,
+        cache_read: usage.cache_read_tokens,
+        cache_creation: usage.cache_creation_tokens,
+        cache_creation_1h: usage.cache_creation_1h_tokens,
+        reasoning: usage.reasoning_tokens,
+        audio_input: usage.audio_input_tokens,
+        audio_output: usage.audio_output_tokens,
+        extra_input: usage.extra_input_tokens,
+        extra_output: usage.extra_output_tokens,
+        ..TokenCounts::default()
+    }
+}
+
+/// The entry for a call that nobody settled: its estimate.
+fn unsettled(tenant: &str, expired: &Expired) -> UsageEvent {
+    let call = &expired.call;
+    UsageEvent {
+        event_id: expired.id.clone(),
+        reservation_id: Some(expired.id.clone()),
+        tenant: tenant.to_owned(),
+        tier: call.tier.clone(),
+        started_at_ms: expired.started_at_ms,
+        duration_ms: expired.expired_at_ms.saturating_sub(expired.started_at_ms),
+        api: call.api.clone(),
+        request_model: call.model.clone(),
+        input_estimate: Some(call.input_tokens),
+        tokens: TokenCounts { input: call.input_tokens, output: call.output_tokens, ..TokenCounts::default() },
+        usage_source: UsageSource::Unsettled,
+        finish: Finish::Unknown,
+        ..UsageEvent::default()
     }
 }

@@ -5,6 +5,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use tollgate_domain::Settled;
 
 /// Handles to all metrics; clones count together.
 #[derive(Clone, Debug)]
@@ -15,10 +16,36 @@ pub struct Metrics {
     pub calls_denied: Counter,
     /// Calls whose prompt was too long for their plan.
     pub calls_too_long: Counter,
+    /// Calls whose tier is not known, where such are denied.
+    pub calls_of_unknown_tier: Counter,
+    /// Calls that were not decided, because the counters did not answer.
+    pub calls_undecided: Counter,
     /// RLS requests for a domain that is not ours.
     pub calls_of_unknown_domain: Counter,
     /// Calls and questions that named a tier which is not configured.
     pub unknown_tiers: Counter,
+    /// Calls under a limit of money for whose model there is no price.
+    pub calls_without_price: Counter,
+    /// Limits exceeded that only warn.
+    pub limits_warned: Counter,
+    /// Limits exceeded that only count.
+    pub limits_shadowed: Counter,
+    /// Settlements of open reservations.
+    pub settled: Counter,
+    /// Settlements of reservations that had run out.
+    pub settled_late: Counter,
+    /// Settlements of calls that no reservation was known of.
+    pub settled_unreserved: Counter,
+    /// Settlements of calls that were settled before.
+    pub settled_again: Counter,
+    /// Settlements that the counters did not answer to.
+    pub settlements_failed: Counter,
+    /// Reservations that ran out.
+    pub reservations_expired: Counter,
+    /// Reservations that are remembered, settled ones too.
+    pub reservations: Gauge,
+    /// Calls that took their estimate for good, as there was no room for a reservation.
+    pub reservations_refused: Counter,
     /// Usage events that were stored.
     pub events_accepted: Counter,
     /// Usage events that were stored before.
@@ -47,10 +74,30 @@ impl Metrics {
         let build = Family::<_, Gauge>::default();
         build.get_or_create_owned(&version).set(1);
         registry.register("build_info", "Always 1, for the running version", build);
-        let [calls_admitted, calls_denied, calls_too_long, calls_of_unknown_domain] = by_label(
+        let [
+            calls_admitted,
+            calls_denied,
+            calls_too_long,
+            calls_of_unknown_tier,
+            calls_undecided,
+            calls_of_unknown_domain,
+        ] = by_label(
             &mut registry,
             ("rls_decisions", "Answers of the rate limit service"),
-            ("outcome", ["admitted", "denied", "context_length_exceeded", "unknown_domain"]),
+            (
+                "outcome",
+                ["admitted", "denied", "context_length_exceeded", "unknown_tier", "unavailable", "unknown_domain"],
+            ),
+        );
+        let [limits_warned, limits_shadowed] = by_label(
+            &mut registry,
+            ("limiter_exceeded", "Limits that were exceeded and did not deny"),
+            ("action", ["warn", "shadow"]),
+        );
+        let [settled, settled_late, settled_unreserved, settled_again, settlements_failed] = by_label(
+            &mut registry,
+            ("limiter_settlements", "Calls settled to what they used, by what was known of their reservation"),
+            ("reservation", ["open", "expired", "unknown", "settled", "unavailable"]),
         );
         let [events_accepted, events_duplicate, events_rejected] = by_label(
             &mut registry,
@@ -70,10 +117,41 @@ impl Metrics {
         );
         let tenants = Gauge::default();
         registry.register("limiter_tenants", "Tenants whose counters are held", tenants.clone());
+        let reservations = Gauge::default();
+        registry.register(
+            "limiter_reservations",
+            "Reservations that are remembered, settled ones for a minute",
+            reservations.clone(),
+        );
         let metrics = Metrics {
             calls_admitted,
             calls_denied,
             calls_too_long,
+            calls_of_unknown_tier,
+            calls_undecided,
+            limits_warned,
+            limits_shadowed,
+            settled,
+            settled_late,
+            settled_unreserved,
+            settled_again,
+            settlements_failed,
+            calls_without_price: counter(
+                &mut registry,
+                "limiter_calls_without_price",
+                "Calls under a limit of cost whose model has no price",
+            ),
+            reservations_expired: counter(
+                &mut registry,
+                "limiter_reservations_expired",
+                "Reservations that no usage event settled in time",
+            ),
+            reservations,
+            reservations_refused: counter(
+                &mut registry,
+                "limiter_reservations_refused",
+                "Calls that took their estimate for good, as there was no room for a reservation",
+            ),
             calls_of_unknown_domain,
             unknown_tiers: counter(&mut registry, "unknown_tiers", "Uses of a tier that is not configured"),
             events_accepted,
@@ -91,6 +169,17 @@ impl Metrics {
             ),
         };
         (metrics, registry)
+    }
+
+    /// Counts a settlement by what it met.
+    pub(crate) fn count_settled(&self, settled: Settled) {
+        match settled {
+            Settled::Posted => &self.settled,
+            Settled::Corrected => &self.settled_late,
+            Settled::Unreserved => &self.settled_unreserved,
+            Settled::Repeated => &self.settled_again,
+        }
+        .inc();
     }
 }
 

@@ -1,31 +1,40 @@
 //! Envoy's rate limit service v3 over the limiter.
 //!
 //! What it answers:
-//! - All descriptors of one tenant and tier are one call, decided together against all limits of the plan. A denial by a
-//!   limit that no descriptor asks for is told by the call's first descriptor.
+//! - All descriptors of one tenant, tier, model and api are one call, decided together against all limits of the plan. A
+//!   denial by a limit that no descriptor asks for is told by the call's first descriptor.
+//! - A call with a reservation id (gRPC metadata) is held until its usage event comes or it expires. Without one, what is
+//!   asked for is taken for good.
+//! - Descriptors of tokens without one of requests are a report: the tokens were used, and are taken into debt if need be.
 //! - A prompt that is too long for its plan denies the call before any limit is asked. The descriptors of input tokens
-//!   tell it, by the name [`CONTEXT_LIMIT`]; the others are OK.
+//!   tell it, by the name [`CONTEXT_LIMIT`]; the others are OK. So does an unknown tier where such are denied, by the
+//!   name [`UNKNOWN_TIER`], told by the first descriptor.
 //! - A domain that is not ours limits nothing: OK for each descriptor. So does a descriptor without a tenant or with an
 //!   unknown unit, and one with negative hits: nothing is ever given back here.
 //! - A call of several tenants is decided for one after the other; what one took stays taken when another is denied.
+//! - When the counters do not answer, so does the service: `UNAVAILABLE`.
 
 use std::sync::Arc;
 
 use prost_types::Duration;
-use tollgate_domain::{Amounts, Decision, Outcome, Plan, Standing, Window};
-use tollgate_wire::admission::{CONTEXT_LIMIT, Demand, Unit, WindowUnit};
+use tollgate_domain::{Call as Counted, Decision, Outcome, Standing, Unit as LimitUnit, Window};
+use tollgate_wire::admission::{CONTEXT_LIMIT, Demand, RESERVATION_ID_METADATA, UNKNOWN_TIER, Unit, WindowUnit};
+use tollgate_wire::proto::envoy::config::core::v3::HeaderValue;
 use tollgate_wire::proto::envoy::service::ratelimit::v3::rate_limit_response::{Code, DescriptorStatus, RateLimit};
 use tollgate_wire::proto::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitService;
 use tollgate_wire::proto::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
 use tollgate_wire::usage_event::MAX_NAME_BYTES;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-use crate::clock;
-use crate::limiter::Limiter;
+use crate::limiter::{Admission, Limiter, Policy, Refusal, Undecided};
 use crate::metrics::Metrics;
 
 /// The most descriptors in a call.
 pub const MAX_DESCRIPTORS: usize = 32;
+
+/// The response header by which an admitted call hears of limits that only warn.
+pub const WARNING_HEADER: &str = "x-tollgate-warning";
 
 /// What protobuf's `Duration` allows: some 10000 years.
 const MAX_DURATION_SECONDS: i64 = 315_576_000_000;
@@ -43,49 +52,48 @@ impl Rls {
         Rls { domain, limiter, metrics }
     }
 
-    fn answer(&self, request: &RateLimitRequest, now_ms: u64) -> Result<RateLimitResponse, Status> {
+    async fn answer(&self, request: &RateLimitRequest, id: Option<&str>) -> Result<RateLimitResponse, Status> {
         let descriptors = request.descriptors.len();
         if descriptors > MAX_DESCRIPTORS {
             let message = format!("{descriptors} descriptors; at most {MAX_DESCRIPTORS} are taken");
             return Err(Status::invalid_argument(message));
         }
-        let mut statuses = vec![status(None); descriptors];
-        let mut overall = Code::Ok;
+        let mut answer = Answer::new(descriptors);
         if request.domain == self.domain {
-            for call in calls(demands(request)?) {
-                if let Outcome::Denied = self.decide(&call, &mut statuses, now_ms) {
-                    overall = Code::OverLimit;
-                }
+            let policy = self.limiter.policy();
+            for call in calls(demands(request)?, id) {
+                self.decide(&policy, &call, &mut answer).await?;
             }
         } else {
             self.metrics.calls_of_unknown_domain.inc();
         }
-        Ok(RateLimitResponse { overall_code: overall.into(), statuses, ..Default::default() })
+        Ok(answer.into())
     }
 
     /// Decides about one call and sets its descriptors' statuses.
-    fn decide(&self, call: &Call<'_>, statuses: &mut [DescriptorStatus], now_ms: u64) -> Outcome {
-        let plan = self.limiter.plan(call.tier);
-        let Ok(decision) = self.limiter.take(call.tenant, plan, call.amounts, now_ms) else {
-            for (place, _) in call.descriptors.iter().filter(|(_, unit)| *unit == Unit::InputTokens) {
-                statuses[*place] = context_exceeded(plan);
+    async fn decide(&self, policy: &Policy, call: &Call<'_>, answer: &mut Answer) -> Result<(), Status> {
+        match self.limiter.admit(policy, &call.asked).await {
+            Ok(decision) => {
+                match decision.outcome {
+                    Outcome::Admitted => self.metrics.calls_admitted.inc(),
+                    Outcome::Denied => self.metrics.calls_denied.inc(),
+                };
+                answer.tell(call, &decision);
             }
-            self.metrics.calls_too_long.inc();
-            return Outcome::Denied;
-        };
-        for (place, unit) in &call.descriptors {
-            statuses[*place] = status(told(&decision, *unit));
+            Err(Undecided::Refused(Refusal::ContextExceeded(context_tokens))) => {
+                self.metrics.calls_too_long.inc();
+                answer.refuse(call, CONTEXT_LIMIT, context_tokens, |unit| unit == Unit::InputTokens);
+            }
+            Err(Undecided::Refused(Refusal::UnknownTier)) => {
+                self.metrics.calls_of_unknown_tier.inc();
+                answer.refuse(call, UNKNOWN_TIER, 0, |unit| unit == Unit::Requests);
+            }
+            Err(Undecided::Unavailable(error)) => {
+                self.metrics.calls_undecided.inc();
+                return Err(Status::unavailable(error.to_string()));
+            }
         }
-        match decision.outcome {
-            Outcome::Admitted => self.metrics.calls_admitted.inc(),
-            Outcome::Denied => {
-                if call.descriptors.iter().all(|(place, _)| statuses[*place].code() == Code::Ok) {
-                    statuses[call.descriptors[0].0] = status(decision.denied_by());
-                }
-                self.metrics.calls_denied.inc()
-            }
-        };
-        decision.outcome
+        Ok(())
     }
 }
 
@@ -95,15 +103,21 @@ impl RateLimitService for Rls {
         &self,
         request: Request<RateLimitRequest>,
     ) -> Result<Response<RateLimitResponse>, Status> {
-        self.answer(request.get_ref(), clock::now_ms()).map(Response::new)
+        let id = reservation_id(request.metadata())?;
+        self.answer(request.get_ref(), id).await.map(Response::new)
     }
 }
 
-/// What the descriptors of one tenant and tier ask for together.
+fn reservation_id(metadata: &MetadataMap) -> Result<Option<&str>, Status> {
+    let Some(id) = metadata.get(RESERVATION_ID_METADATA) else { return Ok(None) };
+    let id = id.to_str().ok().filter(|id| !id.is_empty() && id.len() <= MAX_NAME_BYTES);
+    let message = || format!("{RESERVATION_ID_METADATA}: 1 to {MAX_NAME_BYTES} visible ASCII characters are taken");
+    id.map(Some).ok_or_else(|| Status::invalid_argument(message()))
+}
+
+/// What the descriptors of one tenant, tier, model and api ask for together.
 struct Call<'a> {
-    tenant: &'a str,
-    tier: Option<&'a str>,
-    amounts: Amounts,
+    asked: Admission<'a>,
     /// Their places in the request, at least one, and what each counts.
     descriptors: Vec<(usize, Unit)>,
 }
@@ -122,18 +136,22 @@ fn demands(request: &RateLimitRequest) -> Result<Vec<(usize, Demand<'_>)>, Statu
     Ok(demands)
 }
 
-fn calls<'a>(demands: Vec<(usize, Demand<'a>)>) -> Vec<Call<'a>> {
+/// The id is the first call's: the filter's requests have one.
+fn calls<'a>(demands: Vec<(usize, Demand<'a>)>, mut id: Option<&'a str>) -> Vec<Call<'a>> {
     let mut calls: Vec<Call<'a>> = Vec::with_capacity(1);
-    for (place, Demand { tenant, tier, unit, amount, .. }) in demands {
-        let at = calls.iter().position(|call| call.tenant == tenant && call.tier == tier).unwrap_or_else(|| {
-            calls.push(Call { tenant, tier, amounts: Amounts::default(), descriptors: Vec::with_capacity(3) });
+    for (place, Demand { tenant, tier, model, api, unit, amount }) in demands {
+        let counted = Counted { model, api };
+        let is_same = |asked: &Admission<'_>| (asked.tenant, asked.tier, asked.call) == (tenant, tier, counted);
+        let at = calls.iter().position(|call| is_same(&call.asked)).unwrap_or_else(|| {
+            let asked = Admission { tenant, tier, call: counted, reservation_id: id.take(), ..Admission::default() };
+            calls.push(Call { asked, descriptors: Vec::with_capacity(3) });
             calls.len() - 1
         });
-        let Call { amounts, descriptors, .. } = &mut calls[at];
+        let Call { asked, descriptors } = &mut calls[at];
         let sum = match unit {
-            Unit::Requests => &mut amounts.requests,
-            Unit::InputTokens => &mut amounts.input_tokens,
-            Unit::OutputTokens => &mut amounts.output_tokens,
+            Unit::Requests => &mut asked.requests,
+            Unit::InputTokens => &mut asked.input_tokens,
+            Unit::OutputTokens => &mut asked.output_tokens,
         };
         *sum = sum.saturating_add(amount);
         descriptors.push((place, unit));
@@ -141,16 +159,69 @@ fn calls<'a>(demands: Vec<(usize, Demand<'a>)>) -> Vec<Call<'a>> {
     calls
 }
 
-fn told(decision: &Decision, unit: Unit) -> Option<Standing> {
-    match unit {
-        Unit::Requests => decision.requests,
-        Unit::InputTokens => decision.input_tokens,
-        Unit::OutputTokens => decision.output_tokens,
+/// The answer as it grows.
+struct Answer {
+    overall: Code,
+    statuses: Vec<DescriptorStatus>,
+    warnings: Vec<String>,
+}
+
+impl Answer {
+    fn new(descriptors: usize) -> Answer {
+        Answer { overall: Code::Ok, statuses: vec![status(None); descriptors], warnings: Vec::new() }
+    }
+
+    fn tell(&mut self, call: &Call<'_>, decision: &Decision<'_>) {
+        for (place, unit) in &call.descriptors {
+            self.statuses[*place] = status(match unit {
+                Unit::Requests => decision.requests,
+                Unit::InputTokens => decision.input_tokens,
+                Unit::OutputTokens => decision.output_tokens,
+            });
+        }
+        self.warnings.extend(decision.warnings.iter().map(|limit| limit.name().to_owned()));
+        if decision.outcome == Outcome::Denied {
+            self.overall = Code::OverLimit;
+            if call.descriptors.iter().all(|(place, _)| self.statuses[*place].code() == Code::Ok) {
+                self.statuses[call.descriptors[0].0] = status(decision.denied_by());
+            }
+        }
+    }
+
+    /// Denies a call by something that no waiting helps against; told by the descriptors of `telling` units, or else by
+    /// the first one.
+    fn refuse(&mut self, call: &Call<'_>, name: &str, capacity: u64, telling: impl Fn(Unit) -> bool) {
+        self.overall = Code::OverLimit;
+        let mut places: Vec<_> =
+            call.descriptors.iter().filter(|(_, unit)| telling(*unit)).map(|(place, _)| *place).collect();
+        if places.is_empty() {
+            places.push(call.descriptors[0].0);
+        }
+        for place in places {
+            self.statuses[place] = DescriptorStatus {
+                code: Code::OverLimit.into(),
+                current_limit: Some(RateLimit {
+                    requests_per_unit: saturated(capacity),
+                    unit: WindowUnit::Unknown.into(),
+                    name: name.to_owned(),
+                }),
+                ..Default::default()
+            };
+        }
+    }
+}
+
+impl From<Answer> for RateLimitResponse {
+    fn from(Answer { overall, statuses, warnings }: Answer) -> RateLimitResponse {
+        let header =
+            || HeaderValue { key: WARNING_HEADER.to_owned(), value: warnings.join(", "), ..Default::default() };
+        let response_headers_to_add = if warnings.is_empty() { Vec::new() } else { vec![header()] };
+        RateLimitResponse { overall_code: overall.into(), statuses, response_headers_to_add, ..Default::default() }
     }
 }
 
 /// Where a limit stands, in RLS's words: its counts are `u32`, and larger ones are told as the largest.
-fn status(standing: Option<Standing>) -> DescriptorStatus {
+fn status(standing: Option<Standing<'_>>) -> DescriptorStatus {
     let Some(standing) = standing else { return DescriptorStatus { code: Code::Ok.into(), ..Default::default() } };
     let code = match standing.outcome {
         Outcome::Admitted => Code::Ok,
@@ -159,27 +230,19 @@ fn status(standing: Option<Standing>) -> DescriptorStatus {
     DescriptorStatus {
         code: code.into(),
         current_limit: Some(RateLimit {
-            requests_per_unit: saturated(standing.limit.capacity.get()),
-            unit: window_unit(standing.limit.window).into(),
-            name: standing.limit.to_string(),
+            requests_per_unit: told(standing.limit.unit, standing.limit.capacity.get()),
+            unit: standing.limit.window.map_or(WindowUnit::Unknown, window_unit).into(),
+            name: standing.limit.name().to_owned(),
         }),
-        limit_remaining: saturated(standing.remaining),
+        limit_remaining: told(standing.limit.unit, standing.remaining),
         duration_until_reset: standing.reset_ms.map(duration),
         quota: None,
     }
 }
 
-/// That a prompt is longer than the plan's context: no window, and no time after which it would pass.
-fn context_exceeded(plan: &Plan) -> DescriptorStatus {
-    DescriptorStatus {
-        code: Code::OverLimit.into(),
-        current_limit: Some(RateLimit {
-            requests_per_unit: saturated(plan.context_tokens),
-            unit: WindowUnit::Unknown.into(),
-            name: CONTEXT_LIMIT.to_owned(),
-        }),
-        ..Default::default()
-    }
+/// Money is told in 1e-6 dollars.
+fn told(unit: LimitUnit, amount: u64) -> u32 {
+    saturated(if unit == LimitUnit::Cost { amount / 1000 } else { amount })
 }
 
 fn saturated(amount: u64) -> u32 {

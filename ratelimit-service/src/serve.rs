@@ -49,9 +49,9 @@ impl Service {
         let rest = bind("rest.listen", config.rest_listen).await?;
         let (metrics, registry) = Metrics::new();
         let ledger = SqliteLedger::open(&config.sqlite, metrics.clone()).await.context("ledger.sqlite")?;
-        let counters = MemoryCounters::new(MAX_TENANTS, metrics.clone());
-        let limiter = Limiter::new(config.plans, Box::new(counters), metrics.clone());
-        limiter.restore(&ledger, clock::now_ms()).await.context("ledger.sqlite")?;
+        let counters = MemoryCounters::new(MAX_TENANTS, clock::system(), metrics.clone());
+        let limiter = Limiter::new(config.policy, Arc::new(counters), metrics.clone());
+        limiter.restore(&ledger).await.context("ledger.sqlite")?;
         let (limiter, ledger) = (Arc::new(limiter), Arc::new(ledger));
         Ok(Service { grpc, rest, domain: config.domain, limiter, ledger, metrics, registry })
     }

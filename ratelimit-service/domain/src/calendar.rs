@@ -113,10 +113,63 @@ impl Period {
     }
 }
 
+/// Where a tenant's days and months begin: a moment at which one of each began. Months that lack the anchor's day of the
+/// month begin on their last day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Anchor {
+    at_ms: u64,
+}
+
+/// The beginnings of the period before, of this one, of the next, and of the one after, in milliseconds since the Unix
+/// epoch. A clock that is a little off from the one that they were made by still finds its period among them.
+pub type Edges = [u64; 4];
+
+impl Anchor {
+    /// Calendar days and months in UTC.
+    pub const UTC: Anchor = Anchor { at_ms: 0 };
+
+    /// Days and months begin as they did at `at_ms`.
+    pub fn at(at_ms: u64) -> Anchor {
+        Anchor { at_ms }
+    }
+
+    /// The days around `now_ms`.
+    pub fn days(self, now_ms: u64) -> Edges {
+        let offset_ms = self.at_ms % DAY_MS;
+        let start_ms = now_ms.saturating_sub((now_ms + DAY_MS - offset_ms) % DAY_MS);
+        [start_ms.saturating_sub(DAY_MS), start_ms, start_ms + DAY_MS, start_ms + 2 * DAY_MS]
+    }
+
+    /// The months around `now_ms`.
+    pub fn months(self, now_ms: u64) -> Edges {
+        let (anchor, now) = (Day::of(self.at_ms).date(), Day::of(now_ms).date());
+        let months = |date: Date| i32::from(date.year()) * 12 + i32::from(date.month());
+        let begin =
+            |number: i32| Day::from_date(anchor.saturating_add(number.months())).start_ms() + self.at_ms % DAY_MS;
+        let number = months(now) - months(anchor);
+        let number = if begin(number) > now_ms { number - 1 } else { number };
+        [begin(number - 1), begin(number), begin(number + 1), begin(number + 2)]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn an_anchors_months_begin_on_its_day_or_the_last_one() {
+        let ms = |text: &str| text.parse::<jiff::Timestamp>().unwrap().as_millisecond() as u64;
+        let anchor = Anchor::at(ms("2024-01-31T08:00:00Z"));
+        let edges = ["2024-01-31", "2024-02-29", "2024-03-31", "2024-04-30"].map(|day| ms(&format!("{day}T08:00:00Z")));
+        assert_eq!(anchor.months(ms("2024-02-29T08:00:00Z")), edges);
+        assert_eq!(anchor.months(ms("2024-03-31T07:59:59.999Z")), edges);
+        assert_ne!(anchor.months(ms("2024-03-31T08:00:00Z")), edges);
+        assert_eq!(
+            anchor.days(ms("2024-02-29T07:59:59Z"))[1..3],
+            [ms("2024-02-28T08:00:00Z"), ms("2024-02-29T08:00:00Z")]
+        );
+    }
 
     fn around(span: Span, at: &str) -> (String, String) {
         let at: jiff::Timestamp = at.parse().unwrap();
@@ -152,6 +205,22 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_moment_lies_between_the_edges(
+            at_ms in 0..4_000_000_000_000u64,
+            now_ms in 100 * DAY_MS..4_000_000_000_000u64,
+        ) {
+            for edges in [Anchor::at(at_ms).days(now_ms), Anchor::at(at_ms).months(now_ms)] {
+                prop_assert!(edges[0] < edges[1] && edges[1] <= now_ms && now_ms < edges[2] && edges[2] < edges[3]);
+            }
+            let next = Anchor::at(at_ms).months(Anchor::at(at_ms).months(now_ms)[2]);
+            prop_assert_eq!(next[1], Anchor::at(at_ms).months(now_ms)[2]);
+            for (span, edges) in [(Span::Day, Anchor::UTC.days(now_ms)), (Span::Month, Anchor::UTC.months(now_ms))] {
+                let period = Period::around(span, now_ms);
+                prop_assert_eq!(&[period.first.start_ms(), period.end.start_ms()], &edges[1..3]);
+            }
+        }
+
         #[test]
         fn a_moment_lies_in_its_period(
             at_ms in 0..253_000_000_000_000u64,

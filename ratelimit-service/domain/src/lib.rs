@@ -3,20 +3,33 @@
 //! Invariants:
 //! - Time is an argument: `now_ms`, milliseconds since the Unix epoch. A clock that steps back gives nothing back.
 //! - All limits of a call are decided together: it takes from all of them or from none.
+//! - A call takes its request for good, and *holds* a slot, its estimated tokens and their cost. [`TenantCounters::settle`]
+//!   gives back what is held and spends what was used, each reservation once, in whatever order things come; it may drive
+//!   a limit into debt, from which it recovers by waiting. What nobody settles expires, and is spent as estimated.
 //! - Counters know nothing of a plan's context: ask [`Plan::check_context`] before them.
-//! - Admission takes requests and only *checks* tokens: while a token limit has something left (and room for the
-//!   estimate, when there is one) the call goes on. [`TenantCounters::settle`] then takes the tokens that were used, and
-//!   may drive a limit into debt, from which it recovers by waiting.
-//! - Amounts are exact integers. Nothing underflows, and sums saturate.
+//! - Amounts are exact integers up to [`MAX_AMOUNT`]. Nothing underflows, and sums saturate.
+//!
+//! [`TenantCounters`] is the model: engines keep the same numbers elsewhere, and are tested against it.
 
-mod bucket;
+mod amount;
+mod book;
 mod calendar;
 mod counter;
-mod counters;
 mod decision;
+mod history;
+mod limit;
 mod plan;
+mod tenant;
 
-pub use calendar::{Day, Period, Span};
-pub use counters::TenantCounters;
-pub use decision::{Amounts, Decision, Outcome, Settlement, Standing};
-pub use plan::{CONTEXT_TOLERANCE_PERCENT, ContextExceeded, Limit, Plan, Plans, Unit, UnknownTier, Window};
+pub use amount::{MAX_AMOUNT, Pattern, Price, Prices, Quantities, Side, TokenClass, Tokens, Weight, Weights};
+pub use book::{EXPIRED_KEPT_MS, Expired, HeldCall, Hold, OFFER_AGAIN_MS, SETTLED_KEPT_MS};
+pub use calendar::{Anchor, Day, Edges, Period, Span};
+pub use counter::{Counter, Rule, SLOT_RETRY_MS};
+pub use decision::{Ask, Decision, Outcome, Role, Standing, Verdict};
+pub use history::AnswerLengths;
+pub use limit::{Action, Call, CounterId, Limit, LimitError, Scope, Unit, Window};
+pub use plan::{
+    CONTEXT_TOLERANCE_PERCENT, ContextExceeded, Found, MAX_LIMITS, MissingTier, Plan, Plans, Terms, Tier, TierUnknown,
+    UnknownTier,
+};
+pub use tenant::{Extent, Settled, Take, TenantCounters, Used};

@@ -1,118 +1,15 @@
 //! What a tenant has bought: limits, and how long a prompt may be.
 
-use std::collections::BTreeMap;
-use std::num::NonZeroU64;
+use std::collections::{BTreeMap, HashMap};
 
-use serde::{Deserialize, Serialize};
+use crate::amount::{Prices, Quantities};
+use crate::calendar::Anchor;
+use crate::counter::Rule;
+use crate::decision::{Ask, Role};
+use crate::limit::{Call, Limit, Window};
 
-use crate::calendar::Span;
-
-/// What a limit counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Unit {
-    /// Calls.
-    Requests,
-    /// Input and output tokens together.
-    Tokens,
-    /// Tokens sent to the model.
-    InputTokens,
-    /// Tokens that the model answered with.
-    OutputTokens,
-}
-
-impl Unit {
-    /// As it is written in configs and answers.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Unit::Requests => "requests",
-            Unit::Tokens => "tokens",
-            Unit::InputTokens => "input_tokens",
-            Unit::OutputTokens => "output_tokens",
-        }
-    }
-}
-
-/// The time in which a limit's capacity may be spent.
-///
-/// Up to an hour it is refilled continuously, so a burst of the whole capacity may be followed by what has come back
-/// since. A day and a month are those of the calendar, in UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs)]
-pub enum Window {
-    Second,
-    Minute,
-    Hour,
-    Day,
-    Month,
-}
-
-/// How a window gives back what was spent in it.
-pub(crate) enum Refill {
-    Continuous { window_ms: u64 },
-    AtTheEndOf(Span),
-}
-
-impl Window {
-    /// As it is written in configs and answers.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Window::Second => "second",
-            Window::Minute => "minute",
-            Window::Hour => "hour",
-            Window::Day => "day",
-            Window::Month => "month",
-        }
-    }
-
-    /// The calendar period that this window is; `None` for one that is refilled continuously.
-    pub fn calendar(self) -> Option<Span> {
-        match self.refill() {
-            Refill::Continuous { .. } => None,
-            Refill::AtTheEndOf(span) => Some(span),
-        }
-    }
-
-    pub(crate) fn refill(self) -> Refill {
-        match self {
-            Window::Second => Refill::Continuous { window_ms: 1_000 },
-            Window::Minute => Refill::Continuous { window_ms: 60_000 },
-            Window::Hour => Refill::Continuous { window_ms: 3_600_000 },
-            Window::Day => Refill::AtTheEndOf(Span::Day),
-            Window::Month => Refill::AtTheEndOf(Span::Month),
-        }
-    }
-}
-
-/// So much of a unit in a window.
-///
-/// A tenant has one count for each unit and window, also when its tier changes: the new capacity then holds against what
-/// is already spent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Limit {
-    /// What is counted.
-    pub unit: Unit,
-    /// How much may be spent.
-    pub capacity: NonZeroU64,
-    /// In which time.
-    pub window: Window,
-}
-
-impl Limit {
-    /// Whether both count the same, whatever their capacities.
-    pub fn counts_like(&self, other: &Limit) -> bool {
-        self.unit == other.unit && self.window == other.window
-    }
-}
-
-/// Prints its name, such as `requests_per_minute`.
-impl std::fmt::Display for Limit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}_per_{}", self.unit.as_str(), self.window.as_str())
-    }
-}
+/// The most limits of a plan.
+pub const MAX_LIMITS: usize = 32;
 
 /// How much longer than its plan's context a prompt may seem, in percent of the context, before it is denied.
 ///
@@ -120,22 +17,24 @@ impl std::fmt::Display for Limit {
 /// really too long for the model is refused by the provider.
 pub const CONTEXT_TOLERANCE_PERCENT: u64 = 25;
 
-/// What a tier's tenants get.
+/// What a tier's tenants get, or one of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// The tier's name.
     pub tier: String,
     /// The longest prompt, in tokens; see [`Plan::check_context`].
     pub context_tokens: u64,
-    /// At most one for each unit and window.
+    /// At most one for each counter.
     pub limits: Vec<Limit>,
-    others: Vec<Limit>,
+    /// Where days and months begin.
+    pub anchor: Anchor,
+    tracked: Vec<Limit>,
 }
 
 impl Plan {
-    /// A plan that stands alone.
+    /// A plan in UTC that stands alone.
     pub fn new(tier: String, context_tokens: u64, limits: Vec<Limit>) -> Plan {
-        Plan { tier, context_tokens, limits, others: Vec::new() }
+        Plan { tier, context_tokens, limits, anchor: Anchor::UTC, tracked: Vec::new() }
     }
 
     /// Whether a prompt of an estimated `input_tokens` may go on to the limits. It may still take more than is left of
@@ -148,14 +47,67 @@ impl Plan {
         if u128::from(input_tokens) * 100 > longest_percent { Err(ContextExceeded) } else { Ok(()) }
     }
 
-    /// What is counted for this plan's tenants: its own limits, and of what other plans limit besides one each, since a
-    /// tenant's tier may change.
-    pub fn counted(&self) -> impl Iterator<Item = &Limit> {
-        self.limits.iter().chain(&self.others)
+    /// What a call asks of every limit that counts it, and of the days and months that other plans limit besides, since a
+    /// tenant's tier may change. `now_ms` is the clock of the counters.
+    pub fn asks(&self, call: &Call<'_>, quantities: &Quantities, now_ms: u64) -> Vec<Ask<'_>> {
+        let own = self.limits.iter().map(|limit| (limit, Role::from(limit.action)));
+        let tracked = self.tracked.iter().map(|limit| (limit, Role::Tracked));
+        own.chain(tracked)
+            .filter(|(limit, _)| limit.counts(call))
+            .map(|(limit, role)| {
+                let amount = limit.amount(call, quantities);
+                Ask { limit, rule: self.rule(limit, now_ms), amount, role }
+            })
+            .collect()
+    }
+
+    /// The limits themselves, asked for nothing, whatever calls they count.
+    pub fn questions(&self, now_ms: u64) -> Vec<Ask<'_>> {
+        let ask = |limit| Ask { limit, rule: self.rule(limit, now_ms), amount: 0, role: Role::from(limit.action) };
+        self.limits.iter().map(ask).collect()
+    }
+
+    /// Whether money is limited, so that a call's cost is to be known.
+    pub fn limits_cost(&self) -> bool {
+        self.limits.iter().chain(&self.tracked).any(|limit| limit.unit == crate::limit::Unit::Cost)
+    }
+
+    /// The windows of which a ledger can tell what was spent.
+    pub fn has_calendar(&self, window: Window) -> bool {
+        self.limits.iter().chain(&self.tracked).any(|limit| limit.is_calendar() && limit.window == Some(window))
+    }
+
+    fn rule(&self, limit: &Limit, now_ms: u64) -> Rule {
+        let capacity = limit.capacity.get();
+        match limit.window {
+            None => Rule::Slots { capacity },
+            Some(Window::Day) => Rule::Calendar { capacity, edges: self.anchor.days(now_ms) },
+            Some(Window::Month) => Rule::Calendar { capacity, edges: self.anchor.months(now_ms) },
+            Some(window) => {
+                let window_ms = window.refilled_in_ms().unwrap_or(1);
+                Rule::Refilled { capacity, burst: limit.burst.get(), window_ms }
+            }
+        }
+    }
+
+    /// The plan of a tenant with terms of its own: a limit replaces the one that counts the same.
+    fn with(&self, terms: &Terms) -> Plan {
+        let replaced = |limit: &&Limit| terms.limits.iter().all(|own| own.counter() != limit.counter());
+        let limits = self.limits.iter().filter(replaced).chain(&terms.limits).cloned().collect();
+        let context_tokens = terms.context_tokens.unwrap_or(self.context_tokens);
+        Plan { tier: self.tier.clone(), context_tokens, limits, anchor: terms.anchor, tracked: Vec::new() }
     }
 
     fn counts(&self, limit: &Limit) -> bool {
-        self.counted().any(|own| own.counts_like(limit))
+        self.limits.iter().chain(&self.tracked).any(|own| own.counter() == limit.counter())
+    }
+
+    fn track(&mut self, others: &[Limit]) {
+        for limit in others {
+            if !self.counts(limit) {
+                self.tracked.push(limit.clone());
+            }
+        }
     }
 }
 
@@ -163,50 +115,172 @@ impl Plan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ContextExceeded;
 
-/// The plans by their tiers, one of them the default.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plans {
-    by_tier: BTreeMap<String, Plan>,
-    default: Plan,
+/// What a tenant has agreed on beside its tier.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Terms {
+    /// The tier that it is on, whatever its calls say.
+    pub tier: Option<String>,
+    /// Instead of the tier's.
+    pub context_tokens: Option<u64>,
+    /// Beside the tier's limits, or instead of those that count the same.
+    pub limits: Vec<Limit>,
+    /// Where its days and months begin.
+    pub anchor: Anchor,
 }
 
-/// The default tier is not among the plans.
+/// What becomes of a call whose tier is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UnknownTier {
+    /// It is on the default tier.
+    #[default]
+    Default,
+    /// It is denied.
+    Deny,
+}
+
+/// All plans, and what they cost.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnknownTier;
+pub struct Plans {
+    tiers: BTreeMap<String, Plan>,
+    default_tier: String,
+    unknown_tier: UnknownTier,
+    tenants: HashMap<String, Tenant>,
+    prices: Prices,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Tenant {
+    tier: Option<String>,
+    plans: BTreeMap<String, Plan>,
+}
+
+/// A tier that is not among the plans, by the default or by a tenant's terms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MissingTier {
+    /// The default tier.
+    Default,
+    /// This tenant's.
+    Of(String),
+}
+
+/// A call's tier is not known, and such calls are denied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TierUnknown;
 
 impl Plans {
-    /// The given plans; `default_tier` names the one for calls whose tier is missing or unknown.
+    /// The given plans; `default_tier` names the one for calls that name no tier.
     ///
     /// # Errors
-    /// When no plan has the default tier.
-    pub fn new(mut plans: Vec<Plan>, default_tier: &str) -> Result<Plans, UnknownTier> {
-        let all: Vec<Limit> = plans.iter().flat_map(|plan| &plan.limits).copied().collect();
-        for plan in &mut plans {
-            for limit in &all {
-                if !plan.counts(limit) {
-                    plan.others.push(*limit);
-                }
+    /// When no plan has the default tier or a tenant's.
+    pub fn new(
+        mut plans: Vec<Plan>,
+        default_tier: &str,
+        unknown_tier: UnknownTier,
+        terms: HashMap<String, Terms>,
+        prices: Prices,
+    ) -> Result<Plans, MissingTier> {
+        let calendars = |limits: &[Limit]| limits.iter().filter(|limit| limit.is_calendar()).cloned().collect();
+        let all: Vec<Limit> = plans.iter().flat_map(|plan| -> Vec<Limit> { calendars(&plan.limits) }).collect();
+        let mut tenants = HashMap::with_capacity(terms.len());
+        for (name, terms) in terms {
+            if let Some(tier) = &terms.tier
+                && plans.iter().all(|plan| plan.tier != *tier)
+            {
+                return Err(MissingTier::Of(name));
             }
+            let own = plans.iter().map(|plan| {
+                let mut own = plan.with(&terms);
+                own.track(&all);
+                (plan.tier.clone(), own)
+            });
+            tenants.insert(name, Tenant { plans: own.collect(), tier: terms.tier });
         }
-        let default = plans.iter().find(|plan| plan.tier == default_tier).ok_or(UnknownTier)?.clone();
-        let by_tier = plans.into_iter().map(|plan| (plan.tier.clone(), plan)).collect();
-        Ok(Plans { by_tier, default })
+        for plan in &mut plans {
+            plan.track(&all);
+        }
+        let tiers: BTreeMap<_, _> = plans.into_iter().map(|plan| (plan.tier.clone(), plan)).collect();
+        if !tiers.contains_key(default_tier) {
+            return Err(MissingTier::Default);
+        }
+        Ok(Plans { tiers, default_tier: default_tier.to_owned(), unknown_tier, tenants, prices })
     }
 
-    /// The plan of this tier.
-    pub fn get(&self, tier: &str) -> Option<&Plan> {
-        self.by_tier.get(tier)
+    /// The plan of a tenant's call, and whether the tier that the call names is known.
+    ///
+    /// # Errors
+    /// When it is not, and such calls are denied.
+    pub fn plan(&self, tenant: &str, tier: Option<&str>) -> Result<Found<'_>, TierUnknown> {
+        let own = self.tenants.get(tenant);
+        let plans = own.map_or(&self.tiers, |own| &own.plans);
+        let named = own.and_then(|own| own.tier.as_deref()).or(tier.filter(|tier| !tier.is_empty()));
+        if let Some(plan) = plans.get(named.unwrap_or(&self.default_tier)) {
+            return Ok(Found { plan, tier: Tier::Known });
+        }
+        match (self.unknown_tier, plans.get(&self.default_tier)) {
+            (UnknownTier::Default, Some(plan)) => Ok(Found { plan, tier: Tier::Unknown }),
+            _ => Err(TierUnknown),
+        }
     }
 
-    /// The plan for calls whose tier is missing or unknown.
-    pub fn default_plan(&self) -> &Plan {
-        &self.default
+    /// What models cost.
+    pub fn prices(&self) -> &Prices {
+        &self.prices
     }
+
+    /// Tenants whose days and months do not begin in UTC, each with where they do.
+    pub fn anchored(&self) -> impl Iterator<Item = (&str, Anchor)> {
+        self.tenants.iter().filter_map(|(name, tenant)| {
+            let anchor = tenant.plans.values().next()?.anchor;
+            (anchor != Anchor::UTC).then_some((name.as_str(), anchor))
+        })
+    }
+
+    /// Every plan, tenants' own ones too.
+    pub fn all(&self) -> impl Iterator<Item = &Plan> {
+        self.tiers.values().chain(self.tenants.values().flat_map(|tenant| tenant.plans.values()))
+    }
+}
+
+/// The plan that holds for a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found<'p> {
+    /// The plan.
+    pub plan: &'p Plan,
+    /// Whether the call's own tier was found.
+    pub tier: Tier,
+}
+
+/// Whether the tier that a call names is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// It is, or the call names none.
+    Known,
+    /// It is not: the plan is the default one.
+    Unknown,
 }
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
+
     use super::*;
+    use crate::limit::Unit;
+
+    fn limit(unit: Unit, capacity: u64, window: Window) -> Limit {
+        Limit::new(unit, Some(window), NonZeroU64::new(capacity).unwrap()).unwrap()
+    }
+
+    fn plan(tier: &str, limits: &[Limit]) -> Plan {
+        Plan::new(tier.to_owned(), 1, limits.to_vec())
+    }
+
+    fn plans(plans: Vec<Plan>, unknown: UnknownTier, terms: HashMap<String, Terms>) -> Result<Plans, MissingTier> {
+        Plans::new(plans, "a", unknown, terms, Prices::default())
+    }
+
+    fn capacities(asks: &[Ask<'_>]) -> Vec<(String, u64, Role)> {
+        asks.iter().map(|ask| (ask.limit.name().to_owned(), ask.limit.capacity.get(), ask.role)).collect()
+    }
 
     #[test]
     fn a_prompt_may_seem_a_quarter_longer_than_the_context() {
@@ -224,14 +298,59 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_counts_its_own_limits_and_what_others_limit_besides() {
-        let limit = |unit, capacity, window| Limit { unit, capacity: NonZeroU64::new(capacity).unwrap(), window };
+    fn a_plan_asks_its_own_limits_and_tracks_the_months_of_others() {
         let (minute, month) = (limit(Unit::Requests, 1, Window::Minute), limit(Unit::Tokens, 2, Window::Month));
-        let large = limit(Unit::Requests, 3, Window::Minute);
-        let plan = |tier: &str, limits: &[Limit]| Plan::new(tier.to_owned(), 1, limits.to_vec());
-        let plans = Plans::new(vec![plan("a", &[minute]), plan("b", &[large, month])], "a").unwrap();
-        assert_eq!(plans.default_plan().counted().copied().collect::<Vec<_>>(), [minute, month]);
-        assert_eq!(plans.get("b").unwrap().counted().copied().collect::<Vec<_>>(), [large, month]);
-        assert_eq!(Plans::new(vec![plan("a", &[])], "b"), Err(UnknownTier));
+        let (large, hour) = (limit(Unit::Requests, 3, Window::Minute), limit(Unit::Cost, 4, Window::Hour));
+        let plans = vec![plan("a", &[minute]), plan("b", &[large, month, hour])];
+        let plans = self::plans(plans, UnknownTier::Default, HashMap::new()).unwrap();
+        let asks = |tier| {
+            capacities(&plans.plan("acme", tier).unwrap().plan.asks(&Call::default(), &Quantities::default(), 0))
+        };
+        let name = |name: &str, capacity, role| (name.to_owned(), capacity, role);
+        let tracked = name("tokens_per_month", 2, Role::Tracked);
+        assert_eq!(asks(None), [name("requests_per_minute", 1, Role::Binding), tracked]);
+        let [requests, tokens, cost] = [("requests_per_minute", 3), ("tokens_per_month", 2), ("cost_per_hour", 4)]
+            .map(|(limit, capacity)| name(limit, capacity, Role::Binding));
+        assert_eq!(asks(Some("b")), [requests, tokens, cost]);
+    }
+
+    #[test]
+    fn an_unknown_tier_is_the_default_one_or_denied() {
+        let of = |unknown| plans(vec![plan("a", &[]), plan("b", &[])], unknown, HashMap::new()).unwrap();
+        let found = |plans: &Plans, tier| plans.plan("acme", tier).map(|found| (found.plan.tier.clone(), found.tier));
+        let plans = of(UnknownTier::Default);
+        assert_eq!(found(&plans, Some("c")), Ok(("a".into(), Tier::Unknown)));
+        assert_eq!(found(&plans, Some("")), Ok(("a".into(), Tier::Known)));
+        assert_eq!(found(&plans, Some("b")), Ok(("b".into(), Tier::Known)));
+        let plans = of(UnknownTier::Deny);
+        assert_eq!((found(&plans, Some("c")), found(&plans, None)), (Err(TierUnknown), Ok(("a".into(), Tier::Known))));
+    }
+
+    #[test]
+    fn a_tenants_terms_replace_what_counts_the_same() {
+        let terms = Terms {
+            tier: Some("b".into()),
+            limits: vec![limit(Unit::Requests, 9, Window::Minute), limit(Unit::Tokens, 8, Window::Day)],
+            anchor: Anchor::at(5),
+            context_tokens: Some(7),
+        };
+        let tiers = || {
+            vec![
+                plan("a", &[]),
+                plan("b", &[limit(Unit::Requests, 1, Window::Minute), limit(Unit::Requests, 2, Window::Hour)]),
+            ]
+        };
+        let given = plans(tiers(), UnknownTier::Deny, HashMap::from([("acme".to_owned(), terms.clone())])).unwrap();
+        let own = given.plan("acme", Some("a")).unwrap().plan;
+        assert_eq!((own.tier.as_str(), own.context_tokens, own.anchor), ("b", 7, Anchor::at(5)));
+        let names: Vec<_> = own.limits.iter().map(|limit| (limit.name(), limit.capacity.get())).collect();
+        assert_eq!(names, [("requests_per_hour", 2), ("requests_per_minute", 9), ("tokens_per_day", 8)]);
+        assert_eq!(given.plan("other", Some("b")).unwrap().plan.limits.len(), 2);
+        assert_eq!(given.anchored().collect::<Vec<_>>(), [("acme", Anchor::at(5))]);
+
+        let lost = Terms { tier: Some("c".into()), ..terms };
+        let refused = plans(tiers(), UnknownTier::Deny, HashMap::from([("acme".to_owned(), lost)]));
+        assert_eq!(refused, Err(MissingTier::Of("acme".into())));
+        assert_eq!(plans(vec![plan("b", &[])], UnknownTier::Deny, HashMap::new()), Err(MissingTier::Default));
     }
 }

@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_saphyr::{MessageFormatter, UserMessageFormatter};
-use tollgate_domain::Plans;
 use tracing_subscriber::filter::Targets;
+
+use crate::limiter::Policy;
 
 /// The largest configuration file that is read.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -26,8 +27,8 @@ pub struct Config {
     pub rest_listen: SocketAddr,
     /// The RLS domain that is ours.
     pub domain: String,
-    /// The tiers.
-    pub plans: Plans,
+    /// What tenants are held to.
+    pub policy: Policy,
     /// The ledger's database file.
     pub sqlite: PathBuf,
     /// How log lines look.

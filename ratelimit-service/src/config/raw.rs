@@ -1,16 +1,17 @@
 //! The configuration as it is written, each field with its default.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use tollgate_domain::{Limit, Plan, Plans, Unit, Window};
+use tollgate_domain::{Limit, LimitError, Plan, Plans, Prices, Unit, UnknownTier, Window};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::{ParseError, Targets};
 
 use super::{ConfigError, LogFormat};
+use crate::limiter::Policy;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -111,13 +112,14 @@ struct Tiers(BTreeMap<String, Tier>);
 impl Default for Tiers {
     fn default() -> Tiers {
         let tier = |name: &str, context_tokens, requests, tokens, monthly_tokens| {
-            let limit = |unit, capacity, window| Limit { unit, capacity, window };
-            let limits = Limits(vec![
-                limit(Unit::Requests, requests, Window::Minute),
-                limit(Unit::Tokens, tokens, Window::Minute),
-                limit(Unit::Tokens, monthly_tokens, Window::Month),
-            ]);
-            (name.to_owned(), Tier { context_tokens, limits })
+            let limits = [
+                (Unit::Requests, Window::Minute, requests),
+                (Unit::Tokens, Window::Minute, tokens),
+                (Unit::Tokens, Window::Month, monthly_tokens),
+            ];
+            let limits = limits.map(|(unit, window, capacity)| RawLimit { unit, capacity, window: Some(window) });
+            let limits = limits.into_iter().map(Limit::try_from).collect::<Result<_, _>>().unwrap_or_default();
+            (name.to_owned(), Tier { context_tokens, limits: Limits(limits) })
         };
         Tiers(BTreeMap::from([
             tier("starter", amount!(4_096), amount!(60), amount!(100_000), amount!(1_000_000)),
@@ -135,17 +137,36 @@ struct Tier {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(try_from = "Vec<Limit>")]
+#[serde(deny_unknown_fields)]
+struct RawLimit {
+    unit: Unit,
+    capacity: NonZeroU64,
+    window: Option<Window>,
+}
+
+impl TryFrom<RawLimit> for Limit {
+    type Error = LimitError;
+
+    fn try_from(raw: RawLimit) -> Result<Limit, LimitError> {
+        Limit::new(raw.unit, raw.window, raw.capacity)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "Vec<RawLimit>")]
 struct Limits(Vec<Limit>);
 
-impl TryFrom<Vec<Limit>> for Limits {
+impl TryFrom<Vec<RawLimit>> for Limits {
     type Error = String;
 
-    fn try_from(limits: Vec<Limit>) -> Result<Limits, String> {
-        for (index, limit) in limits.iter().enumerate() {
-            if let Some(first) = limits[..index].iter().position(|other| other.counts_like(limit)) {
+    fn try_from(raw: Vec<RawLimit>) -> Result<Limits, String> {
+        let mut limits: Vec<Limit> = Vec::with_capacity(raw.len());
+        for (index, raw) in raw.into_iter().enumerate() {
+            let limit = Limit::try_from(raw).map_err(|error| format!("[{index}]: {error}"))?;
+            if let Some(first) = limits.iter().position(|other| other.counter() == limit.counter()) {
                 return Err(format!("[{index}] and [{first}] both limit {limit}; keep one of them"));
             }
+            limits.push(limit);
         }
         Ok(Limits(limits))
     }
@@ -157,7 +178,8 @@ impl Config {
         let Config { grpc, rest, limiter, ledger, log, tiers } = self;
         let names: Vec<_> = tiers.0.keys().cloned().collect();
         let plans = tiers.0.into_iter().map(|(name, tier)| Plan::new(name, tier.context_tokens.get(), tier.limits.0));
-        let plans = Plans::new(plans.collect(), &limiter.default_tier).map_err(|_| {
+        let (unknown, terms, prices) = (UnknownTier::Default, HashMap::new(), Prices::default());
+        let plans = Plans::new(plans.collect(), &limiter.default_tier, unknown, terms, prices).map_err(|_| {
             let (tier, names) = (&limiter.default_tier, names.join(", "));
             ConfigError(format!("{name}: limiter.default_tier: no tier is called `{tier}`; `tiers` has: {names}"))
         })?;
@@ -165,7 +187,12 @@ impl Config {
             grpc_listen: grpc.listen,
             rest_listen: rest.listen,
             domain: limiter.domain,
-            plans,
+            policy: Policy {
+                plans,
+                reservation_timeout_ms: 600_000,
+                answer_percentile: 90,
+                unknown_answer_tokens: 1_000,
+            },
             sqlite: ledger.sqlite,
             log_format: log.format,
             log_filter: log.filter.0,

@@ -2,20 +2,28 @@
 //!
 //! Invariants:
 //! - A tenant's counters lie under one of [`SHARDS`] locks, held for one decision and never across an await.
-//! - There are at most [`MAX_TENANTS`] of them. A full shard forgets those that have nothing spent; where there are none, a
-//!   further tenant is decided about as a new one and not remembered, and that is counted.
+//! - There are at most [`MAX_TENANTS`] of them. A full shard forgets those that have nothing spent or reserved; where there
+//!   are none, a further tenant is decided about as a new one and not remembered, and that is counted.
+//! - There are at most about [`MAX_RESERVATIONS`], settled ones that are still remembered too. Past that, a call takes its
+//!   estimate for good instead of holding it, and that is counted.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use tollgate_domain::{Amounts, Decision, Plan, Settlement, Span, Standing, TenantCounters};
+use tollgate_domain::{Ask, Expired, Settled, Take, TenantCounters, Used, Verdict};
 
-use super::Counters;
+use super::{Counters, MAX_UNPOSTED, Unavailable};
+use crate::clock::Clock;
 use crate::metrics::Metrics;
 
 /// The most tenants whose counters are held.
 pub const MAX_TENANTS: usize = 1 << 20;
+
+/// The most reservations that are remembered.
+pub const MAX_RESERVATIONS: usize = 1 << 22;
 
 const SHARDS: usize = 64;
 
@@ -26,23 +34,36 @@ const SWEEP_INTERVAL_MS: u64 = 1000;
 pub struct MemoryCounters {
     shards: [Mutex<Shard>; SHARDS],
     max_shard_tenants: usize,
+    reservations: AtomicUsize,
     hasher: RandomState,
+    clock: Clock,
     metrics: Metrics,
 }
 
 #[derive(Default)]
 struct Shard {
-    tenants: HashMap<Box<str>, TenantCounters>,
+    tenants: HashMap<Arc<str>, Tenant>,
+    /// When each tenant's reservations are to be looked at.
+    due: BTreeSet<(u64, Arc<str>)>,
     swept_at_ms: u64,
+}
+
+#[derive(Default)]
+struct Tenant {
+    counters: TenantCounters,
+    /// Its place in [`Shard::due`], where it has one.
+    due_ms: Option<u64>,
 }
 
 impl MemoryCounters {
     /// Room for `max_tenants`, spread evenly over the shards.
-    pub fn new(max_tenants: usize, metrics: Metrics) -> MemoryCounters {
+    pub fn new(max_tenants: usize, clock: Clock, metrics: Metrics) -> MemoryCounters {
         MemoryCounters {
             shards: std::array::from_fn(|_| Mutex::default()),
             max_shard_tenants: max_tenants.div_ceil(SHARDS),
+            reservations: AtomicUsize::new(0),
             hasher: RandomState::new(),
+            clock,
             metrics,
         }
     }
@@ -51,130 +72,259 @@ impl MemoryCounters {
         &self.shards[self.hasher.hash_one(tenant) as usize % SHARDS]
     }
 
-    fn change<T>(&self, tenant: &str, now_ms: u64, change: impl FnOnce(&mut TenantCounters) -> T) -> T {
-        let mut shard = self.shard(tenant).lock();
-        if let Some(counters) = shard.tenants.get_mut(tenant) {
-            return change(counters);
+    /// Changes a tenant's counters, which begin where there are none.
+    fn change<T>(&self, tenant: &str, change: impl FnOnce(&mut TenantCounters, u64) -> T) -> T {
+        let mut guard = self.shard(tenant).lock();
+        let (shard, now_ms) = (&mut *guard, (self.clock)());
+        if let Some(known) = shard.tenants.get_mut(tenant) {
+            let changed = self.counted(known, |counters| change(counters, now_ms));
+            shard.reschedule(tenant);
+            return changed;
         }
-        if shard.tenants.len() >= self.max_shard_tenants && !self.make_room(&mut shard, now_ms) {
+        if shard.tenants.len() >= self.max_shard_tenants && !self.make_room(shard, now_ms) {
             self.metrics.tenants_untracked.inc();
-            return change(&mut TenantCounters::default());
+            return change(&mut TenantCounters::default(), now_ms);
         }
         self.metrics.tenants.inc();
-        change(shard.tenants.entry(tenant.into()).or_default())
+        let mut new = Tenant::default();
+        let changed = self.counted(&mut new, |counters| change(counters, now_ms));
+        shard.tenants.insert(tenant.into(), new);
+        shard.reschedule(tenant);
+        changed
     }
 
-    /// Forgets tenants that have nothing spent; says whether there is room now.
+    fn counted<T>(&self, tenant: &mut Tenant, change: impl FnOnce(&mut TenantCounters) -> T) -> T {
+        let before = tenant.counters.reservations();
+        let changed = change(&mut tenant.counters);
+        let after = tenant.counters.reservations();
+        // Wraps where it is fewer, and comes out right.
+        self.reservations.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+        self.metrics.reservations.inc_by(after as i64 - before as i64);
+        changed
+    }
+
+    /// Forgets tenants that have nothing spent or reserved; says whether there is room now.
     fn make_room(&self, shard: &mut Shard, now_ms: u64) -> bool {
         if now_ms.abs_diff(shard.swept_at_ms) < SWEEP_INTERVAL_MS {
             return false;
         }
         shard.swept_at_ms = now_ms;
         let before = shard.tenants.len();
-        shard.tenants.retain(|_, counters| !counters.is_untouched(now_ms));
+        // One that has reservations is not idle: its place among the due ones stays right.
+        shard.tenants.retain(|_, tenant| tenant.due_ms.is_some() || !tenant.counters.is_idle(now_ms));
         let forgotten = before - shard.tenants.len();
         self.metrics.tenants_evicted.inc_by(forgotten as u64);
         self.metrics.tenants.dec_by(forgotten as i64);
         forgotten > 0
     }
 
-    fn read<T>(&self, tenant: &str, read: impl FnOnce(&TenantCounters) -> T) -> T {
-        let shard = self.shard(tenant).lock();
-        match shard.tenants.get(tenant) {
-            Some(counters) => read(counters),
-            None => read(&TenantCounters::default()),
+    fn read<T>(&self, tenant: &str, read: impl FnOnce(TenantCounters, u64) -> T) -> T {
+        let counters = self.shard(tenant).lock().tenants.get(tenant).map(|tenant| tenant.counters.clone());
+        read(counters.unwrap_or_default(), (self.clock)())
+    }
+}
+
+impl Shard {
+    /// Puts a tenant where it belongs among the due ones.
+    fn reschedule(&mut self, tenant: &str) {
+        let Some(known) = self.tenants.get_mut(tenant) else { return };
+        let due_ms = Some(known.counters.next_due_ms()).filter(|due_ms| *due_ms < u64::MAX);
+        let before_ms = std::mem::replace(&mut known.due_ms, due_ms);
+        if before_ms == due_ms {
+            return;
+        }
+        let Some((name, _)) = self.tenants.get_key_value(tenant) else { return };
+        if let Some(before_ms) = before_ms {
+            self.due.remove(&(before_ms, Arc::clone(name)));
+        }
+        if let Some(due_ms) = due_ms {
+            self.due.insert((due_ms, Arc::clone(name)));
         }
     }
 }
 
+#[tonic::async_trait]
 impl Counters for MemoryCounters {
-    fn take(&self, tenant: &str, plan: &Plan, amounts: Amounts, now_ms: u64) -> Decision {
-        self.change(tenant, now_ms, |counters| counters.take(plan, amounts, now_ms))
+    fn now_ms(&self) -> u64 {
+        (self.clock)()
     }
 
-    fn check(&self, tenant: &str, plan: &Plan, amounts: Amounts, now_ms: u64) -> Decision {
-        self.read(tenant, |counters| counters.check(plan, amounts, now_ms))
+    async fn admit(&self, tenant: &str, asks: &[Ask<'_>], take: Take<'_>) -> Result<Verdict, Unavailable> {
+        Ok(match take {
+            Take::Nothing => self.read(tenant, |mut counters, now_ms| counters.admit(asks, take, now_ms)),
+            Take::Hold(_) if self.reservations.load(Ordering::Relaxed) >= MAX_RESERVATIONS => {
+                self.metrics.reservations_refused.inc();
+                self.change(tenant, |counters, now_ms| counters.admit(asks, Take::ForGood, now_ms))
+            }
+            _ => self.change(tenant, |counters, now_ms| counters.admit(asks, take, now_ms)),
+        })
     }
 
-    fn settle(&self, tenant: &str, plan: &Plan, used: Settlement, now_ms: u64) {
-        self.change(tenant, now_ms, |counters| counters.settle(plan, used, now_ms));
+    async fn settle(&self, tenant: &str, id: &str, used: &Used<'_>) -> Result<Settled, Unavailable> {
+        Ok(self.change(tenant, |counters, now_ms| counters.settle(id, used, now_ms)))
     }
 
-    fn restore(&self, tenant: &str, plan: &Plan, span: Span, used: Amounts, now_ms: u64) {
-        self.change(tenant, now_ms, |counters| counters.restore(plan, span, used, now_ms));
+    async fn unposted(&self) -> Result<Vec<(String, Expired)>, Unavailable> {
+        let mut unposted = Vec::new();
+        for shard in &self.shards {
+            let mut guard = shard.lock();
+            let (shard, now_ms) = (&mut *guard, (self.clock)());
+            while unposted.len() < MAX_UNPOSTED
+                && let Some((_, tenant)) = shard.due.first().filter(|(due_ms, _)| *due_ms <= now_ms).cloned()
+            {
+                let Some(known) = shard.tenants.get_mut(&tenant) else { break };
+                let expired = self.counted(known, |counters| counters.unposted(now_ms));
+                unposted.extend(expired.into_iter().map(|expired| (tenant.to_string(), expired)));
+                shard.reschedule(&tenant);
+            }
+        }
+        Ok(unposted)
     }
 
-    fn standings(&self, tenant: &str, plan: &Plan, now_ms: u64) -> Vec<Standing> {
-        self.read(tenant, |counters| counters.standings(plan, now_ms))
+    async fn posted(&self, tenant: &str, id: &str) -> Result<(), Unavailable> {
+        self.change(tenant, |counters, _| counters.posted(id));
+        Ok(())
+    }
+
+    async fn restore(&self, tenant: &str, asks: &[Ask<'_>]) -> Result<(), Unavailable> {
+        self.change(tenant, |counters, now_ms| counters.restore(asks, now_ms));
+        Ok(())
+    }
+
+    async fn reset(&self, tenant: &str) -> Result<(), Unavailable> {
+        self.change(tenant, |counters, _| counters.reset());
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroU64;
+    use std::sync::atomic::AtomicU64;
 
     use super::*;
-    use tollgate_domain::{Limit, Outcome, Unit, Window};
+    use tollgate_domain::{Call, Hold, Limit, Outcome, Plan, Quantities, Tokens, Unit, Window};
 
     const NOW_MS: u64 = 1_795_392_000_000;
 
-    fn plan() -> Plan {
-        let limit = |unit, capacity, window| Limit { unit, capacity: NonZeroU64::new(capacity).unwrap(), window };
-        let limits = vec![limit(Unit::Requests, 1, Window::Minute), limit(Unit::Tokens, 10, Window::Month)];
+    fn plan(requests: u64) -> Plan {
+        let limit =
+            |unit, capacity, window| Limit::new(unit, Some(window), NonZeroU64::new(capacity).unwrap()).unwrap();
+        let limits = vec![limit(Unit::Requests, requests, Window::Minute), limit(Unit::Tokens, 10, Window::Month)];
         Plan::new("test".into(), 1, limits)
     }
 
-    /// An engine with room for one tenant in each shard, and the names of two tenants that share a shard.
-    fn crowded() -> (MemoryCounters, Metrics, [String; 2]) {
-        let (metrics, _) = Metrics::new();
-        let counters = MemoryCounters::new(SHARDS, metrics.clone());
-        let first = "tenant".to_owned();
-        let shares = |name: &String| std::ptr::eq(counters.shard(&first), counters.shard(name));
-        let second = (0..).map(|number| format!("tenant-{number}")).find(shares).unwrap();
-        (counters, metrics, [first, second])
+    struct Crowded {
+        counters: MemoryCounters,
+        metrics: Metrics,
+        now_ms: Arc<AtomicU64>,
+        tenants: [String; 2],
     }
 
-    fn take(counters: &MemoryCounters, tenant: &str, now_ms: u64) -> Outcome {
-        counters.take(tenant, &plan(), Amounts { requests: 1, ..Amounts::default() }, now_ms).outcome
-    }
-
-    #[test]
-    fn a_tenant_with_nothing_spent_makes_room() {
-        let (counters, metrics, [first, second]) = crowded();
-        assert_eq!(take(&counters, &first, NOW_MS), Outcome::Admitted);
-        assert_eq!(take(&counters, &second, NOW_MS + 60_000), Outcome::Admitted);
-        assert_eq!(take(&counters, &second, NOW_MS + 60_000), Outcome::Denied);
-        assert_eq!((metrics.tenants.get(), metrics.tenants_evicted.get(), metrics.tenants_untracked.get()), (1, 1, 0));
-    }
-
-    #[test]
-    fn a_tenant_that_has_spent_is_not_forgotten() {
-        let (counters, metrics, [first, second]) = crowded();
-        let used = Settlement { input_tokens: 10, output_tokens: 0, started_at_ms: NOW_MS, ended_at_ms: NOW_MS };
-        counters.settle(&first, &plan(), used, NOW_MS);
-        for _ in 0..2 {
-            assert_eq!(take(&counters, &second, NOW_MS + 60_000), Outcome::Admitted);
+    impl Crowded {
+        /// An engine with room for one tenant in each shard, and the names of two tenants that share a shard.
+        fn new() -> Crowded {
+            let (metrics, _) = Metrics::new();
+            let now_ms = Arc::new(AtomicU64::new(NOW_MS));
+            let clock = Arc::clone(&now_ms);
+            let clock = Arc::new(move || clock.load(Ordering::Relaxed));
+            let counters = MemoryCounters::new(SHARDS, clock, metrics.clone());
+            let first = "tenant".to_owned();
+            let shares = |name: &String| std::ptr::eq(counters.shard(&first), counters.shard(name));
+            let second = (0..).map(|number| format!("tenant-{number}")).find(shares).unwrap();
+            Crowded { counters, metrics, now_ms, tenants: [first, second] }
         }
-        assert_eq!(take(&counters, &first, NOW_MS + 60_000), Outcome::Denied);
-        assert_eq!((metrics.tenants.get(), metrics.tenants_evicted.get(), metrics.tenants_untracked.get()), (1, 0, 2));
+
+        async fn take(&self, tenant: usize, take: Take<'_>) -> Outcome {
+            let quantities = Quantities { requests: 1, ..Quantities::default() };
+            let (plan, now_ms) = (plan(1), self.counters.now_ms());
+            let asks = plan.asks(&Call::default(), &quantities, now_ms);
+            self.counters.admit(&self.tenants[tenant], &asks, take).await.unwrap().outcome
+        }
+
+        async fn settle(&self, tenant: usize, id: &str, tokens: u64) -> Settled {
+            let quantities = Quantities { requests: 1, tokens: Tokens::plain(tokens, 0), ..Quantities::default() };
+            let (plan, now_ms) = (plan(1), self.counters.now_ms());
+            let asks = plan.asks(&Call::default(), &quantities, now_ms);
+            let extent = tollgate_domain::Extent::Something;
+            let used = Used { asks: &asks, extent, started_at_ms: now_ms, ended_at_ms: now_ms };
+            self.counters.settle(&self.tenants[tenant], id, &used).await.unwrap()
+        }
+
+        fn wait(&self, ms: u64) {
+            self.now_ms.fetch_add(ms, Ordering::Relaxed);
+        }
+
+        fn tenants(&self) -> (i64, u64, u64) {
+            let Metrics { tenants, tenants_evicted, tenants_untracked, .. } = &self.metrics;
+            (tenants.get(), tenants_evicted.get(), tenants_untracked.get())
+        }
     }
 
-    #[test]
-    fn asking_about_a_tenant_holds_nothing() {
-        let (counters, metrics, [first, _]) = crowded();
-        counters.check(&first, &plan(), Amounts::default(), NOW_MS);
-        assert_eq!(counters.standings(&first, &plan(), NOW_MS).len(), 2);
-        assert_eq!(metrics.tenants.get(), 0);
+    #[tokio::test]
+    async fn a_tenant_with_nothing_spent_makes_room() {
+        let crowded = Crowded::new();
+        assert_eq!(crowded.take(0, Take::ForGood).await, Outcome::Admitted);
+        crowded.wait(60_000);
+        assert_eq!(crowded.take(1, Take::ForGood).await, Outcome::Admitted);
+        assert_eq!(crowded.take(1, Take::ForGood).await, Outcome::Denied);
+        assert_eq!(crowded.tenants(), (1, 1, 0));
+    }
+
+    #[tokio::test]
+    async fn a_tenant_that_has_spent_is_not_forgotten() {
+        let crowded = Crowded::new();
+        assert_eq!(crowded.settle(0, "id", 10).await, Settled::Unreserved);
+        crowded.wait(120_000);
+        for _ in 0..2 {
+            assert_eq!(crowded.take(1, Take::ForGood).await, Outcome::Admitted);
+        }
+        assert_eq!(crowded.take(0, Take::ForGood).await, Outcome::Denied);
+        assert_eq!(crowded.tenants(), (1, 0, 2));
+    }
+
+    #[tokio::test]
+    async fn a_tenant_with_a_reservation_is_not_forgotten_and_what_runs_out_is_offered_until_posted() {
+        let crowded = Crowded::new();
+        let hold = Hold { id: "id".into(), timeout_ms: 100_000, call: Default::default() };
+        assert_eq!(crowded.take(0, Take::Hold(&hold)).await, Outcome::Admitted);
+        crowded.wait(90_000);
+        assert_eq!(crowded.take(1, Take::ForGood).await, Outcome::Admitted);
+        assert_eq!((crowded.tenants(), crowded.metrics.reservations.get()), ((1, 0, 1), 1));
+        assert_eq!(crowded.counters.unposted().await.unwrap(), []);
+        crowded.wait(10_000);
+        for _ in 0..2 {
+            let expired = crowded.counters.unposted().await.unwrap();
+            let ids: Vec<_> = expired.iter().map(|(tenant, expired)| (tenant.as_str(), expired.id.as_str())).collect();
+            assert_eq!(ids, [("tenant", "id")]);
+            assert_eq!(crowded.counters.unposted().await.unwrap(), []);
+            crowded.wait(tollgate_domain::OFFER_AGAIN_MS);
+        }
+        crowded.counters.posted("tenant", "id").await.unwrap();
+        assert_eq!(crowded.counters.unposted().await.unwrap(), []);
+        crowded.wait(tollgate_domain::EXPIRED_KEPT_MS);
+        assert_eq!(crowded.counters.unposted().await.unwrap(), []);
+        assert_eq!(crowded.metrics.reservations.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn asking_about_a_tenant_holds_nothing() {
+        let crowded = Crowded::new();
+        assert_eq!(crowded.take(0, Take::Nothing).await, Outcome::Admitted);
+        assert_eq!(crowded.tenants(), (0, 0, 0));
     }
 
     #[test]
     fn threads_take_no_more_than_there_is() {
-        let counters = MemoryCounters::new(MAX_TENANTS, Metrics::new().0);
-        let mut plan = plan();
-        plan.limits[0].capacity = NonZeroU64::new(1000).unwrap();
-        let one = Amounts { requests: 1, ..Amounts::default() };
-        let admitted =
-            || (0..500).filter(|_| counters.take("acme", &plan, one, NOW_MS).outcome == Outcome::Admitted).count();
+        let counters = MemoryCounters::new(MAX_TENANTS, Arc::new(|| NOW_MS), Metrics::new().0);
+        let plan = plan(1000);
+        let one = Quantities { requests: 1, ..Quantities::default() };
+        let asks = plan.asks(&Call::default(), &one, NOW_MS);
+        let admitted = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let admit = || runtime.block_on(counters.admit("acme", &asks, Take::ForGood)).unwrap();
+            (0..500).filter(|_| admit().outcome == Outcome::Admitted).count()
+        };
         let sum: usize = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(admitted)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()

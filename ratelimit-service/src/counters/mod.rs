@@ -1,25 +1,42 @@
-//! What all tenants have spent of their limits.
+//! What all tenants have spent of their limits, and reserved.
 
 mod memory;
 
-use tollgate_domain::{Amounts, Decision, Plan, Settlement, Span, Standing};
+use tollgate_domain::{Ask, Expired, Settled, Take, Used, Verdict};
 
-pub use memory::{MAX_TENANTS, MemoryCounters};
+pub use memory::{MAX_RESERVATIONS, MAX_TENANTS, MemoryCounters};
+
+/// The most expired reservations that [`Counters::unposted`] gives at once.
+pub const MAX_UNPOSTED: usize = 1000;
 
 /// An engine that keeps one [`tollgate_domain::TenantCounters`] for each tenant, or acts as if it did.
+#[tonic::async_trait]
 pub trait Counters: Send + Sync {
-    /// Decides about a call of `tenant` and takes its requests when all limits agree.
-    fn take(&self, tenant: &str, plan: &Plan, amounts: Amounts, now_ms: u64) -> Decision;
+    /// The clock that it decides by, in milliseconds since the Unix epoch: what asks are made by.
+    fn now_ms(&self) -> u64;
 
-    /// Decides likewise, and takes nothing.
-    fn check(&self, tenant: &str, plan: &Plan, amounts: Amounts, now_ms: u64) -> Decision;
+    /// Decides about a call of `tenant`. All is taken, or nothing.
+    async fn admit(&self, tenant: &str, asks: &[Ask<'_>], take: Take<'_>) -> Result<Verdict, Unavailable>;
 
-    /// Takes the tokens of a finished call from what its plan counts and all other limits of the tenant that count them.
-    fn settle(&self, tenant: &str, plan: &Plan, used: Settlement, now_ms: u64);
+    /// Settles the call of this id to what it has used.
+    async fn settle(&self, tenant: &str, id: &str, used: &Used<'_>) -> Result<Settled, Unavailable>;
 
-    /// Takes what the ledger says was used in the present period of the length `span`, after a restart.
-    fn restore(&self, tenant: &str, plan: &Plan, span: Span, used: Amounts, now_ms: u64);
+    /// Reservations that ran out, each with its tenant, [`MAX_UNPOSTED`] at most; again after a while until
+    /// [`Counters::posted`] is told of them.
+    async fn unposted(&self) -> Result<Vec<(String, Expired)>, Unavailable>;
 
-    /// Where each limit of the plan stands for `tenant`.
-    fn standings(&self, tenant: &str, plan: &Plan, now_ms: u64) -> Vec<Standing>;
+    /// The tenant's expired reservation is in the ledger.
+    async fn posted(&self, tenant: &str, id: &str) -> Result<(), Unavailable>;
+
+    /// Takes what the ledger says was used in the present periods, after a restart. An engine that outlives the service
+    /// does nothing.
+    async fn restore(&self, tenant: &str, asks: &[Ask<'_>]) -> Result<(), Unavailable>;
+
+    /// Forgives what the tenant has spent. What is held stays.
+    async fn reset(&self, tenant: &str) -> Result<(), Unavailable>;
 }
+
+/// The engine did not answer as it should, or not in time. What was asked may have been done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the counters do not answer: {0}")]
+pub struct Unavailable(pub String);

@@ -8,13 +8,13 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use tollgate_domain::{Amounts, Limit, Outcome, Plan, Standing};
+use tollgate_domain::{Action, Outcome, Plan, Standing, Unit, Window};
 
 use super::problem::Problem;
 use super::usage::{PeriodName, Summary};
 use super::{Shared, rfc3339};
 use crate::clock;
-use crate::ledger::LedgerError;
+use crate::limiter::{Admission, Policy, Refusal, Undecided};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,23 +30,53 @@ pub(super) struct Limits {
     limits: Vec<LimitFields>,
 }
 
+/// Amounts of cost are in US dollars.
 #[derive(Debug, Serialize)]
 struct LimitFields {
     name: String,
-    #[serde(flatten)]
-    limit: Limit,
-    used: u64,
-    remaining: u64,
+    unit: Unit,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    window: Option<Window>,
+    action: Action,
+    capacity: Amount,
+    burst: Amount,
+    used: Amount,
+    /// Of it, what calls in flight have reserved.
+    reserved: Amount,
+    remaining: Amount,
     reset_at: String,
 }
 
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Amount {
+    Count(u64),
+    Usd(f64),
+}
+
+impl Amount {
+    fn new(unit: Unit, amount: u64) -> Amount {
+        match unit {
+            Unit::Cost => Amount::Usd(amount as f64 / 1e9),
+            _ => Amount::Count(amount),
+        }
+    }
+}
+
 impl LimitFields {
-    fn new(standing: &Standing, now_ms: u64) -> LimitFields {
+    fn new(standing: &Standing<'_>, now_ms: u64) -> LimitFields {
+        let limit = standing.limit;
+        let amount = |amount| Amount::new(limit.unit, amount);
         LimitFields {
-            name: standing.limit.to_string(),
-            limit: standing.limit,
-            used: standing.used,
-            remaining: standing.remaining,
+            name: limit.name().to_owned(),
+            unit: limit.unit,
+            window: limit.window,
+            action: limit.action,
+            capacity: amount(limit.capacity.get()),
+            burst: amount(limit.burst.get()),
+            used: amount(standing.used),
+            reserved: amount(standing.held),
+            remaining: amount(standing.remaining),
             reset_at: rfc3339(now_ms.saturating_add(standing.reset_ms.unwrap_or(0))),
         }
     }
@@ -60,8 +90,9 @@ pub(super) async fn standings(
 ) -> Result<Json<Limits>, Problem> {
     let Path(tenant) = tenant?;
     let Query(LimitQuery { plan_tier }) = query?;
-    let plan = shared.named_plan(plan_tier.as_deref(), &tenant).await?;
-    let limits = shared.limit_fields(&tenant, plan, clock::now_ms());
+    let policy = shared.limiter.policy();
+    let plan = shared.named_plan(&policy, plan_tier.as_deref(), &tenant).await?;
+    let limits = shared.limit_fields(&tenant, plan).await?;
     Ok(Json(Limits { tenant_id: tenant, plan_tier: plan.tier.clone(), context_tokens: plan.context_tokens, limits }))
 }
 
@@ -111,11 +142,11 @@ enum Reason {
 }
 
 impl Denial {
-    fn by(standing: &Standing) -> Denial {
+    fn by(standing: &Standing<'_>) -> Denial {
         let limit = Some(standing.limit.to_string());
-        match standing.limit.window.calendar() {
-            Some(_) => Denial { reason: Reason::Quota, limit, retry_after_s: None },
-            None => Denial {
+        match standing.limit.is_calendar() {
+            true => Denial { reason: Reason::Quota, limit, retry_after_s: None },
+            false => Denial {
                 reason: Reason::RateLimit,
                 limit,
                 retry_after_s: standing.reset_ms.map(|reset_ms| reset_ms.div_ceil(1000)),
@@ -134,9 +165,10 @@ pub(super) async fn check(
         return Err(Problem::bad_request("tenant_id: is empty"));
     }
     let now_ms = clock::now_ms();
-    let plan = shared.named_plan(plan_tier.as_deref(), &tenant_id).await?;
-    let denial = shared.denial(&tenant_id, plan, estimated_tokens, now_ms);
-    let limits = shared.limit_fields(&tenant_id, plan, now_ms);
+    let policy = shared.limiter.policy();
+    let plan = shared.named_plan(&policy, plan_tier.as_deref(), &tenant_id).await?;
+    let denial = shared.denial(&policy, &tenant_id, plan, estimated_tokens).await?;
+    let limits = shared.limit_fields(&tenant_id, plan).await?;
     let month = Summary::read(&shared, tenant_id, plan, PeriodName::Month, now_ms).await?;
 
     let status = if denial.is_none() { StatusCode::OK } else { StatusCode::TOO_MANY_REQUESTS };
@@ -151,26 +183,36 @@ pub(super) async fn check(
 }
 
 impl Shared {
-    async fn named_plan(&self, tier: Option<&str>, tenant: &str) -> Result<&Plan, LedgerError> {
+    async fn named_plan<'p>(&self, policy: &'p Policy, tier: Option<&str>, tenant: &str) -> Result<&'p Plan, Problem> {
         match tier {
-            Some(tier) => Ok(self.limiter.plan(Some(tier))),
-            None => self.last_plan(tenant).await,
+            Some(_) => self.limiter.plan(policy, tenant, tier).map_err(Problem::from),
+            None => self.last_plan(policy, tenant).await,
         }
     }
 
-    fn limit_fields(&self, tenant: &str, plan: &Plan, now_ms: u64) -> Vec<LimitFields> {
-        let standings = self.limiter.standings(tenant, plan, now_ms);
-        standings.iter().map(|standing| LimitFields::new(standing, now_ms)).collect()
+    async fn limit_fields(&self, tenant: &str, plan: &Plan) -> Result<Vec<LimitFields>, Problem> {
+        let standings = self.limiter.standings(tenant, plan).await?;
+        let now_ms = clock::now_ms();
+        Ok(standings.iter().map(|standing| LimitFields::new(standing, now_ms)).collect())
     }
 
-    fn denial(&self, tenant: &str, plan: &Plan, estimated_tokens: u64, now_ms: u64) -> Option<Denial> {
-        let amounts = Amounts { requests: 1, input_tokens: estimated_tokens, output_tokens: 0 };
-        let Ok(decision) = self.limiter.check(tenant, plan, amounts, now_ms) else {
-            return Some(Denial { reason: Reason::ContextLength, limit: None, retry_after_s: None });
-        };
-        match decision.outcome {
-            Outcome::Admitted => None,
-            Outcome::Denied => decision.denied_by().as_ref().map(Denial::by),
+    async fn denial(
+        &self,
+        policy: &Policy,
+        tenant: &str,
+        plan: &Plan,
+        estimated_tokens: u64,
+    ) -> Result<Option<Denial>, Problem> {
+        let tier = Some(plan.tier.as_str());
+        let asked = Admission { tenant, tier, requests: 1, input_tokens: estimated_tokens, ..Admission::default() };
+        match self.limiter.check(policy, &asked).await {
+            Ok(decision) if decision.outcome == Outcome::Admitted => Ok(None),
+            Ok(decision) => Ok(decision.denied_by().as_ref().map(Denial::by)),
+            Err(Undecided::Refused(Refusal::ContextExceeded(_))) => {
+                Ok(Some(Denial { reason: Reason::ContextLength, limit: None, retry_after_s: None }))
+            }
+            Err(Undecided::Refused(refusal)) => Err(refusal.into()),
+            Err(Undecided::Unavailable(error)) => Err(error.into()),
         }
     }
 }

@@ -6,7 +6,9 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use crate::counters::Unavailable;
 use crate::ledger::LedgerError;
+use crate::limiter::Refusal;
 
 /// What went wrong with a request.
 #[derive(Debug)]
@@ -52,6 +54,22 @@ impl From<LedgerError> for Problem {
     fn from(error: LedgerError) -> Problem {
         tracing::error!(%error, "the ledger cannot be read");
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the ledger does not answer; try again later")
+    }
+}
+
+impl From<Unavailable> for Problem {
+    fn from(error: Unavailable) -> Problem {
+        tracing::error!(%error, "limits cannot be read");
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the counters do not answer; try again later")
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Problem {
+        Problem::bad_request(match refusal {
+            Refusal::UnknownTier => "plan_tier: no plan has this name",
+            Refusal::ContextExceeded(_) => "estimated_tokens: more than the plan's context",
+        })
     }
 }
 

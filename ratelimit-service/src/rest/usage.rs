@@ -6,12 +6,13 @@ use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use serde::{Deserialize, Serialize};
-use tollgate_domain::{Day, Period, Plan, Span, Unit, Window};
+use tollgate_domain::{Day, Period, Plan, Span};
 
 use super::problem::Problem;
 use super::{Shared, rfc3339};
 use crate::clock;
 use crate::ledger::{LedgerError, Usage};
+use crate::limiter::Policy;
 
 /// The longest daily series.
 const MAX_DAYS: u16 = 366;
@@ -138,7 +139,8 @@ pub(super) async fn summary(
 ) -> Result<Json<Summary>, Problem> {
     let Path(tenant) = tenant?;
     let Query(SummaryQuery { period }) = query?;
-    let plan = shared.last_plan(&tenant).await?;
+    let policy = shared.limiter.policy();
+    let plan = shared.last_plan(&policy, &tenant).await?;
     Ok(Json(Summary::read(&shared, tenant, plan, period, clock::now_ms()).await?))
 }
 
@@ -177,7 +179,7 @@ impl Summary {
 }
 
 fn monthly_tokens(plan: &Plan) -> Option<u64> {
-    let monthly = plan.limits.iter().find(|limit| limit.unit == Unit::Tokens && limit.window == Window::Month);
+    let monthly = plan.limits.iter().find(|limit| limit.name() == "tokens_per_month");
     monthly.map(|limit| limit.capacity.get())
 }
 
@@ -225,8 +227,9 @@ pub(super) async fn daily(
 
 impl Shared {
     /// The plan of a tenant's latest call, the default one for a tenant never seen.
-    pub(super) async fn last_plan(&self, tenant: &str) -> Result<&Plan, LedgerError> {
+    pub(super) async fn last_plan<'p>(&self, policy: &'p Policy, tenant: &str) -> Result<&'p Plan, Problem> {
         let tier = self.ledger.last_tier(tenant).await?;
-        Ok(self.limiter.plan(tier.as_deref()))
+        let plan = self.limiter.plan(policy, tenant, tier.as_deref());
+        Ok(plan.or_else(|_| self.limiter.plan(policy, tenant, None))?)
     }
 }

@@ -68,9 +68,12 @@ impl Unit {
         }
     }
 
-    /// The unit with this name.
+    /// The unit with this name. `tokens`, of a client that does not tell input from output, count as input.
     pub fn parse(name: &str) -> Option<Unit> {
-        Unit::ALL.into_iter().find(|unit| unit.as_str() == name)
+        match name {
+            "tokens" => Some(Unit::InputTokens),
+            _ => Unit::ALL.into_iter().find(|unit| unit.as_str() == name),
+        }
     }
 }
 

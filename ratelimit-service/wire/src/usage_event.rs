@@ -199,6 +199,8 @@ names! {
         UpstreamError = "upstream_error",
         /// The proxy answered in the upstream's place.
         LocalReply = "local_reply",
+        /// Nobody told: the call's reservation ran out.
+        Unknown = "unknown",
     }
 }
 

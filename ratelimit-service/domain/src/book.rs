@@ -1,0 +1,209 @@
+//! A tenant's reservations: open, then settled or expired, then forgotten.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::counter::{Counter, Rule};
+use crate::decision::Ask;
+use crate::limit::CounterId;
+
+/// How long a settled reservation's id is remembered: a late admission of it takes nothing, and a second settlement does
+/// nothing.
+pub const SETTLED_KEPT_MS: u64 = 60_000;
+
+/// How long an expired reservation can still be corrected by its usage event.
+pub const EXPIRED_KEPT_MS: u64 = 24 * 3_600_000;
+
+/// After how long an expired reservation is offered again, when nobody said that it was posted.
+pub const OFFER_AGAIN_MS: u64 = 30_000;
+
+/// What is known of a call before it is made, kept for the record should its usage never come.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HeldCall {
+    /// The plan's name.
+    pub tier: String,
+    /// The model asked for.
+    pub model: Option<String>,
+    /// The API called.
+    pub api: Option<String>,
+    /// As estimated.
+    pub input_tokens: u64,
+    /// The request's cap, or as estimated.
+    pub output_tokens: u64,
+}
+
+/// A reservation to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    /// Unique, and the usage event's.
+    pub id: String,
+    /// After so long without a usage event it expires.
+    pub timeout_ms: u64,
+    /// The call.
+    pub call: HeldCall,
+}
+
+/// A reservation that ran out, to be posted to the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expired {
+    /// The reservation's.
+    pub id: String,
+    /// When it was made.
+    pub started_at_ms: u64,
+    /// When it ran out.
+    pub expired_at_ms: u64,
+    /// The call.
+    pub call: HeldCall,
+}
+
+/// What a reservation holds of one counter.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Line {
+    pub(crate) counter: CounterId,
+    pub(crate) amount: u64,
+    pub(crate) kind: Kind,
+}
+
+/// What of a limit's rule is needed after it may have changed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind {
+    Refilled { capacity: u64, window_ms: u64 },
+    Calendar { begun_at_ms: u64 },
+    Slots,
+}
+
+impl Line {
+    pub(crate) fn new(ask: &Ask<'_>, counter: &Counter) -> Line {
+        let kind = match ask.rule {
+            Rule::Refilled { capacity, window_ms, .. } => Kind::Refilled { capacity, window_ms },
+            Rule::Calendar { .. } => Kind::Calendar { begun_at_ms: counter.at_ms },
+            Rule::Slots { .. } => Kind::Slots,
+        };
+        Line { counter: ask.limit.counter(), amount: ask.amount, kind }
+    }
+}
+
+/// All of a tenant's reservations that are remembered.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Book {
+    entries: HashMap<Arc<str>, Entry>,
+    /// When each changes by itself.
+    due: BTreeSet<(u64, Arc<str>)>,
+    /// Expired ones that are not known to be in the ledger, and when each may be offered.
+    unposted: BTreeMap<Arc<str>, u64>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    state: State,
+    due_ms: u64,
+    started_at_ms: u64,
+    lines: Box<[Line]>,
+    call: Option<Box<HeldCall>>,
+}
+
+/// What became of a reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Open,
+    Expired { at_ms: u64 },
+    Settled,
+}
+
+impl Book {
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// When something is to run out or to be forgotten; `u64::MAX` for never.
+    pub(crate) fn next_due_ms(&self) -> u64 {
+        self.due.first().map_or(u64::MAX, |(due_ms, _)| *due_ms)
+    }
+
+    pub(crate) fn state(&self, id: &str) -> Option<State> {
+        self.entries.get(id).map(|entry| entry.state)
+    }
+
+    pub(crate) fn open(&mut self, hold: &Hold, lines: Vec<Line>, now_ms: u64) {
+        let due_ms = now_ms.saturating_add(hold.timeout_ms);
+        let call = Some(Box::new(hold.call.clone()));
+        let entry = Entry { state: State::Open, due_ms, started_at_ms: now_ms, lines: lines.into(), call };
+        self.insert(hold.id.as_str().into(), entry);
+    }
+
+    /// Settles a reservation, known or not; gives what it held.
+    pub(crate) fn settle(&mut self, id: &str, now_ms: u64) -> Box<[Line]> {
+        let (id, lines) = match self.entries.remove_entry(id) {
+            Some((id, entry)) => {
+                self.due.remove(&(entry.due_ms, Arc::clone(&id)));
+                self.unposted.remove(&id);
+                (id, entry.lines)
+            }
+            None => (id.into(), Box::default()),
+        };
+        let (due_ms, lines_left, call) = (now_ms + SETTLED_KEPT_MS, Box::default(), None);
+        self.insert(id, Entry { state: State::Settled, due_ms, started_at_ms: now_ms, lines: lines_left, call });
+        lines
+    }
+
+    /// Lets run out or forgets what is due: what the next one that ran out had held, until there is none.
+    pub(crate) fn expire_next(&mut self, now_ms: u64) -> Option<Vec<Line>> {
+        while self.next_due_ms() <= now_ms {
+            let (_, id) = self.due.pop_first()?;
+            let is_unposted = self.unposted.contains_key(&id);
+            let entry = self.entries.get_mut(&id)?;
+            match entry.state {
+                State::Open => {
+                    entry.state = State::Expired { at_ms: now_ms };
+                    entry.due_ms = now_ms + EXPIRED_KEPT_MS;
+                    let lines = entry.lines.to_vec();
+                    self.due.insert((entry.due_ms, Arc::clone(&id)));
+                    self.unposted.insert(id, now_ms);
+                    return Some(lines);
+                }
+                State::Expired { .. } if is_unposted => {
+                    entry.due_ms = now_ms + EXPIRED_KEPT_MS;
+                    self.due.insert((entry.due_ms, id));
+                }
+                State::Expired { .. } | State::Settled => {
+                    self.entries.remove(&id);
+                }
+            }
+        }
+        None
+    }
+
+    /// Expired reservations that may be offered now, and when the next one may be.
+    pub(crate) fn offer(&mut self, now_ms: u64) -> Vec<Expired> {
+        let mut offered = Vec::new();
+        for (id, offer_at_ms) in self.unposted.iter_mut().filter(|(_, offer_at_ms)| **offer_at_ms <= now_ms) {
+            let Some(Entry { state: State::Expired { at_ms }, started_at_ms, call: Some(call), .. }) =
+                self.entries.get(id)
+            else {
+                continue;
+            };
+            *offer_at_ms = now_ms + OFFER_AGAIN_MS;
+            let (id, started_at_ms, expired_at_ms) = (id.to_string(), *started_at_ms, *at_ms);
+            offered.push(Expired { id, started_at_ms, expired_at_ms, call: HeldCall::clone(call) });
+        }
+        offered
+    }
+
+    pub(crate) fn next_offer_ms(&self) -> u64 {
+        self.unposted.values().min().copied().unwrap_or(u64::MAX)
+    }
+
+    /// The expired reservation is in the ledger.
+    pub(crate) fn posted(&mut self, id: &str) {
+        if self.unposted.remove(id).is_some()
+            && let Some(entry) = self.entries.get_mut(id)
+        {
+            entry.call = None;
+        }
+    }
+
+    fn insert(&mut self, id: Arc<str>, entry: Entry) {
+        self.due.insert((entry.due_ms, Arc::clone(&id)));
+        self.entries.insert(id, entry);
+    }
+}
