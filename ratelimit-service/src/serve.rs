@@ -8,6 +8,7 @@ use anyhow::Context;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 use tollgate_wire::proto::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer;
 use tollgate_wire::proto::opentelemetry::proto::collector::logs::v1::logs_service_server::LogsServiceServer;
 use tollgate_wire::{admission, proto, usage_event};
@@ -27,6 +28,9 @@ use crate::rls::Rls;
 
 /// How long calls in flight may take to end after a signal to stop.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often reservations that ran out are looked for.
+const POSTING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A service whose ports are bound and whose ledger is open, and that serves once it [runs](Service::run).
 pub struct Service {
@@ -95,8 +99,10 @@ impl Service {
             .add_service(health)
             .add_service(reflection)
             .serve_with_incoming_shutdown(TcpIncoming::from(grpc).with_nodelay(Some(true)), until(stopped.clone()));
+        let poster = limiter.clone();
         let rest =
             axum::serve(rest, rest::router(limiter, ledger.clone(), registry)).with_graceful_shutdown(until(stopped));
+        let posting = tokio::spawn(post_unsettled(poster, ledger.clone()));
         let mut servers = std::pin::pin!(async {
             tokio::try_join!(async { grpc.await.context("the gRPC server failed") }, async {
                 rest.await.context("the REST server failed")
@@ -117,9 +123,22 @@ impl Service {
                 }
             }
         };
+        posting.abort();
         ledger.close().await;
         tracing::info!("stopped");
         served
+    }
+}
+
+/// Posts reservations that ran out, until it is aborted: what is not posted then is offered again.
+async fn post_unsettled(limiter: Arc<Limiter>, ledger: Arc<dyn Ledger>) {
+    let mut due = tokio::time::interval(POSTING_INTERVAL);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        due.tick().await;
+        if let Err(error) = limiter.post_unsettled(ledger.as_ref()).await {
+            tracing::warn!(%error, "reservations that ran out were not posted; they will be again");
+        }
     }
 }
 
