@@ -1,7 +1,7 @@
 # Everything a newcomer needs: `make help`.
 #
-# Tools that are no part of the code (Envoy, Python packages, a load generator) go into .tools/, at the versions that the
-# requirements files pin. Nothing needs root.
+# Tools that are no part of the code go into .tools/: Envoy and Python packages at the versions that the requirements files
+# pin, Redis and load generators from the distribution. Nothing needs root.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -36,7 +36,7 @@ down: ## Stop what `make up` started
 	@[ ! -x target/release/tollgate-local ] || target/release/tollgate-local down
 
 .PHONY: test
-test: curl build envoy sdk ## Run every test, those through the real Envoy included
+test: curl build envoy sdk redis ## Run every test, those through the real Envoy included
 	@scripts/step 'Running all tests'
 	@$(CARGO) test --locked --release --workspace
 
@@ -58,7 +58,7 @@ bench: build envoy wrk ## Measure: plain Envoy, its own rate limit filter, and o
 	@target/release/tollgate-bench
 
 .PHONY: tools
-tools: toolchain envoy sdk wrk ## Fetch what is no part of the code into .tools/
+tools: toolchain envoy sdk redis wrk h2load ## Fetch what is no part of the code into .tools/
 
 .PHONY: clean
 clean: down ## Remove all that was built or fetched
@@ -96,4 +96,12 @@ curl:
 
 .PHONY: wrk
 wrk:
-	@scripts/wrk
+	@scripts/distribution-tool wrk wrk
+
+.PHONY: h2load
+h2load:
+	@scripts/distribution-tool nghttp2-client h2load
+
+.PHONY: redis
+redis:
+	@scripts/distribution-tool 'redis-server redis-tools' redis-server redis-cli redis-benchmark

@@ -51,6 +51,16 @@ pub fn python() -> anyhow::Result<PathBuf> {
     from_env("TOLLGATE_PYTHON").unwrap_or_else(|| existing(repository().join(".tools/venv/bin/python"), "make tools"))
 }
 
+/// A program of the distribution: on the `PATH`, else the one that `make tools` unpacks.
+///
+/// # Errors
+/// When there is none.
+pub fn tool(name: &str) -> anyhow::Result<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let installed = env::split_paths(&path).map(|dir| dir.join(name)).find(|program| program.is_file());
+    installed.map_or_else(|| existing(repository().join(".tools/bin").join(name), "make tools"), Ok)
+}
+
 fn from_env(variable: &str) -> Option<anyhow::Result<PathBuf>> {
     let path = PathBuf::from(env::var_os(variable)?);
     Some(if path.exists() { Ok(path) } else { Err(anyhow::anyhow!("{variable}: no such file: {}", path.display())) })
