@@ -91,7 +91,8 @@ SELECT
 FROM unsettled_events
 WHERE NOT EXISTS (SELECT 1 FROM corrections WHERE corrections.event_id = unsettled_events.event_id);
 
-CREATE INDEX usage_events_by_time ON usage_events (tenant, started_at_ms);
+-- Time first: entries come at its end, all on few pages. The tenant spares the rows of the others.
+CREATE INDEX usage_events_by_time ON usage_events (started_at_ms, tenant);
 
 -- Who changed what by hand.
 CREATE TABLE audit_log (
