@@ -124,7 +124,10 @@ impl Limiter {
         intent: Intent,
     ) -> Result<Decision<'p>, Undecided> {
         let plan = self.plan(policy, asked.tenant, asked.tier)?;
-        plan.check_context(asked.input_tokens).map_err(|_| Refusal::ContextExceeded(plan.context_tokens))?;
+        // What is reported has been used.
+        if asked.requests > 0 {
+            plan.check_context(asked.input_tokens).map_err(|_| Refusal::ContextExceeded(plan.context_tokens))?;
+        }
         let asks_nothing = asked.requests == 0 && asked.input_tokens == 0 && asked.output_tokens == 0;
         let output_tokens = match asked.output_tokens {
             0 if asked.requests > 0 && asked.reservation_id.is_some() => self.answer_tokens(policy, asked),

@@ -3,6 +3,7 @@
 use std::time::{Instant, SystemTime};
 
 use anyhow::ensure;
+use serde_json::json;
 use tollgate_e2e::harness::http::{Reply, Request};
 use tollgate_e2e::harness::stack::{Limiter, Stack};
 use tollgate_e2e::harness::wait::{PATIENCE, eventually};
@@ -103,4 +104,45 @@ async fn envoys_own_rate_limit_filter_is_served_too() {
     assert_eq!((denied.status.as_u16(), denied.header("x-envoy-ratelimited")), (429, Some("true")));
     let pro = stack.chat("globex").header("x-plan-tier", "pro").send().await.unwrap();
     assert_eq!(pro.status, 200);
+}
+
+#[tokio::test]
+async fn envoys_own_filter_takes_amounts_of_its_own_and_reports_tokens_when_a_stream_is_done() {
+    let from_header =
+        |header: &str, key: &str| json!({"request_headers": {"header_name": header, "descriptor_key": key}});
+    let call = [from_header("x-tenant-id", "tenant"), from_header("x-plan-tier", "tier")];
+    let [tenant, tier] = call.clone();
+    let tokens = json!({"generic_key": {"descriptor_key": "unit", "descriptor_value": "tokens"}});
+    let stack = Stack::builder()
+        .limiter(Limiter::NativeRatelimit)
+        .route(json!({"rate_limits": [
+            {"actions": call, "hits_addend": {"number": 2}},
+            {"actions": [tenant, tier, tokens], "hits_addend": {"number": 700}, "apply_on_stream_done": true},
+        ]}))
+        .service_config(json!({
+            "limiter": {"default_tier": "small"},
+            "tiers": {"small": {"context_tokens": 100_000, "limits": [
+                {"unit": "requests", "capacity": 100, "window": "hour"},
+                {"unit": "tokens", "capacity": 1000, "window": "month"},
+            ]}},
+        }))
+        .start()
+        .await
+        .unwrap();
+    let used = async || {
+        let limits = stack.rest_get("/api/v1/usage/acme/limit?plan_tier=small").await?;
+        Ok::<_, anyhow::Error>((limits["limits"][0]["used"].clone(), limits["limits"][1]["used"].clone()))
+    };
+    for (requests, tokens) in [(2, 700), (4, 1400)] {
+        assert_eq!(stack.chat("acme").header("x-plan-tier", "small").send().await.unwrap().status, 200);
+        eventually("the report", PATIENCE, async || {
+            let used = used().await?;
+            ensure!(used == (json!(requests), json!(tokens)), "{used:?}");
+            Ok(())
+        })
+        .await
+        .unwrap();
+    }
+    let denied = stack.chat("acme").header("x-plan-tier", "small").send().await.unwrap();
+    assert_eq!((denied.status, used().await.unwrap().0), (hyper::StatusCode::TOO_MANY_REQUESTS, json!(4)));
 }

@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 
 /// The most tenants whose counters are held.
-pub const MAX_TENANTS: usize = 1 << 20;
+pub const MAX_TENANTS: usize = 1 << 21;
 
 /// The most reservations that are remembered.
 pub const MAX_RESERVATIONS: usize = 1 << 22;
