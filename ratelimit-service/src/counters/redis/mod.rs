@@ -1,0 +1,227 @@
+//! Counters in Redis, for several replicas: one script decides in one round trip, by Redis's own clock.
+//!
+//! Invariants:
+//! - All of a tenant's keys lie in one hash slot. Each has a time to live, and never a shorter one than what is owed.
+//! - A decision that is made again, as its connection was lost, takes once: reservations and settlements have ids. One
+//!   without a reservation is not made again.
+//! - Tenants whose reservations may run out are in an index, which any replica looks through for all.
+
+mod breaker;
+mod keys;
+mod link;
+mod script;
+mod target;
+
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use quick_cache::sync::Cache;
+use tollgate_domain::{Ask, Expired, Settled, Take, Used, Verdict};
+
+use self::keys::{INDEX_SHARDS, index_shard};
+use self::link::{Link, Repeat};
+use self::script::{Due, Invocation, Made, Scripts};
+use super::{Counters, MAX_UNPOSTED, Unavailable};
+use crate::clock::Clock;
+
+pub use target::{Target, TargetError};
+
+/// How many tenants are remembered as being in the index; others are put there again.
+const MAX_INDEXED: usize = 1 << 16;
+
+/// A tenant is put into the index again after so long, should it have been lost there.
+const INDEX_AGAIN_MS: u64 = 30_000;
+
+/// The most tenants that are looked at in a shard of the index at once, and again as many that had nothing.
+const MAX_DUE_TENANTS: usize = 100;
+
+/// How Redis is used.
+#[derive(Debug, Clone)]
+pub struct RedisSettings {
+    /// Where it is.
+    pub target: Target,
+    /// A call takes no longer.
+    pub timeout: Duration,
+    /// How many connections there are; calls share them.
+    pub connections: usize,
+    /// Begins all keys; without braces.
+    pub key_prefix: String,
+}
+
+/// Whose time decides.
+pub enum Time {
+    /// Redis's. The clock is this machine's, for an estimate between calls.
+    Redis(Clock),
+    /// This clock's, in tests.
+    Given(Clock),
+}
+
+/// The engine for several replicas.
+pub struct RedisCounters {
+    link: Link,
+    scripts: Scripts,
+    time: Time,
+    /// How far Redis's clock is ahead.
+    ahead_ms: AtomicI64,
+    /// Until when a tenant is in the index, and since when that is known. Where another replica looked at the tenant since,
+    /// it is looked at again within a minute, as long as settled reservations are remembered.
+    indexed: Cache<String, (u64, u64)>,
+    first_shard: AtomicUsize,
+}
+
+impl RedisCounters {
+    /// Connects in the background; until then calls fail. Call it within a tokio runtime.
+    pub fn new(settings: &RedisSettings, time: Time) -> RedisCounters {
+        RedisCounters {
+            link: Link::new(settings.target.clone(), settings.connections.max(1), settings.timeout),
+            scripts: Scripts::new(&settings.key_prefix),
+            time,
+            ahead_ms: AtomicI64::new(0),
+            indexed: Cache::new(MAX_INDEXED),
+            first_shard: AtomicUsize::new(0),
+        }
+    }
+
+    fn given_ms(&self) -> Option<u64> {
+        match &self.time {
+            Time::Redis(_) => None,
+            Time::Given(clock) => Some(clock()),
+        }
+    }
+
+    /// Learns Redis's time.
+    fn learn(&self, now_ms: u64) {
+        if let Time::Redis(clock) = &self.time {
+            self.ahead_ms.store(now_ms.wrapping_sub(clock()).cast_signed(), Ordering::Relaxed);
+        }
+    }
+
+    async fn on_tenant(
+        &self,
+        tenant: &str,
+        call: &Invocation<'_>,
+        repeat: Repeat,
+    ) -> Result<redis::Value, Unavailable> {
+        self.link.call(call, keys::slot(tenant), repeat).await
+    }
+
+    async fn on_shard(&self, shard: usize, call: &Invocation<'_>) -> Result<redis::Value, Unavailable> {
+        self.link.call(call, keys::index_slot(shard), Repeat::Harmless).await
+    }
+
+    /// Puts a tenant into the index where it is not known to be there.
+    async fn index(&self, tenant: &str, due_ms: u64) {
+        let now_ms = self.now_ms();
+        let is_indexed = |(until_ms, since_ms): (u64, u64)| {
+            now_ms < until_ms && until_ms <= due_ms && now_ms.abs_diff(since_ms) < INDEX_AGAIN_MS
+        };
+        if self.indexed.get(tenant).is_some_and(is_indexed) {
+            return;
+        }
+        self.indexed.insert(tenant.to_owned(), (due_ms, now_ms));
+        let shard = index_shard(tenant);
+        if let Err(error) = self.on_shard(shard, &self.scripts.lower(shard, tenant, due_ms, now_ms)).await {
+            self.indexed.remove(tenant);
+            tracing::debug!(%error, "a tenant is not in the index of due ones yet");
+        }
+    }
+
+    /// Looks at one tenant of the index, if no other replica does.
+    async fn look(&self, shard: usize, due: &Due, most: usize) -> Result<Vec<Expired>, Unavailable> {
+        let now_ms = self.now_ms();
+        let parked = self.on_shard(shard, &self.scripts.park(shard, due, now_ms)).await?;
+        if !matches!(parked, redis::Value::Int(1)) {
+            return Ok(Vec::new());
+        }
+        let call = self.scripts.unposted(&due.tenant, most, self.given_ms());
+        let offered = script::offered(self.on_tenant(&due.tenant, &call, Repeat::Harmless).await?)?;
+        self.learn(offered.now_ms);
+        self.indexed.remove(&due.tenant);
+        let next = match offered.next_ms {
+            Some(next_ms) => Some(self.scripts.lower(shard, &due.tenant, next_ms, now_ms)),
+            None if due.is_parked => Some(self.scripts.drop(shard, &due.tenant, now_ms)),
+            None => None,
+        };
+        if let Some(next) = next
+            && let Err(error) = self.on_shard(shard, &next).await
+        {
+            // It is parked, and looked at again.
+            tracing::debug!(%error, "a tenant's place in the index of due ones is not known");
+        }
+        Ok(offered.expired)
+    }
+}
+
+#[tonic::async_trait]
+impl Counters for RedisCounters {
+    fn now_ms(&self) -> u64 {
+        match &self.time {
+            Time::Given(clock) => clock(),
+            Time::Redis(clock) => clock().saturating_add_signed(self.ahead_ms.load(Ordering::Relaxed)),
+        }
+    }
+
+    async fn admit(&self, tenant: &str, asks: &[Ask<'_>], take: Take<'_>) -> Result<Verdict, Unavailable> {
+        let call = self.scripts.admit(tenant, asks, take, self.given_ms());
+        let repeat = match take {
+            Take::Nothing | Take::Hold(_) => Repeat::Harmless,
+            Take::ForGood | Take::Used => Repeat::Never,
+        };
+        let decision = self.on_tenant(tenant, &call, repeat);
+        let answer = match take {
+            // At once: the index costs no time where it answers, and where it does not, no more than the decision may take.
+            Take::Hold(hold) => {
+                let due_ms = self.now_ms().saturating_add(hold.timeout_ms);
+                tokio::join!(decision, self.index(tenant, due_ms)).0?
+            }
+            Take::Nothing | Take::ForGood | Take::Used => decision.await?,
+        };
+        let (verdict, made) = script::verdict(answer, asks.len())?;
+        if matches!(take, Take::Hold(_)) && made == Made::No {
+            // The index may have been told of what is not there.
+            self.indexed.remove(tenant);
+        }
+        self.learn(verdict.now_ms);
+        Ok(verdict)
+    }
+
+    async fn settle(&self, tenant: &str, id: &str, used: &Used<'_>) -> Result<Settled, Unavailable> {
+        let call = self.scripts.settle(tenant, id, used, self.given_ms());
+        let (settled, now_ms) = script::settled(self.on_tenant(tenant, &call, Repeat::Harmless).await?)?;
+        self.learn(now_ms);
+        Ok(settled)
+    }
+
+    async fn unposted(&self) -> Result<Vec<(String, Expired)>, Unavailable> {
+        let mut unposted = Vec::new();
+        // Each time from another one on, so that none is always the last.
+        let first = self.first_shard.fetch_add(1, Ordering::Relaxed);
+        for shard in (0..INDEX_SHARDS).map(|shard| (first + shard) % INDEX_SHARDS) {
+            let due = self.on_shard(shard, &self.scripts.due(shard, MAX_DUE_TENANTS, self.now_ms())).await?;
+            for due in script::due(due)? {
+                let room = MAX_UNPOSTED.saturating_sub(unposted.len());
+                if room == 0 {
+                    return Ok(unposted);
+                }
+                let expired = self.look(shard, &due, room).await?;
+                unposted.extend(expired.into_iter().map(|expired| (due.tenant.clone(), expired)));
+            }
+        }
+        Ok(unposted)
+    }
+
+    async fn posted(&self, tenant: &str, id: &str) -> Result<(), Unavailable> {
+        let call = self.scripts.posted(tenant, id, self.given_ms());
+        self.on_tenant(tenant, &call, Repeat::Harmless).await.map(drop)
+    }
+
+    async fn restore(&self, _tenant: &str, _asks: &[Ask<'_>]) -> Result<(), Unavailable> {
+        // Redis has it all still.
+        Ok(())
+    }
+
+    async fn reset(&self, tenant: &str) -> Result<(), Unavailable> {
+        let call = self.scripts.reset(tenant, self.given_ms());
+        self.on_tenant(tenant, &call, Repeat::Harmless).await.map(drop)
+    }
+}

@@ -1,0 +1,273 @@
+//! What the scripts are called with, and what they answer.
+
+use redis::{Arg, Cmd, FromRedisValue, Script, Value};
+use tollgate_domain::{
+    Ask, Counter, Expired, Extent, HeldCall, MAX_AMOUNT, Outcome, Role, Rule, Settled, Take, Unit, Used, Verdict,
+};
+
+use super::keys::{TenantKeys, index_key};
+use crate::counters::Unavailable;
+
+/// A script that Redis knows by its hash, once it has been sent.
+pub(super) struct Known {
+    code: &'static str,
+    hash: String,
+}
+
+impl Known {
+    fn new(code: &'static str) -> Known {
+        Known { code, hash: Script::new(code).get_hash().to_owned() }
+    }
+
+    fn called(&self, keys: &[String]) -> Cmd {
+        let mut cmd = redis::cmd("EVALSHA");
+        cmd.arg(&self.hash).arg(keys.len()).arg(keys);
+        cmd
+    }
+
+    /// The same call, with the script's text: for a Redis that does not know it.
+    fn taught(&self, called: &Cmd) -> Cmd {
+        let mut cmd = redis::cmd("EVAL");
+        cmd.arg(self.code);
+        for arg in called.args_iter().skip(2) {
+            if let Arg::Simple(bytes) = arg {
+                cmd.arg(bytes);
+            }
+        }
+        cmd
+    }
+}
+
+/// Both scripts, and the prefix of all keys.
+pub(super) struct Scripts {
+    counters: Known,
+    due: Known,
+    prefix: String,
+}
+
+/// A call of a script.
+pub(super) struct Invocation<'a> {
+    script: &'a Known,
+    /// By hash.
+    pub(super) cmd: Cmd,
+}
+
+impl Invocation<'_> {
+    /// With the script's text.
+    pub(super) fn taught(&self) -> Cmd {
+        self.script.taught(&self.cmd)
+    }
+}
+
+/// A tenant in the index of due ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Due {
+    pub(super) tenant: String,
+    /// Its place there, as Redis writes it.
+    pub(super) score: String,
+    /// It had nothing when it was last looked at.
+    pub(super) is_parked: bool,
+}
+
+/// Whether a decision made a reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Made {
+    Yes,
+    /// It was denied, or made before.
+    No,
+}
+
+/// What is offered of one tenant.
+pub(super) struct Offered {
+    pub(super) now_ms: u64,
+    /// When to ask again.
+    pub(super) next_ms: Option<u64>,
+    pub(super) expired: Vec<Expired>,
+}
+
+impl Scripts {
+    pub(super) fn new(prefix: &str) -> Scripts {
+        let (counters, due) = (Known::new(include_str!("counters.lua")), Known::new(include_str!("due.lua")));
+        Scripts { counters, due, prefix: prefix.to_owned() }
+    }
+
+    fn on_tenant(&self, tenant: &str, operation: &str, now_ms: Option<u64>, id: &str) -> Invocation<'_> {
+        let mut cmd = self.counters.called(&TenantKeys::new(&self.prefix, tenant).0);
+        cmd.arg(operation);
+        match now_ms {
+            Some(now_ms) => cmd.arg(now_ms),
+            None => cmd.arg(""),
+        };
+        cmd.arg(id);
+        Invocation { script: &self.counters, cmd }
+    }
+
+    /// `now_ms` instead of Redis's clock.
+    pub(super) fn admit(&self, tenant: &str, asks: &[Ask<'_>], take: Take<'_>, now_ms: Option<u64>) -> Invocation<'_> {
+        let (operation, id) = match take {
+            Take::Nothing => ("look", ""),
+            Take::ForGood => ("take", ""),
+            Take::Used => ("used", ""),
+            Take::Hold(hold) => ("hold", hold.id.as_str()),
+        };
+        let mut call = self.on_tenant(tenant, operation, now_ms, id);
+        match take {
+            Take::Hold(hold) => call.cmd.arg(exact(hold.timeout_ms)).arg(written(&hold.call)),
+            _ => call.cmd.arg("").arg(""),
+        };
+        add_asks(&mut call.cmd, asks);
+        call
+    }
+
+    pub(super) fn settle(&self, tenant: &str, id: &str, used: &Used<'_>, now_ms: Option<u64>) -> Invocation<'_> {
+        let operation = match used.extent {
+            Extent::Something => "settle",
+            Extent::Nothing => "void",
+        };
+        let mut call = self.on_tenant(tenant, operation, now_ms, id);
+        call.cmd.arg(exact(used.started_at_ms)).arg(exact(used.ended_at_ms));
+        add_asks(&mut call.cmd, used.asks);
+        call
+    }
+
+    pub(super) fn unposted(&self, tenant: &str, most: usize, now_ms: Option<u64>) -> Invocation<'_> {
+        let mut call = self.on_tenant(tenant, "unposted", now_ms, "");
+        call.cmd.arg(most);
+        call
+    }
+
+    pub(super) fn posted(&self, tenant: &str, id: &str, now_ms: Option<u64>) -> Invocation<'_> {
+        self.on_tenant(tenant, "posted", now_ms, id)
+    }
+
+    pub(super) fn reset(&self, tenant: &str, now_ms: Option<u64>) -> Invocation<'_> {
+        self.on_tenant(tenant, "reset", now_ms, "")
+    }
+
+    fn on_index(&self, shard: usize, operation: &str, now_ms: u64) -> Invocation<'_> {
+        let mut cmd = self.due.called(&[index_key(&self.prefix, shard)]);
+        cmd.arg(operation).arg(now_ms);
+        Invocation { script: &self.due, cmd }
+    }
+
+    /// The tenants of a shard that are due, and those that are parked for long; `most` of each.
+    pub(super) fn due(&self, shard: usize, most: usize, now_ms: u64) -> Invocation<'_> {
+        let mut call = self.on_index(shard, "due", now_ms);
+        call.cmd.arg(most);
+        call
+    }
+
+    /// The tenant is to be looked at then, if not before.
+    pub(super) fn lower(&self, shard: usize, tenant: &str, at_ms: u64, now_ms: u64) -> Invocation<'_> {
+        let mut call = self.on_index(shard, "lower", now_ms);
+        call.cmd.arg(tenant).arg(exact(at_ms));
+        call
+    }
+
+    /// Who gets 1 may look at it.
+    pub(super) fn park(&self, shard: usize, due: &Due, now_ms: u64) -> Invocation<'_> {
+        let mut call = self.on_index(shard, "park", now_ms);
+        call.cmd.arg(&due.tenant).arg(&due.score);
+        call
+    }
+
+    /// Forgets a tenant that is parked since `parked_at_ms`.
+    pub(super) fn drop(&self, shard: usize, tenant: &str, parked_at_ms: u64) -> Invocation<'_> {
+        let mut call = self.on_index(shard, "drop", parked_at_ms);
+        call.cmd.arg(tenant).arg(parked_at_ms);
+        call
+    }
+}
+
+fn add_asks(cmd: &mut Cmd, asks: &[Ask<'_>]) {
+    for ask in asks {
+        let role = match ask.role {
+            Role::Binding => "b",
+            Role::Warning | Role::Shadow | Role::Tracked => "-",
+        };
+        let unit = match ask.limit.unit {
+            Unit::Requests => "r",
+            Unit::Concurrency => "s",
+            Unit::Tokens | Unit::InputTokens | Unit::OutputTokens | Unit::Cost => "-",
+        };
+        cmd.arg(format!("{:016x}", ask.limit.counter().0)).arg(role).arg(unit).arg(exact(ask.amount));
+        match ask.rule {
+            Rule::Refilled { capacity, burst, window_ms } => {
+                cmd.arg("R").arg(exact(capacity)).arg(exact(burst)).arg(exact(window_ms))
+            }
+            Rule::Calendar { capacity, edges } => cmd.arg("C").arg(exact(capacity)).arg(&edges.map(exact)),
+            Rule::Slots { capacity } => cmd.arg("S").arg(exact(capacity)),
+        };
+    }
+}
+
+/// A number that a double can hold. What is larger than any that is counted stays larger.
+fn exact(number: u64) -> u64 {
+    number.min(MAX_AMOUNT + 1)
+}
+
+/// JSON: the tier, the model, the API, tokens in and out.
+fn written(call: &HeldCall) -> String {
+    let HeldCall { tier, model, api, input_tokens, output_tokens } = call;
+    serde_json::json!([tier, model, api, input_tokens, output_tokens]).to_string()
+}
+
+fn read(call: &str) -> Result<HeldCall, Unavailable> {
+    let (tier, model, api, input_tokens, output_tokens) = serde_json::from_str(call).map_err(unexpected)?;
+    Ok(HeldCall { tier, model, api, input_tokens, output_tokens })
+}
+
+/// Redis answered what the scripts do not.
+pub(super) fn unexpected(error: impl std::fmt::Display) -> Unavailable {
+    Unavailable(format!("Redis answers what it should not: {error}"))
+}
+
+fn numbers(answer: Value) -> Result<Vec<u64>, Unavailable> {
+    Vec::<u64>::from_redis_value(answer).map_err(unexpected)
+}
+
+/// The verdict, and whether a reservation was made, should one be asked for.
+pub(super) fn verdict(answer: Value, asks: usize) -> Result<(Verdict, Made), Unavailable> {
+    let numbers = numbers(answer)?;
+    let [outcome, now_ms, counters @ ..] = numbers.as_slice() else { return Err(unexpected("too few numbers")) };
+    let counters: Vec<Counter> = counters.as_chunks().0.iter().filter_map(counter).collect();
+    if counters.len() != asks {
+        return Err(unexpected(format!("{} counters instead of {asks}", counters.len())));
+    }
+    let (outcome, made) = match outcome {
+        0 => (Outcome::Denied, Made::No),
+        1 => (Outcome::Admitted, Made::Yes),
+        _ => (Outcome::Admitted, Made::No),
+    };
+    Ok((Verdict { outcome, counters, now_ms: *now_ms }, made))
+}
+
+fn counter(&[spent, held, at_ms, fraction]: &[u64; 4]) -> Option<Counter> {
+    Some(Counter { spent, held, at_ms, fraction: u32::try_from(fraction).ok()? })
+}
+
+/// What a settlement met, and the time there.
+pub(super) fn settled(answer: Value) -> Result<(Settled, u64), Unavailable> {
+    let settled = match *numbers(answer)? {
+        [0, now_ms] => (Settled::Posted, now_ms),
+        [1, now_ms] => (Settled::Corrected, now_ms),
+        [2, now_ms] => (Settled::Unreserved, now_ms),
+        [3, now_ms] => (Settled::Repeated, now_ms),
+        _ => return Err(unexpected("no settlement")),
+    };
+    Ok(settled)
+}
+
+pub(super) fn offered(answer: Value) -> Result<Offered, Unavailable> {
+    type Row = (String, u64, u64, String);
+    let (now_ms, next_ms, rows) = <(u64, i64, Vec<Row>)>::from_redis_value(answer).map_err(unexpected)?;
+    let expired = rows.into_iter().map(|(id, started_at_ms, expired_at_ms, call)| {
+        Ok(Expired { id, started_at_ms, expired_at_ms, call: read(&call)? })
+    });
+    Ok(Offered { now_ms, next_ms: u64::try_from(next_ms).ok(), expired: expired.collect::<Result<_, _>>()? })
+}
+
+pub(super) fn due(answer: Value) -> Result<Vec<Due>, Unavailable> {
+    let rows = Vec::<(String, String, u64)>::from_redis_value(answer).map_err(unexpected)?;
+    Ok(rows.into_iter().map(|(tenant, score, parked)| Due { tenant, score, is_parked: parked == 1 }).collect())
+}

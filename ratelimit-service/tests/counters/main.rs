@@ -1,0 +1,4 @@
+//! The engines of counters: both do what the model does, and Redis's does it through what happens to it.
+
+mod contract;
+mod engines;
