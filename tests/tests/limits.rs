@@ -113,12 +113,27 @@ async fn envoys_own_filter_takes_amounts_of_its_own_and_reports_tokens_when_a_st
     let call = [from_header("x-tenant-id", "tenant"), from_header("x-plan-tier", "tier")];
     let [tenant, tier] = call.clone();
     let tokens = json!({"generic_key": {"descriptor_key": "unit", "descriptor_value": "tokens"}});
+    // Envoy takes amounts from the filter's own policies only.
+    let native = json!({
+        "name": "envoy.filters.http.ratelimit",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit",
+            "domain": "tollgate",
+            "timeout": "10s",
+            "rate_limit_service": {
+                "transport_api_version": "V3",
+                "grpc_service": {"envoy_grpc": {"cluster_name": "tollgate"}},
+            },
+            "rate_limits": [
+                {"actions": call, "hits_addend": {"number": 2}},
+                {"actions": [tenant, tier, tokens], "hits_addend": {"number": 700}, "apply_on_stream_done": true},
+            ],
+        },
+    });
     let stack = Stack::builder()
         .limiter(Limiter::NativeRatelimit)
-        .route(json!({"rate_limits": [
-            {"actions": call, "hits_addend": {"number": 2}},
-            {"actions": [tenant, tier, tokens], "hits_addend": {"number": 700}, "apply_on_stream_done": true},
-        ]}))
+        .route(json!({"rate_limits": []}))
+        .filter_before(native)
         .service_config(json!({
             "limiter": {"default_tier": "small"},
             "tiers": {"small": {"context_tokens": 100_000, "limits": [

@@ -100,6 +100,14 @@ impl Envoy {
         .await
     }
 
+    /// Kills it, as a crash does.
+    ///
+    /// # Errors
+    /// When the operating system does not do so.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.process.kill().map(drop)
+    }
+
     /// Stops it.
     ///
     /// # Errors

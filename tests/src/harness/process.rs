@@ -132,7 +132,7 @@ impl Process {
         kill_process(pid, signal).with_context(|| format!("signalling {}", self.name))
     }
 
-    fn kill(&mut self) -> anyhow::Result<ExitStatus> {
+    pub(super) fn kill(&mut self) -> anyhow::Result<ExitStatus> {
         self.child.kill().with_context(|| format!("killing {}", self.name))?;
         Ok(self.child.wait()?)
     }
