@@ -6,6 +6,8 @@
 //! [`UsageSource::Unsettled`]: tollgate_wire::usage_event::UsageSource::Unsettled
 
 mod sqlite;
+#[cfg(test)]
+mod tests;
 mod usage;
 mod writer;
 

@@ -16,7 +16,7 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{ConnectOptions, Connection, QueryBuilder, Row, SqlStr, Sqlite};
+use sqlx::{ConnectOptions, QueryBuilder, Row, SqlStr, Sqlite};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tollgate_domain::{Day, Period};
@@ -56,7 +56,7 @@ const LAST_TIER: &str = "
     SELECT tier FROM (SELECT * FROM settled UNION ALL SELECT * FROM unsettled) ORDER BY at_ms DESC LIMIT 1";
 
 /// What brings a database from each version to the next. One that has landed is never changed.
-fn migrations() -> Migrator {
+pub(super) fn migrations() -> Migrator {
     let migrations = [
         ("ledger", include_str!("../../migrations/0001_ledger.sql")),
         ("usage details", include_str!("../../migrations/0002_usage_details.sql")),
@@ -97,7 +97,8 @@ impl SqliteLedger {
         Ok(SqliteLedger { queue: Mutex::new(Some(queue)), writer: Mutex::new(Some(writer)), readers })
     }
 
-    fn enqueue(&self, write: Write) -> Result<(), LedgerError> {
+    /// Leaves a write to the writer, without waiting.
+    pub(super) fn enqueue(&self, write: Write) -> Result<(), LedgerError> {
         let queue = self.queue.lock();
         queue.as_ref().ok_or(LedgerError::Closed)?.try_send(write).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => LedgerError::Busy,
@@ -135,14 +136,7 @@ impl Ledger for SqliteLedger {
     async fn spent_since(&self, from_ms: u64, tenant: Option<&str>) -> Result<Vec<Spent>, LedgerError> {
         // A time past SQLite's range is past every call.
         let Ok(from_ms) = i64::try_from(from_ms) else { return Ok(Vec::new()) };
-        let sums: Vec<_> = Usage::COLUMNS.iter().map(|column| format!("sum({column}) AS {column}")).collect();
-        let mut query = QueryBuilder::<Sqlite>::new("SELECT tenant, tier, model, api, ");
-        query.push(sums.join(", ")).push(" FROM calls WHERE started_at_ms >= ").push_bind(from_ms);
-        if let Some(tenant) = tenant {
-            query.push(" AND tenant = ").push_bind(tenant);
-        }
-        query.push(" GROUP BY tenant, tier, model, api");
-        let rows = query.build().fetch_all(&self.readers).await?;
+        let rows = spent_query(from_ms, tenant).build().fetch_all(&self.readers).await?;
         rows.iter().map(spent).collect()
     }
 
@@ -177,6 +171,17 @@ fn during(query: &mut QueryBuilder<Sqlite>, period: Period) -> &mut QueryBuilder
 
 fn usage(row: &SqliteRow) -> Result<Usage, sqlx::Error> {
     Usage::from_columns(|column| row.try_get::<i64, _>(column).map(i64::unsigned_abs))
+}
+
+pub(super) fn spent_query(from_ms: i64, tenant: Option<&str>) -> QueryBuilder<Sqlite> {
+    let sums: Vec<_> = Usage::COLUMNS.iter().map(|column| format!("sum({column}) AS {column}")).collect();
+    let mut query = QueryBuilder::<Sqlite>::new("SELECT tenant, tier, model, api, ");
+    query.push(sums.join(", ")).push(" FROM calls WHERE started_at_ms >= ").push_bind(from_ms);
+    if let Some(tenant) = tenant {
+        query.push(" AND tenant = ").push_bind(tenant);
+    }
+    query.push(" GROUP BY tenant, tier, model, api");
+    query
 }
 
 fn spent(row: &SqliteRow) -> Result<Spent, LedgerError> {
@@ -227,60 +232,4 @@ fn recorded(row: &SqliteRow) -> Result<Recorded, LedgerError> {
         detail,
     };
     Ok(Recorded { id: row.try_get::<i64, _>("id")?.unsigned_abs(), entry })
-}
-
-#[cfg(test)]
-mod tests {
-    use sqlx::Executor;
-    use tollgate_domain::Span;
-    use tollgate_wire::usage_event::UsageSource;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_ledger_of_the_first_version_keeps_its_data_and_counts_on() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("ledger.db");
-        let options = SqliteConnectOptions::new().filename(&file).create_if_missing(true);
-        let mut connection = options.connect().await.unwrap();
-        let first = migrations().iter().take(1).cloned().collect();
-        Migrator::with_migrations(first).run(&mut connection).await.unwrap();
-        for (id, tokens, source) in [("e1", 10, "reported"), ("e2", 5, "reported"), ("e3", 0, "none")] {
-            let values = format!(
-                "'{id}', NULL, NULL, 'acme', 'pro', 86400000, 40, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
-                 '[\"stop\"]', 1, 200, {tokens}, 1, 0, 0, 0, '{source}', 'complete', 0, 0"
-            );
-            let insert = format!("INSERT INTO usage_events VALUES ({values})");
-            connection.execute(sqlx::AssertSqlSafe(insert)).await.unwrap();
-        }
-        connection.close().await.unwrap();
-
-        let ledger = SqliteLedger::open(&file, Metrics::new().0).await.unwrap();
-        let day = Period::around(Span::Day, 86_400_000);
-        let kept = Usage {
-            requests: 3,
-            succeeded: 3,
-            input_tokens: 15,
-            output_tokens: 3,
-            requests_reported: 2,
-            requests_none: 1,
-            duration_ms: 120,
-            ..Usage::default()
-        };
-        assert_eq!(ledger.days("acme", day).await.unwrap(), [(day.first, kept)]);
-
-        let event = |id: &str| UsageEvent {
-            event_id: id.to_owned(),
-            tenant: "acme".to_owned(),
-            tier: "pro".to_owned(),
-            started_at_ms: 86_400_000,
-            usage_source: UsageSource::Estimated,
-            ..UsageEvent::default()
-        };
-        let new = ledger.append(vec![event("e1"), event("e4")]).await.unwrap();
-        assert_eq!(new, [event("e4")]);
-        let counted = Usage { requests: 4, requests_estimated: 1, ..kept };
-        assert_eq!(ledger.by_tenant(day).await.unwrap(), [("acme".to_owned(), counted)]);
-        ledger.close().await;
-    }
 }
