@@ -1,10 +1,12 @@
 //! What all tenants have spent of their limits, and reserved.
 
+mod guarded;
 mod memory;
 mod redis;
 
 use tollgate_domain::{Ask, Expired, Settled, Take, Used, Verdict};
 
+pub use guarded::{GuardMetrics, Guarded, MAX_WAITING, OnFailure};
 pub use memory::{MAX_RESERVATIONS, MAX_TENANTS, MemoryCounters};
 pub use redis::{RedisCounters, RedisSettings, Target, TargetError, Time};
 

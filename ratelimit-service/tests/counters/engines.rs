@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tollgate::clock::Clock;
+use tollgate::clock::{self, Clock};
 use tollgate::counters::{MAX_TENANTS, MemoryCounters, RedisCounters, RedisSettings, Target, Time};
 use tollgate::metrics::Metrics;
 
@@ -54,4 +54,10 @@ pub(crate) fn settings(url: &str, authority: Option<&Path>) -> RedisSettings {
 pub(crate) fn redis(url: &str, key_prefix: &str, hand: &Hand) -> RedisCounters {
     let settings = RedisSettings { key_prefix: key_prefix.to_owned(), ..settings(url, None) };
     RedisCounters::new(&settings, Time::Given(hand.clock()))
+}
+
+/// On Redis's own clock. `timeout_ms` is the deadline of each call.
+pub(crate) fn replica(url: &str, authority: Option<&Path>, timeout_ms: u64) -> RedisCounters {
+    let timeout = Duration::from_millis(timeout_ms);
+    RedisCounters::new(&RedisSettings { timeout, ..settings(url, authority) }, Time::Redis(clock::system()))
 }

@@ -1,4 +1,7 @@
 //! The engines of counters: both do what the model does, and Redis's does it through what happens to it.
 
+mod calls;
 mod contract;
 mod engines;
+mod exactness;
+mod failures;

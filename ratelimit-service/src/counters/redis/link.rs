@@ -15,11 +15,11 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::Failure;
 use super::breaker::Breaker;
 use super::keys::HASH_SLOTS;
 use super::script::Invocation;
 use super::target::{Connection, Target};
-use crate::counters::Unavailable;
 
 /// How many parts of a cluster are told apart by whether they answer: slots in a row mostly lie on one server.
 const PARTS: usize = 64;
@@ -97,26 +97,25 @@ impl Link {
     }
 
     /// Calls a script on keys of this hash slot.
-    pub(super) async fn call(
-        &self,
-        invocation: &Invocation<'_>,
-        slot: usize,
-        repeat: Repeat,
-    ) -> Result<Value, Unavailable> {
+    pub(super) async fn call(&self, invocation: &Invocation, slot: usize, repeat: Repeat) -> Result<Value, Failure> {
         let breaker = &self.breakers[slot * self.breakers.len() / HASH_SLOTS];
         if !breaker.lets_pass() {
-            return Err(Unavailable("Redis has not answered for a while".to_owned()));
+            return Err(Failure::NotAsked("Redis has not answered for a while".to_owned()));
         }
         let deadline = Instant::now() + self.timeout;
-        let mut taught = None;
+        let (mut taught, mut doubt) = (None, None);
         loop {
-            let connections = self.connections(deadline).await?;
+            let connections = match (self.connections(deadline).await, doubt.take()) {
+                (Ok(connections), _) => connections,
+                (Err(_), Some(doubt)) => return Err(doubt),
+                (Err(failure), None) => return Err(failure),
+            };
             let cmd = taught.as_ref().unwrap_or(&invocation.cmd);
             let Ok(answer) = timeout_at(deadline, self.ask(&connections, cmd, repeat)).await else {
                 if breaker.timed_out() >= SILENCE_MS && connections.since.elapsed() >= PROVEN_AFTER {
                     self.shared.is_wanted.notify_one();
                 }
-                return Err(Unavailable(format!("no answer from Redis within {} ms", self.timeout.as_millis())));
+                return Err(Failure::InDoubt(format!("no answer from Redis within {} ms", self.timeout.as_millis())));
             };
             breaker.answered();
             let error = match answer {
@@ -130,6 +129,7 @@ impl Link {
                     if repeat == Repeat::Never || !error.is_connection_dropped() {
                         return Err(failed(&error));
                     }
+                    doubt = Some(failed(&error));
                 }
                 Meaning::Unknown | Meaning::Answer => return Err(failed(&error)),
             }
@@ -148,18 +148,18 @@ impl Link {
         }
     }
 
-    async fn connections(&self, deadline: Instant) -> Result<Arc<Connections>, Unavailable> {
+    async fn connections(&self, deadline: Instant) -> Result<Arc<Connections>, Failure> {
         let known = |state: &State| match state {
             State::Connecting => None,
             State::Up(connections) => Some(Ok(Arc::clone(connections))),
-            State::Down(why) => Some(Err(Unavailable(why.to_string()))),
+            State::Down(why) => Some(Err(Failure::NotAsked(why.to_string()))),
         };
         if let Some(known) = known(&self.shared.state.borrow()) {
             return known;
         }
         let mut state = self.shared.state.subscribe();
         let settled = timeout_at(deadline, state.wait_for(|state| known(state).is_some())).await;
-        let still = || Err(Unavailable(format!("no connection to {} yet", self.shared.target)));
+        let still = || Err(Failure::NotAsked(format!("no connection to {} yet", self.shared.target)));
         settled.ok().and_then(Result::ok).and_then(|state| known(&state)).unwrap_or_else(still)
     }
 }
@@ -242,6 +242,6 @@ fn meaning(error: &RedisError) -> Meaning {
     }
 }
 
-fn failed(error: &RedisError) -> Unavailable {
-    Unavailable(format!("Redis: {error}"))
+fn failed(error: &RedisError) -> Failure {
+    Failure::InDoubt(format!("Redis: {error}"))
 }

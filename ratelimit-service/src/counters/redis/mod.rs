@@ -36,7 +36,7 @@ const INDEX_AGAIN_MS: u64 = 30_000;
 const MAX_DUE_TENANTS: usize = 100;
 
 /// How Redis is used.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisSettings {
     /// Where it is.
     pub target: Target,
@@ -46,6 +46,29 @@ pub struct RedisSettings {
     pub connections: usize,
     /// Begins all keys; without braces.
     pub key_prefix: String,
+}
+
+/// Why Redis gave no answer that can be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Failure {
+    /// It was not asked: nothing was done.
+    #[error("{0}")]
+    NotAsked(String),
+    /// What was asked may have been done.
+    #[error("{0}")]
+    InDoubt(String),
+}
+
+impl From<Failure> for Unavailable {
+    fn from(failure: Failure) -> Unavailable {
+        Unavailable(failure.to_string())
+    }
+}
+
+/// A settlement that can be sent more than once.
+pub(super) struct Settlement {
+    call: Invocation,
+    slot: usize,
 }
 
 /// Whose time decides.
@@ -96,16 +119,49 @@ impl RedisCounters {
         }
     }
 
-    async fn on_tenant(
-        &self,
-        tenant: &str,
-        call: &Invocation<'_>,
-        repeat: Repeat,
-    ) -> Result<redis::Value, Unavailable> {
+    /// Decides about a call; see [`Counters::admit`].
+    pub(super) async fn decide(&self, tenant: &str, asks: &[Ask<'_>], take: Take<'_>) -> Result<Verdict, Failure> {
+        let call = self.scripts.admit(tenant, asks, take, self.given_ms());
+        let repeat = match take {
+            Take::Nothing | Take::Hold(_) => Repeat::Harmless,
+            Take::ForGood | Take::Used => Repeat::Never,
+        };
+        let decision = self.on_tenant(tenant, &call, repeat);
+        let answer = match take {
+            // At once: the index costs no time where it answers, and where it does not, no more than the decision may take.
+            Take::Hold(hold) => {
+                let due_ms = self.now_ms().saturating_add(hold.timeout_ms);
+                tokio::join!(decision, self.index(tenant, due_ms)).0?
+            }
+            Take::Nothing | Take::ForGood | Take::Used => decision.await?,
+        };
+        let (verdict, made) = script::verdict(answer, asks.len())?;
+        if matches!(take, Take::Hold(_)) && made == Made::No {
+            // The index may have been told of what is not there.
+            self.indexed.remove(tenant);
+        }
+        self.learn(verdict.now_ms);
+        Ok(verdict)
+    }
+
+    /// What [`RedisCounters::deliver`] settles.
+    pub(super) fn settlement(&self, tenant: &str, id: &str, used: &Used<'_>) -> Settlement {
+        Settlement { call: self.scripts.settle(tenant, id, used, self.given_ms()), slot: keys::slot(tenant) }
+    }
+
+    /// Settles a call; see [`Counters::settle`]. Once is enough, and more do nothing.
+    pub(super) async fn deliver(&self, settlement: &Settlement) -> Result<Settled, Failure> {
+        let answer = self.link.call(&settlement.call, settlement.slot, Repeat::Harmless).await?;
+        let (settled, now_ms) = script::settled(answer)?;
+        self.learn(now_ms);
+        Ok(settled)
+    }
+
+    async fn on_tenant(&self, tenant: &str, call: &Invocation, repeat: Repeat) -> Result<redis::Value, Failure> {
         self.link.call(call, keys::slot(tenant), repeat).await
     }
 
-    async fn on_shard(&self, shard: usize, call: &Invocation<'_>) -> Result<redis::Value, Unavailable> {
+    async fn on_shard(&self, shard: usize, call: &Invocation) -> Result<redis::Value, Failure> {
         self.link.call(call, keys::index_slot(shard), Repeat::Harmless).await
     }
 
@@ -127,7 +183,7 @@ impl RedisCounters {
     }
 
     /// Looks at one tenant of the index, if no other replica does.
-    async fn look(&self, shard: usize, due: &Due, most: usize) -> Result<Vec<Expired>, Unavailable> {
+    async fn look(&self, shard: usize, due: &Due, most: usize) -> Result<Vec<Expired>, Failure> {
         let now_ms = self.now_ms();
         let parked = self.on_shard(shard, &self.scripts.park(shard, due, now_ms)).await?;
         if !matches!(parked, redis::Value::Int(1)) {
@@ -162,34 +218,11 @@ impl Counters for RedisCounters {
     }
 
     async fn admit(&self, tenant: &str, asks: &[Ask<'_>], take: Take<'_>) -> Result<Verdict, Unavailable> {
-        let call = self.scripts.admit(tenant, asks, take, self.given_ms());
-        let repeat = match take {
-            Take::Nothing | Take::Hold(_) => Repeat::Harmless,
-            Take::ForGood | Take::Used => Repeat::Never,
-        };
-        let decision = self.on_tenant(tenant, &call, repeat);
-        let answer = match take {
-            // At once: the index costs no time where it answers, and where it does not, no more than the decision may take.
-            Take::Hold(hold) => {
-                let due_ms = self.now_ms().saturating_add(hold.timeout_ms);
-                tokio::join!(decision, self.index(tenant, due_ms)).0?
-            }
-            Take::Nothing | Take::ForGood | Take::Used => decision.await?,
-        };
-        let (verdict, made) = script::verdict(answer, asks.len())?;
-        if matches!(take, Take::Hold(_)) && made == Made::No {
-            // The index may have been told of what is not there.
-            self.indexed.remove(tenant);
-        }
-        self.learn(verdict.now_ms);
-        Ok(verdict)
+        Ok(self.decide(tenant, asks, take).await?)
     }
 
     async fn settle(&self, tenant: &str, id: &str, used: &Used<'_>) -> Result<Settled, Unavailable> {
-        let call = self.scripts.settle(tenant, id, used, self.given_ms());
-        let (settled, now_ms) = script::settled(self.on_tenant(tenant, &call, Repeat::Harmless).await?)?;
-        self.learn(now_ms);
-        Ok(settled)
+        Ok(self.deliver(&self.settlement(tenant, id, used)).await?)
     }
 
     async fn unposted(&self) -> Result<Vec<(String, Expired)>, Unavailable> {
@@ -212,7 +245,7 @@ impl Counters for RedisCounters {
 
     async fn posted(&self, tenant: &str, id: &str) -> Result<(), Unavailable> {
         let call = self.scripts.posted(tenant, id, self.given_ms());
-        self.on_tenant(tenant, &call, Repeat::Harmless).await.map(drop)
+        Ok(self.on_tenant(tenant, &call, Repeat::Harmless).await.map(drop)?)
     }
 
     async fn restore(&self, _tenant: &str, _asks: &[Ask<'_>]) -> Result<(), Unavailable> {
@@ -222,6 +255,6 @@ impl Counters for RedisCounters {
 
     async fn reset(&self, tenant: &str) -> Result<(), Unavailable> {
         let call = self.scripts.reset(tenant, self.given_ms());
-        self.on_tenant(tenant, &call, Repeat::Harmless).await.map(drop)
+        Ok(self.on_tenant(tenant, &call, Repeat::Harmless).await.map(drop)?)
     }
 }

@@ -1,12 +1,14 @@
 //! What the scripts are called with, and what they answer.
 
+use std::sync::Arc;
+
 use redis::{Arg, Cmd, FromRedisValue, Script, Value};
 use tollgate_domain::{
     Ask, Counter, Expired, Extent, HeldCall, MAX_AMOUNT, Outcome, Role, Rule, Settled, Take, Unit, Used, Verdict,
 };
 
+use super::Failure;
 use super::keys::{TenantKeys, index_key};
-use crate::counters::Unavailable;
 
 /// A script that Redis knows by its hash, once it has been sent.
 pub(super) struct Known {
@@ -40,19 +42,19 @@ impl Known {
 
 /// Both scripts, and the prefix of all keys.
 pub(super) struct Scripts {
-    counters: Known,
-    due: Known,
+    counters: Arc<Known>,
+    due: Arc<Known>,
     prefix: String,
 }
 
 /// A call of a script.
-pub(super) struct Invocation<'a> {
-    script: &'a Known,
+pub(super) struct Invocation {
+    script: Arc<Known>,
     /// By hash.
     pub(super) cmd: Cmd,
 }
 
-impl Invocation<'_> {
+impl Invocation {
     /// With the script's text.
     pub(super) fn taught(&self) -> Cmd {
         self.script.taught(&self.cmd)
@@ -87,11 +89,12 @@ pub(super) struct Offered {
 
 impl Scripts {
     pub(super) fn new(prefix: &str) -> Scripts {
-        let (counters, due) = (Known::new(include_str!("counters.lua")), Known::new(include_str!("due.lua")));
+        let [counters, due] =
+            [include_str!("counters.lua"), include_str!("due.lua")].map(|code| Arc::new(Known::new(code)));
         Scripts { counters, due, prefix: prefix.to_owned() }
     }
 
-    fn on_tenant(&self, tenant: &str, operation: &str, now_ms: Option<u64>, id: &str) -> Invocation<'_> {
+    fn on_tenant(&self, tenant: &str, operation: &str, now_ms: Option<u64>, id: &str) -> Invocation {
         let mut cmd = self.counters.called(&TenantKeys::new(&self.prefix, tenant).0);
         cmd.arg(operation);
         match now_ms {
@@ -99,11 +102,11 @@ impl Scripts {
             None => cmd.arg(""),
         };
         cmd.arg(id);
-        Invocation { script: &self.counters, cmd }
+        Invocation { script: Arc::clone(&self.counters), cmd }
     }
 
     /// `now_ms` instead of Redis's clock.
-    pub(super) fn admit(&self, tenant: &str, asks: &[Ask<'_>], take: Take<'_>, now_ms: Option<u64>) -> Invocation<'_> {
+    pub(super) fn admit(&self, tenant: &str, asks: &[Ask<'_>], take: Take<'_>, now_ms: Option<u64>) -> Invocation {
         let (operation, id) = match take {
             Take::Nothing => ("look", ""),
             Take::ForGood => ("take", ""),
@@ -119,7 +122,7 @@ impl Scripts {
         call
     }
 
-    pub(super) fn settle(&self, tenant: &str, id: &str, used: &Used<'_>, now_ms: Option<u64>) -> Invocation<'_> {
+    pub(super) fn settle(&self, tenant: &str, id: &str, used: &Used<'_>, now_ms: Option<u64>) -> Invocation {
         let operation = match used.extent {
             Extent::Something => "settle",
             Extent::Nothing => "void",
@@ -130,49 +133,49 @@ impl Scripts {
         call
     }
 
-    pub(super) fn unposted(&self, tenant: &str, most: usize, now_ms: Option<u64>) -> Invocation<'_> {
+    pub(super) fn unposted(&self, tenant: &str, most: usize, now_ms: Option<u64>) -> Invocation {
         let mut call = self.on_tenant(tenant, "unposted", now_ms, "");
         call.cmd.arg(most);
         call
     }
 
-    pub(super) fn posted(&self, tenant: &str, id: &str, now_ms: Option<u64>) -> Invocation<'_> {
+    pub(super) fn posted(&self, tenant: &str, id: &str, now_ms: Option<u64>) -> Invocation {
         self.on_tenant(tenant, "posted", now_ms, id)
     }
 
-    pub(super) fn reset(&self, tenant: &str, now_ms: Option<u64>) -> Invocation<'_> {
+    pub(super) fn reset(&self, tenant: &str, now_ms: Option<u64>) -> Invocation {
         self.on_tenant(tenant, "reset", now_ms, "")
     }
 
-    fn on_index(&self, shard: usize, operation: &str, now_ms: u64) -> Invocation<'_> {
+    fn on_index(&self, shard: usize, operation: &str, now_ms: u64) -> Invocation {
         let mut cmd = self.due.called(&[index_key(&self.prefix, shard)]);
         cmd.arg(operation).arg(now_ms);
-        Invocation { script: &self.due, cmd }
+        Invocation { script: Arc::clone(&self.due), cmd }
     }
 
     /// The tenants of a shard that are due, and those that are parked for long; `most` of each.
-    pub(super) fn due(&self, shard: usize, most: usize, now_ms: u64) -> Invocation<'_> {
+    pub(super) fn due(&self, shard: usize, most: usize, now_ms: u64) -> Invocation {
         let mut call = self.on_index(shard, "due", now_ms);
         call.cmd.arg(most);
         call
     }
 
     /// The tenant is to be looked at then, if not before.
-    pub(super) fn lower(&self, shard: usize, tenant: &str, at_ms: u64, now_ms: u64) -> Invocation<'_> {
+    pub(super) fn lower(&self, shard: usize, tenant: &str, at_ms: u64, now_ms: u64) -> Invocation {
         let mut call = self.on_index(shard, "lower", now_ms);
         call.cmd.arg(tenant).arg(exact(at_ms));
         call
     }
 
     /// Who gets 1 may look at it.
-    pub(super) fn park(&self, shard: usize, due: &Due, now_ms: u64) -> Invocation<'_> {
+    pub(super) fn park(&self, shard: usize, due: &Due, now_ms: u64) -> Invocation {
         let mut call = self.on_index(shard, "park", now_ms);
         call.cmd.arg(&due.tenant).arg(&due.score);
         call
     }
 
     /// Forgets a tenant that is parked since `parked_at_ms`.
-    pub(super) fn drop(&self, shard: usize, tenant: &str, parked_at_ms: u64) -> Invocation<'_> {
+    pub(super) fn drop(&self, shard: usize, tenant: &str, parked_at_ms: u64) -> Invocation {
         let mut call = self.on_index(shard, "drop", parked_at_ms);
         call.cmd.arg(tenant).arg(parked_at_ms);
         call
@@ -212,22 +215,22 @@ fn written(call: &HeldCall) -> String {
     serde_json::json!([tier, model, api, input_tokens, output_tokens]).to_string()
 }
 
-fn read(call: &str) -> Result<HeldCall, Unavailable> {
+fn read(call: &str) -> Result<HeldCall, Failure> {
     let (tier, model, api, input_tokens, output_tokens) = serde_json::from_str(call).map_err(unexpected)?;
     Ok(HeldCall { tier, model, api, input_tokens, output_tokens })
 }
 
 /// Redis answered what the scripts do not.
-pub(super) fn unexpected(error: impl std::fmt::Display) -> Unavailable {
-    Unavailable(format!("Redis answers what it should not: {error}"))
+fn unexpected(error: impl std::fmt::Display) -> Failure {
+    Failure::InDoubt(format!("Redis answers what it should not: {error}"))
 }
 
-fn numbers(answer: Value) -> Result<Vec<u64>, Unavailable> {
+fn numbers(answer: Value) -> Result<Vec<u64>, Failure> {
     Vec::<u64>::from_redis_value(answer).map_err(unexpected)
 }
 
 /// The verdict, and whether a reservation was made, should one be asked for.
-pub(super) fn verdict(answer: Value, asks: usize) -> Result<(Verdict, Made), Unavailable> {
+pub(super) fn verdict(answer: Value, asks: usize) -> Result<(Verdict, Made), Failure> {
     let numbers = numbers(answer)?;
     let [outcome, now_ms, counters @ ..] = numbers.as_slice() else { return Err(unexpected("too few numbers")) };
     let counters: Vec<Counter> = counters.as_chunks().0.iter().filter_map(counter).collect();
@@ -247,7 +250,7 @@ fn counter(&[spent, held, at_ms, fraction]: &[u64; 4]) -> Option<Counter> {
 }
 
 /// What a settlement met, and the time there.
-pub(super) fn settled(answer: Value) -> Result<(Settled, u64), Unavailable> {
+pub(super) fn settled(answer: Value) -> Result<(Settled, u64), Failure> {
     let settled = match *numbers(answer)? {
         [0, now_ms] => (Settled::Posted, now_ms),
         [1, now_ms] => (Settled::Corrected, now_ms),
@@ -258,7 +261,7 @@ pub(super) fn settled(answer: Value) -> Result<(Settled, u64), Unavailable> {
     Ok(settled)
 }
 
-pub(super) fn offered(answer: Value) -> Result<Offered, Unavailable> {
+pub(super) fn offered(answer: Value) -> Result<Offered, Failure> {
     type Row = (String, u64, u64, String);
     let (now_ms, next_ms, rows) = <(u64, i64, Vec<Row>)>::from_redis_value(answer).map_err(unexpected)?;
     let expired = rows.into_iter().map(|(id, started_at_ms, expired_at_ms, call)| {
@@ -267,7 +270,7 @@ pub(super) fn offered(answer: Value) -> Result<Offered, Unavailable> {
     Ok(Offered { now_ms, next_ms: u64::try_from(next_ms).ok(), expired: expired.collect::<Result<_, _>>()? })
 }
 
-pub(super) fn due(answer: Value) -> Result<Vec<Due>, Unavailable> {
+pub(super) fn due(answer: Value) -> Result<Vec<Due>, Failure> {
     let rows = Vec::<(String, String, u64)>::from_redis_value(answer).map_err(unexpected)?;
     Ok(rows.into_iter().map(|(tenant, score, parked)| Due { tenant, score, is_parked: parked == 1 }).collect())
 }

@@ -30,6 +30,8 @@ const CLUSTER_RETRY_MS: [u64; 2] = [2, 20];
 pub struct Target {
     kind: Kind,
     shown: String,
+    url: String,
+    ca: Option<Vec<u8>>,
 }
 
 #[derive(Clone)]
@@ -73,13 +75,13 @@ impl Target {
     /// # Errors
     /// When it is none of them, or `ca` is no certificate.
     pub fn new(url: &str, ca: Option<&[u8]>) -> Result<Target, TargetError> {
-        let url = Url::parse(url).ok_or_else(|| TargetError(FORMS.to_owned()))?;
+        let parsed = Url::parse(url).ok_or_else(|| TargetError(FORMS.to_owned()))?;
         let certificates = ca.map(|pem| TlsCertificates { client_tls: None, root_cert: Some(pem.to_vec()) });
-        if certificates.is_some() && url.scheme != "rediss" {
+        if certificates.is_some() && parsed.scheme != "rediss" {
             return Err(TargetError("a CA file is of use with rediss:// only".to_owned()));
         }
-        let kind = url.kind(certificates).map_err(|error| TargetError(error.to_string()))?;
-        Ok(Target { kind, shown: url.shown() })
+        let kind = parsed.kind(certificates).map_err(|error| TargetError(error.to_string()))?;
+        Ok(Target { kind, shown: parsed.shown(), url: url.to_owned(), ca: ca.map(<[u8]>::to_vec) })
     }
 
     /// Whether the tenants lie on several servers.
@@ -115,6 +117,14 @@ impl Target {
         Ok(all)
     }
 }
+
+impl PartialEq for Target {
+    fn eq(&self, other: &Target) -> bool {
+        self.url == other.url && self.ca == other.ca
+    }
+}
+
+impl Eq for Target {}
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,0 +1,75 @@
+//! Replicas on one Redis admit no more than there is, and not less.
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tollgate_domain::{Limit, Outcome, Take, Unit, Window};
+use tollgate_e2e::harness::redis::Redis;
+use tollgate_e2e::harness::run_dir::RunDir;
+
+use crate::calls::Caller;
+use crate::engines::replica;
+
+const PATIENT_MS: u64 = 20_000;
+
+#[tokio::test]
+async fn of_many_calls_at_once_one_gets_what_is_worth_one() {
+    let dir = RunDir::create().unwrap();
+    let redis = Redis::start(dir.path()).await.unwrap();
+    let replicas = [(); 2].map(|()| Arc::new(replica(&redis.url(), None, PATIENT_MS)));
+    for round in 0..20 {
+        let caller = Arc::new(Caller::new(&format!("tenant {round}"), 10, 1));
+        let mut calls = JoinSet::new();
+        for call in 0..64 {
+            let (caller, replica) = (caller.clone(), replicas[call % 2].clone());
+            calls.spawn(async move { caller.hold(&*replica, &call.to_string()).await.unwrap().outcome });
+        }
+        let outcomes = calls.join_all().await;
+        assert_eq!(outcomes.iter().filter(|outcome| **outcome == Outcome::Admitted).count(), 1);
+    }
+}
+
+/// Redis's own clock tells how much may be used: no interval admits more than what is refilled in it and one burst.
+#[tokio::test]
+async fn replicas_together_admit_what_is_refilled_and_one_burst() {
+    const CLIENTS: usize = 8;
+    const CALLS: usize = 150;
+    let (capacity, burst) = (200, 50);
+    let dir = RunDir::create().unwrap();
+    let redis = Redis::start(dir.path()).await.unwrap();
+    let replicas = [(); 2].map(|()| Arc::new(replica(&redis.url(), None, PATIENT_MS)));
+    let limit = Limit::new(Unit::Requests, Some(Window::Second), NonZeroU64::new(capacity).unwrap()).unwrap();
+    let limit = limit.with_burst(NonZeroU64::new(burst).unwrap()).unwrap();
+    let caller = Arc::new(Caller::with("acme", vec![limit]));
+    let mut clients = JoinSet::new();
+    for client in 0..CLIENTS {
+        let (caller, replica) = (caller.clone(), replicas[client % 2].clone());
+        clients.spawn(async move {
+            let (mut seen, mut admitted) = (Vec::new(), 0);
+            while admitted < CALLS {
+                let verdict = caller.take(&*replica, 0, Take::ForGood).await.unwrap();
+                seen.push((verdict.now_ms, verdict.outcome));
+                admitted += usize::from(verdict.outcome == Outcome::Admitted);
+            }
+            seen
+        });
+    }
+    let seen: Vec<_> = clients.join_all().await.concat();
+    let mut admitted: Vec<_> =
+        seen.iter().filter(|(_, outcome)| *outcome == Outcome::Admitted).map(|(now_ms, _)| *now_ms).collect();
+    admitted.sort_unstable();
+    let first_ms = admitted[0];
+    for (begin, from_ms) in admitted.iter().enumerate() {
+        for (end, to_ms) in admitted.iter().enumerate().skip(begin) {
+            let most = burst * 1000 + capacity * (to_ms - from_ms);
+            assert!((end - begin + 1) as u64 * 1000 <= most, "{} in {} ms", end - begin + 1, to_ms - from_ms);
+        }
+    }
+    // Until the last client but one had all, somebody asked all the time.
+    let denied = seen.iter().filter(|(_, outcome)| *outcome == Outcome::Denied).map(|(now_ms, _)| *now_ms);
+    let last_denied_ms = denied.max().unwrap();
+    let used = admitted.iter().filter(|now_ms| **now_ms <= last_denied_ms).count() as u64;
+    let usable = burst + capacity * (last_denied_ms - first_ms) / 1000;
+    assert!(used * 100 >= usable * 99, "{used} of {usable} were used");
+}
