@@ -16,10 +16,9 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 
-use crate::clock;
 use crate::collector::Collector;
 use crate::config::Config;
-use crate::counters::{MAX_TENANTS, MemoryCounters};
+use crate::counters;
 use crate::ledger::{Ledger, SqliteLedger};
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
@@ -51,10 +50,10 @@ impl Service {
     pub async fn start(config: Config) -> anyhow::Result<Service> {
         let grpc = bind("grpc.listen", config.grpc_listen).await?;
         let rest = bind("rest.listen", config.rest_listen).await?;
-        let (metrics, registry) = Metrics::new();
+        let (metrics, mut registry) = Metrics::new();
         let ledger = SqliteLedger::open(&config.sqlite, metrics.clone()).await.context("ledger.sqlite")?;
-        let counters = MemoryCounters::new(MAX_TENANTS, clock::system(), metrics.clone());
-        let limiter = Limiter::new(config.policy, Arc::new(counters), metrics.clone());
+        let counters = counters::start(&config.counters, &metrics, &mut registry);
+        let limiter = Limiter::new(config.policy, counters, metrics.clone());
         limiter.restore(&ledger).await.context("ledger.sqlite")?;
         let (limiter, ledger) = (Arc::new(limiter), Arc::new(ledger));
         Ok(Service { grpc, rest, domain: config.domain, limiter, ledger, metrics, registry })

@@ -3,6 +3,7 @@
 //! Every field has a default. An unknown key, or a value of the wrong kind, is refused with the place in the file and the
 //! path of the field.
 
+mod counters;
 mod raw;
 
 use std::fmt;
@@ -14,6 +15,8 @@ use serde_saphyr::{MessageFormatter, UserMessageFormatter};
 use tracing_subscriber::filter::Targets;
 
 use crate::limiter::Policy;
+
+pub use counters::{Engine, FailurePolicy, RedisConfig};
 
 /// The largest configuration file that is read.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -29,6 +32,8 @@ pub struct Config {
     pub domain: String,
     /// What tenants are held to.
     pub policy: Policy,
+    /// Where what they spend is counted.
+    pub counters: Engine,
     /// The ledger's database file.
     pub sqlite: PathBuf,
     /// How log lines look.

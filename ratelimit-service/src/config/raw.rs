@@ -10,7 +10,7 @@ use tollgate_domain::{Limit, LimitError, Plan, Plans, Prices, Unit, UnknownTier,
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::{ParseError, Targets};
 
-use super::{ConfigError, LogFormat};
+use super::{ConfigError, Engine, LogFormat};
 use crate::limiter::Policy;
 
 #[derive(Debug, Default, Deserialize)]
@@ -19,6 +19,7 @@ pub(super) struct Config {
     grpc: Grpc,
     rest: Rest,
     limiter: Limiter,
+    counters: Engine,
     ledger: Ledger,
     log: Log,
     tiers: Tiers,
@@ -175,7 +176,7 @@ impl TryFrom<Vec<RawLimit>> for Limits {
 impl Config {
     /// Checks what no field can know alone.
     pub(super) fn validated(self, name: &str) -> Result<super::Config, ConfigError> {
-        let Config { grpc, rest, limiter, ledger, log, tiers } = self;
+        let Config { grpc, rest, limiter, counters, ledger, log, tiers } = self;
         let names: Vec<_> = tiers.0.keys().cloned().collect();
         let plans = tiers.0.into_iter().map(|(name, tier)| Plan::new(name, tier.context_tokens.get(), tier.limits.0));
         let (unknown, terms, prices) = (UnknownTier::Default, HashMap::new(), Prices::default());
@@ -193,6 +194,7 @@ impl Config {
                 answer_percentile: 90,
                 unknown_answer_tokens: 1_000,
             },
+            counters,
             sqlite: ledger.sqlite,
             log_format: log.format,
             log_filter: log.filter.0,

@@ -3,12 +3,14 @@
 mod guarded;
 mod memory;
 mod redis;
+mod start;
 
 use tollgate_domain::{Ask, Expired, Settled, Take, Used, Verdict};
 
 pub use guarded::{GuardMetrics, Guarded, MAX_WAITING, OnFailure};
 pub use memory::{MAX_RESERVATIONS, MAX_TENANTS, MemoryCounters};
 pub use redis::{RedisCounters, RedisSettings, Target, TargetError, Time};
+pub(crate) use start::start;
 
 /// The most expired reservations that [`Counters::unposted`] gives at once.
 pub const MAX_UNPOSTED: usize = 1000;

@@ -5,3 +5,4 @@ mod contract;
 mod engines;
 mod exactness;
 mod failures;
+mod replicas;
