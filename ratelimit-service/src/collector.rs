@@ -11,7 +11,7 @@ use tollgate_wire::proto::opentelemetry::proto::collector::logs::v1::logs_servic
 use tollgate_wire::proto::opentelemetry::proto::collector::logs::v1::{
     ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
 };
-use tollgate_wire::usage_event::UsageEvent;
+use tollgate_wire::usage_event::{UsageEvent, UsageSource};
 use tonic::{Request, Response, Status};
 
 use crate::ledger::{Ledger, LedgerError};
@@ -95,6 +95,9 @@ fn read(request: &ExportLogsServiceRequest) -> (Vec<UsageEvent>, Vec<String>) {
         match UsageEvent::from_log_record(record) {
             Ok(event) if largest_count(&event) > MAX_COUNT => {
                 rejected.push(format!("record {at}: a count is larger than {MAX_COUNT}"));
+            }
+            Ok(event) if event.usage_source == UsageSource::Unsettled => {
+                rejected.push(format!("record {at}: tollgate.usage_source: only the limiter tells what is unsettled"));
             }
             Ok(event) => events.push(event),
             Err(error) => rejected.push(format!("record {at}: {error}")),

@@ -1,6 +1,6 @@
 //! The service behind the Tollgate filter: the limiter that it asks before a call, and the collector that it tells after.
 //!
-//! - [`config`]: what a file may say, and its defaults.
+//! - [`config`]: what a file may say, and its defaults; [`reload`]: what it says while the service runs.
 //! - [`serve`]: the running service, from bound ports to a graceful end.
 //! - [`rls`] and [`collector`]: the two gRPC services, Envoy's rate limit service v3 and OTLP logs.
 //! - [`rest`]: usage, limits and metrics over HTTP.
@@ -18,6 +18,7 @@ pub mod inspect;
 pub mod ledger;
 pub mod limiter;
 pub mod metrics;
+pub mod reload;
 pub mod rest;
 pub mod rls;
 pub mod serve;

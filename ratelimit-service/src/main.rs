@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
-use tollgate::config::{Config, LogFormat};
+use tollgate::config::{self, Config, LogFormat};
 use tollgate::inspect::{self, InspectArgs};
 use tollgate::serve::Service;
 use tracing_subscriber::filter::Targets;
@@ -23,7 +23,7 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the service until SIGTERM or SIGINT.
+    /// Run the service until SIGTERM or SIGINT; SIGHUP reads the configuration again.
     Serve {
         /// The configuration, in YAML. Without it every field has its default.
         #[arg(long, value_name = "FILE")]
@@ -51,9 +51,12 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve { config } => serve(Config::load(config.as_deref())?).map(|()| ExitCode::SUCCESS),
+        Command::Serve { config } => serve(config).map(|()| ExitCode::SUCCESS),
         Command::CheckConfig { file } => {
-            Config::load(Some(&file))?;
+            let config = Config::parse(&config::read(&file)?, &file.display().to_string())?;
+            for warning in &config.warnings {
+                eprintln!("tollgate: {}: warning: {warning}", file.display());
+            }
             println!("{}: ok", file.display());
             Ok(ExitCode::SUCCESS)
         }
@@ -64,11 +67,19 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 #[tokio::main]
-async fn serve(mut config: Config) -> anyhow::Result<()> {
-    start_log(config.log_format, std::mem::take(&mut config.log_filter));
+async fn serve(file: Option<PathBuf>) -> anyhow::Result<()> {
+    let source = file.map(|file| config::read(&file).map(|text| (file, text))).transpose()?;
+    let config = match &source {
+        Some((file, text)) => Config::parse(text, &file.display().to_string())?,
+        None => Config::parse("", "defaults")?,
+    };
+    start_log(config.log_format, config.log_filter.clone());
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-    let service = Service::start(config).await?;
+    let service = Service::start(config, source).await?;
     tracing::info!(grpc = %service.grpc_address()?, rest = %service.rest_address()?, "serving");
     let stop = async {
         tokio::select! {

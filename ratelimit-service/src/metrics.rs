@@ -58,6 +58,14 @@ pub struct Metrics {
     pub exports_failed: Counter,
     /// What the ledger needs to make waiting exports durable.
     pub ledger_commit_seconds: Histogram,
+    /// Configurations that were taken over while the service ran.
+    pub config_applied: Counter,
+    /// Configurations that were refused.
+    pub config_refused: Counter,
+    /// Signals that found the configuration in force.
+    pub config_unchanged: Counter,
+    /// 1 while the file says what is in force, 0 while it is refused.
+    pub config_valid: Gauge,
     /// Tenants whose counters are held.
     pub tenants: Gauge,
     /// Tenants forgotten to make room: nothing of theirs was spent.
@@ -115,6 +123,14 @@ impl Metrics {
             "Time to make the waiting exports durable, in seconds",
             ledger_commit_seconds.clone(),
         );
+        let [config_applied, config_refused, config_unchanged] = by_label(
+            &mut registry,
+            ("config_reloads", "Configurations looked at while the service runs"),
+            ("result", ["applied", "refused", "unchanged"]),
+        );
+        let config_valid = Gauge::default();
+        config_valid.set(1);
+        registry.register("config_valid", "Whether the configuration file says what is in force", config_valid.clone());
         let tenants = Gauge::default();
         registry.register("limiter_tenants", "Tenants whose counters are held", tenants.clone());
         let reservations = Gauge::default();
@@ -160,6 +176,10 @@ impl Metrics {
             exports_busy,
             exports_failed,
             ledger_commit_seconds,
+            config_applied,
+            config_refused,
+            config_unchanged,
+            config_valid,
             tenants,
             tenants_evicted: counter(&mut registry, "limiter_tenants_evicted", "Idle tenants forgotten to make room"),
             tenants_untracked: counter(

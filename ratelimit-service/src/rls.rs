@@ -213,8 +213,7 @@ impl Answer {
 
 impl From<Answer> for RateLimitResponse {
     fn from(Answer { overall, statuses, warnings }: Answer) -> RateLimitResponse {
-        let header =
-            || HeaderValue { key: WARNING_HEADER.to_owned(), value: warnings.join(", "), ..Default::default() };
+        let header = || HeaderValue { key: WARNING_HEADER.to_owned(), value: warnings.join(", ") };
         let response_headers_to_add = if warnings.is_empty() { Vec::new() } else { vec![header()] };
         RateLimitResponse { overall_code: overall.into(), statuses, response_headers_to_add, ..Default::default() }
     }

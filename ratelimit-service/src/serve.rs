@@ -1,13 +1,16 @@
 //! The running service.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tollgate_wire::proto::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer;
 use tollgate_wire::proto::opentelemetry::proto::collector::logs::v1::logs_service_server::LogsServiceServer;
@@ -22,7 +25,8 @@ use crate::counters;
 use crate::ledger::{Ledger, SqliteLedger};
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
-use crate::rest;
+use crate::reload::{self, Reloader, Status};
+use crate::rest::{self, Shared};
 use crate::rls::Rls;
 
 /// How long calls in flight may take to end after a signal to stop.
@@ -37,26 +41,38 @@ pub struct Service {
     rest: TcpListener,
     domain: String,
     limiter: Arc<Limiter>,
-    ledger: Arc<dyn Ledger>,
+    ledger: Arc<SqliteLedger>,
     metrics: Metrics,
     registry: Registry,
+    config: Arc<Status>,
+    reloader: Option<(Reloader, Signal)>,
 }
 
 impl Service {
-    /// Binds the ports, opens the ledger and restores the counters from it.
+    /// Binds the ports, opens the ledger and restores the counters from it. `source` is the file that the configuration
+    /// was read from, to be watched, and its text.
     ///
     /// # Errors
     /// When a port is taken or the ledger cannot be opened; the error names the config's key.
-    pub async fn start(config: Config) -> anyhow::Result<Service> {
+    pub async fn start(config: Config, source: Option<(PathBuf, String)>) -> anyhow::Result<Service> {
         let grpc = bind("grpc.listen", config.grpc_listen).await?;
         let rest = bind("rest.listen", config.rest_listen).await?;
         let (metrics, mut registry) = Metrics::new();
         let ledger = SqliteLedger::open(&config.sqlite, metrics.clone()).await.context("ledger.sqlite")?;
         let counters = counters::start(&config.counters, &metrics, &mut registry);
-        let limiter = Limiter::new(config.policy, counters, metrics.clone());
+        let limiter = Limiter::new(config.policy.clone(), counters, metrics.clone());
         limiter.restore(&ledger).await.context("ledger.sqlite")?;
-        let (limiter, ledger) = (Arc::new(limiter), Arc::new(ledger));
-        Ok(Service { grpc, rest, domain: config.domain, limiter, ledger, metrics, registry })
+        let (limiter, ledger, status) = (Arc::new(limiter), Arc::new(ledger), Arc::new(Status::new()));
+        let domain = config.domain.clone();
+        let reloader = match source.filter(|(file, _)| reload::is_watchable(file)) {
+            Some(source) => {
+                // From here on: before, the signal ends the process.
+                let hangups = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
+                Some((Reloader::new(source, config, limiter.clone(), metrics.clone(), status.clone()), hangups))
+            }
+            None => None,
+        };
+        Ok(Service { grpc, rest, domain, limiter, ledger, metrics, registry, config: status, reloader })
     }
 
     /// Where gRPC listens: the configured address, with the port that was given for 0.
@@ -80,7 +96,7 @@ impl Service {
     /// # Errors
     /// When a server fails.
     pub async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Service { grpc, rest, domain, limiter, ledger, metrics, registry } = self;
+        let Service { grpc, rest, domain, limiter, ledger, metrics, registry, config, reloader } = self;
         let (stopping, stopped) = watch::channel(());
         let rls = Rls::new(domain, limiter.clone(), metrics.clone());
         let collector = Collector::new(ledger.clone(), limiter.clone(), metrics.clone());
@@ -98,10 +114,13 @@ impl Service {
             .add_service(health)
             .add_service(reflection)
             .serve_with_incoming_shutdown(TcpIncoming::from(grpc).with_nodelay(Some(true)), until(stopped.clone()));
-        let poster = limiter.clone();
-        let rest =
-            axum::serve(rest, rest::router(limiter, ledger.clone(), registry)).with_graceful_shutdown(until(stopped));
-        let posting = tokio::spawn(post_unsettled(poster, ledger.clone()));
+        let mut background = JoinSet::new();
+        background.spawn(post_unsettled(limiter.clone(), ledger.clone()));
+        if let Some((reloader, hangups)) = reloader {
+            background.spawn(reloader.run(hangups));
+        }
+        let shared = Shared { limiter, ledger: ledger.clone(), audit: ledger.clone(), config, registry };
+        let rest = axum::serve(rest, rest::router(shared)).with_graceful_shutdown(until(stopped));
         let mut servers = std::pin::pin!(async {
             tokio::try_join!(async { grpc.await.context("the gRPC server failed") }, async {
                 rest.await.context("the REST server failed")
@@ -122,7 +141,7 @@ impl Service {
                 }
             }
         };
-        posting.abort();
+        background.shutdown().await;
         ledger.close().await;
         tracing::info!("stopped");
         served

@@ -1,10 +1,13 @@
-//! What the filter costs, beside plain Envoy and beside Envoy's own rate limit filter.
+//! What the filter costs, beside plain Envoy and beside Envoy's own rate limit filter; and how fast the service decides
+//! when it is asked directly.
 //!
 //! One Envoy for each [`Path`], all with one worker, the same stand-in and the same service; the paths take turns within
 //! each round, so that what the machine does meanwhile meets all of them alike; the figures are medians over the rounds.
 //! A measurement counts only if each call was answered well, each was admitted by the limiter, and each event delivered:
 //! what is left out would look fast.
 
+mod h2load;
+mod limiter;
 mod memory;
 mod report;
 mod wrk;
@@ -24,7 +27,8 @@ use crate::harness::run_dir::RunDir;
 use crate::harness::service::Service;
 use crate::harness::wait::{PATIENCE, eventually};
 use crate::local;
-use report::Figures;
+use memory::Memory;
+use report::{Figures, Row};
 use wrk::{Load, Wrk};
 
 /// How to measure.
@@ -36,9 +40,21 @@ pub struct Plan {
     /// How long each measurement takes.
     #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
+    /// What is measured; all when left out.
+    #[arg(long, value_enum)]
+    part: Option<Part>,
     /// Where the figures go, as JSON.
     #[arg(long, value_name = "FILE", default_value = "target/bench/latest.json")]
     output: PathBuf,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Calls through Envoy.
+    Calls,
+    /// The service alone.
+    Limiter,
 }
 
 /// What stands between the client and the stand-in.
@@ -83,10 +99,29 @@ const WARM_UP: Duration = Duration::from_secs(1);
 /// # Errors
 /// When something is missing or does not come up, or a measurement does not count.
 pub async fn run(plan: &Plan) -> anyhow::Result<()> {
-    let wrk = Wrk::find()?;
+    let is_wanted = |part| plan.part.is_none_or(|wanted| wanted == part);
     let dir = RunDir::create()?;
-    let (standin, standin_addr) = local::start_standin(dir.path(), 0).await?;
-    let mut service = Service::start(dir.path(), &unlimited()).await?;
+    let (mut rows, mut memory, mut limiter) = Default::default();
+    if is_wanted(Part::Limiter) {
+        let dir = dir.path().join("limiter");
+        fs::create_dir(&dir)?;
+        let time = Duration::from_secs(plan.seconds.into());
+        limiter = limiter::measure(&dir, plan.rounds, time, &unlimited()).await?;
+    }
+    if is_wanted(Part::Calls) {
+        (rows, memory) = calls(plan, dir.path()).await?;
+    }
+    eprintln!();
+    let report = report::Report::new(rows, memory, limiter);
+    print!("{report}");
+    write(&plan.output, &report)
+}
+
+/// The medians of all cases on all paths, and the memory of the filter's VM.
+async fn calls(plan: &Plan, dir: &std::path::Path) -> anyhow::Result<(Vec<Row>, Memory)> {
+    let wrk = Wrk::find()?;
+    let (standin, standin_addr) = local::start_standin(dir, 0).await?;
+    let mut service = Service::start(dir, &unlimited()).await?;
     let mut envoys = Vec::new();
     for path in Path::ALL {
         let mut bootstrap = Bootstrap::reference()?;
@@ -101,7 +136,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<()> {
             Path::Native => bootstrap.use_native_ratelimit()?,
             Path::Filter | Path::Meter => {}
         }
-        envoys.push((path, Envoy::start(&format!("envoy-{}", path.name()), dir.path(), &bootstrap).await?));
+        envoys.push((path, Envoy::start(&format!("envoy-{}", path.name()), dir, &bootstrap).await?));
     }
 
     let filter = envoys.iter().find(|(path, _)| *path == Path::Filter).map(|(_, envoy)| envoy);
@@ -119,17 +154,13 @@ pub async fn run(plan: &Plan) -> anyhow::Result<()> {
             }
         }
     }
-    eprintln!();
-    let medians = rounds.into_iter().map(|((case, path), rounds)| (CASES[case].name, path, Figures::medians(&rounds)));
-    let report = report::Report::new(medians.collect(), memory);
-    print!("{report}");
-    write(&plan.output, &report)?;
-
     for (_, envoy) in envoys {
         envoy.stop().await?;
     }
     service.end(End::Stop).await?;
-    standin.end(End::Stop).await
+    standin.end(End::Stop).await?;
+    let medians = rounds.into_iter().map(|((case, path), rounds)| (CASES[case].name, path, Figures::medians(&rounds)));
+    Ok((medians.collect(), memory))
 }
 
 /// A tier that never denies.

@@ -4,25 +4,31 @@
 //! path of the field.
 
 mod counters;
+mod limits;
 mod raw;
+mod scalar;
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde_saphyr::{MessageFormatter, UserMessageFormatter};
+use serde_saphyr::{Location, MessageFormatter, UserMessageFormatter};
 use tracing_subscriber::filter::Targets;
 
 use crate::limiter::Policy;
 
 pub use counters::{Engine, FailurePolicy, RedisConfig};
+pub use limits::MAX_PRICES;
+pub use scalar::{MAX_PATTERN_BYTES, MAX_PRICE_USD};
 
 /// The largest configuration file that is read.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// A configuration that holds together.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// Where the rate limit service and the collector listen.
     pub grpc_listen: SocketAddr,
@@ -40,6 +46,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Which log lines are written.
     pub log_filter: Targets,
+    /// What is allowed and hardly meant, each `path: what`.
+    pub warnings: Vec<String>,
 }
 
 /// How log lines look.
@@ -64,23 +72,41 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-impl Config {
-    /// Reads `file`, or takes the defaults when there is none.
-    ///
-    /// # Errors
-    /// When the file cannot be read, is longer than [`MAX_FILE_BYTES`], or [`Config::parse`] refuses it.
-    pub fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
-        let Some(file) = file else { return Config::parse("", "defaults") };
-        let name = file.display().to_string();
-        let refuse = |what: String| ConfigError(format!("{name}: {what}"));
-        let bytes = std::fs::metadata(file).map_err(|error| refuse(format!("cannot be read: {error}")))?.len();
-        if bytes > MAX_FILE_BYTES {
-            return Err(refuse(format!("is {bytes} bytes long, and {MAX_FILE_BYTES} are the most that is read")));
-        }
-        let text = std::fs::read_to_string(file).map_err(|error| refuse(format!("cannot be read: {error}")))?;
-        Config::parse(&text, &name)
+impl ConfigError {
+    /// Of a whole file.
+    pub(crate) fn new(file: &Path, what: &str) -> ConfigError {
+        ConfigError::at(&file.display().to_string(), Location::UNKNOWN, "", what)
     }
 
+    fn at(file: &str, at: Location, path: &str, what: &str) -> ConfigError {
+        let place = match at {
+            Location::UNKNOWN => file.to_owned(),
+            at => format!("{file}:{}:{}", at.line(), at.column()),
+        };
+        // A path ends so where there is no name: for the whole file, or on a line that cannot be read.
+        match path.trim_end_matches(['.', '?']) {
+            "" => ConfigError(format!("{place}: {what}")),
+            path => ConfigError(format!("{place}: {path}: {what}")),
+        }
+    }
+}
+
+/// The text of `file`.
+///
+/// # Errors
+/// When it cannot be read, is no UTF-8, or is longer than [`MAX_FILE_BYTES`].
+pub fn read(file: &Path) -> Result<String, ConfigError> {
+    let refuse = |what: String| ConfigError::new(file, &what);
+    let mut bytes = Vec::new();
+    let read = File::open(file).and_then(|open| open.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes));
+    read.map_err(|error| refuse(format!("cannot be read: {error}")))?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(refuse(format!("is longer than {MAX_FILE_BYTES} bytes, the most that is read")));
+    }
+    String::from_utf8(bytes).map_err(|error| refuse(format!("is no UTF-8 text: {error}")))
+}
+
+impl Config {
     /// Reads the YAML `text`; `name` is what errors call it.
     ///
     /// # Errors
@@ -95,17 +121,25 @@ impl Config {
         });
         raw.map_err(|error| refused(name, &path, &error))?.validated(name)
     }
+
+    /// The keys by which `next` differs, and that hold from the start of the service to its end.
+    pub fn restart_needed(&self, next: &Config) -> Vec<&'static str> {
+        let fixed = [
+            ("grpc.listen", self.grpc_listen == next.grpc_listen),
+            ("rest.listen", self.rest_listen == next.rest_listen),
+            ("limiter.domain", self.domain == next.domain),
+            ("counters", self.counters == next.counters),
+            ("ledger.sqlite", self.sqlite == next.sqlite),
+            ("log.format", self.log_format == next.log_format),
+            ("log.filter", self.log_filter == next.log_filter),
+        ];
+        fixed.into_iter().filter(|(_, is_same)| !is_same).map(|(key, _)| key).collect()
+    }
 }
 
-fn refused(name: &str, path: &str, error: &serde_saphyr::Error) -> ConfigError {
-    let place = match error.location() {
-        Some(at) => format!("{name}:{}:{}", at.line(), at.column()),
-        None => name.to_owned(),
-    };
+fn refused(file: &str, path: &str, error: &serde_saphyr::Error) -> ConfigError {
     let what = UserMessageFormatter.format_message(error.without_snippet());
-    // A path ends so where there is no name: for the whole file, or on a line that cannot be read.
-    match path.trim_end_matches(['.', '?']) {
-        "" => ConfigError(format!("{place}: {what}")),
-        path => ConfigError(format!("{place}: {path}: {what}")),
-    }
+    // `Spanned` puts its own field into the path, and is used for tiers' names alone.
+    let path = if path.ends_with("tier.value") { path.trim_end_matches(".value") } else { path };
+    ConfigError::at(file, error.location().unwrap_or(Location::UNKNOWN), path, &what)
 }

@@ -1,17 +1,22 @@
 //! The configuration as it is written, each field with its default.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use tollgate_domain::{Limit, LimitError, Plan, Plans, Prices, Unit, UnknownTier, Window};
+use serde_saphyr::{Location, Spanned};
+use tollgate_domain::{Action, Anchor, Limit, MAX_LIMITS, MissingTier, Plan, Plans, Terms, Unit, UnknownTier, Window};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::{ParseError, Targets};
 
+use super::limits::{Limits, Prices};
+use super::scalar::{BillingAnchor, Name, Within};
 use super::{ConfigError, Engine, LogFormat};
 use crate::limiter::Policy;
+
+const DEFAULT_TIER: &str = "starter";
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -23,6 +28,8 @@ pub(super) struct Config {
     ledger: Ledger,
     log: Log,
     tiers: Tiers,
+    tenants: BTreeMap<Name, Tenant>,
+    prices: Prices,
 }
 
 #[derive(Debug, Deserialize)]
@@ -53,12 +60,40 @@ impl Default for Rest {
 #[serde(default, deny_unknown_fields)]
 struct Limiter {
     domain: String,
-    default_tier: String,
+    default_tier: Spanned<String>,
+    unknown_tier: WhenUnknown,
+    reservation_timeout_s: Within<1, 86_400>,
+    answer_percentile: Within<1, 100>,
+    unknown_answer_tokens: Within<0, 10_000_000>,
 }
 
 impl Default for Limiter {
     fn default() -> Limiter {
-        Limiter { domain: "tollgate".to_owned(), default_tier: "starter".to_owned() }
+        Limiter {
+            domain: "tollgate".to_owned(),
+            default_tier: Spanned::new(DEFAULT_TIER.to_owned(), Location::UNKNOWN, Location::UNKNOWN),
+            unknown_tier: WhenUnknown::Default,
+            reservation_timeout_s: Within(600),
+            answer_percentile: Within(90),
+            unknown_answer_tokens: Within(1000),
+        }
+    }
+}
+
+/// What becomes of a call whose tier is not known.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WhenUnknown {
+    Default,
+    Deny,
+}
+
+impl From<WhenUnknown> for UnknownTier {
+    fn from(unknown: WhenUnknown) -> UnknownTier {
+        match unknown {
+            WhenUnknown::Default => UnknownTier::Default,
+            WhenUnknown::Deny => UnknownTier::Deny,
+        }
     }
 }
 
@@ -108,7 +143,7 @@ macro_rules! amount {
 /// Given tiers replace the default ones.
 #[derive(Debug, Deserialize)]
 #[serde(transparent)]
-struct Tiers(BTreeMap<String, Tier>);
+struct Tiers(BTreeMap<Name, Tier>);
 
 impl Default for Tiers {
     fn default() -> Tiers {
@@ -118,12 +153,12 @@ impl Default for Tiers {
                 (Unit::Tokens, Window::Minute, tokens),
                 (Unit::Tokens, Window::Month, monthly_tokens),
             ];
-            let limits = limits.map(|(unit, window, capacity)| RawLimit { unit, capacity, window: Some(window) });
-            let limits = limits.into_iter().map(Limit::try_from).collect::<Result<_, _>>().unwrap_or_default();
-            (name.to_owned(), Tier { context_tokens, limits: Limits(limits) })
+            let limits = limits.into_iter().map(|(unit, window, capacity)| Limit::new(unit, Some(window), capacity));
+            let limits = Limits(limits.collect::<Result<_, _>>().unwrap_or_default());
+            (Name(name.to_owned()), Tier { context_tokens, limits })
         };
         Tiers(BTreeMap::from([
-            tier("starter", amount!(4_096), amount!(60), amount!(100_000), amount!(1_000_000)),
+            tier(DEFAULT_TIER, amount!(4_096), amount!(60), amount!(100_000), amount!(1_000_000)),
             tier("pro", amount!(8_192), amount!(120), amount!(250_000), amount!(10_000_000)),
             tier("enterprise", amount!(16_384), amount!(300), amount!(1_000_000), amount!(100_000_000)),
         ]))
@@ -137,67 +172,125 @@ struct Tier {
     limits: Limits,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawLimit {
-    unit: Unit,
-    capacity: NonZeroU64,
-    window: Option<Window>,
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Tenant {
+    tier: Option<Spanned<String>>,
+    billing_anchor: Option<BillingAnchor>,
+    context_tokens: Option<NonZeroU64>,
+    limits: Limits,
 }
 
-impl TryFrom<RawLimit> for Limit {
-    type Error = LimitError;
-
-    fn try_from(raw: RawLimit) -> Result<Limit, LimitError> {
-        Limit::new(raw.unit, raw.window, raw.capacity)
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(try_from = "Vec<RawLimit>")]
-struct Limits(Vec<Limit>);
-
-impl TryFrom<Vec<RawLimit>> for Limits {
-    type Error = String;
-
-    fn try_from(raw: Vec<RawLimit>) -> Result<Limits, String> {
-        let mut limits: Vec<Limit> = Vec::with_capacity(raw.len());
-        for (index, raw) in raw.into_iter().enumerate() {
-            let limit = Limit::try_from(raw).map_err(|error| format!("[{index}]: {error}"))?;
-            if let Some(first) = limits.iter().position(|other| other.counter() == limit.counter()) {
-                return Err(format!("[{index}] and [{first}] both limit {limit}; keep one of them"));
-            }
-            limits.push(limit);
+impl From<&Tenant> for Terms {
+    fn from(tenant: &Tenant) -> Terms {
+        Terms {
+            tier: tenant.tier.as_ref().map(|tier| tier.value.clone()),
+            context_tokens: tenant.context_tokens.map(NonZeroU64::get),
+            limits: tenant.limits.0.clone(),
+            anchor: tenant.billing_anchor.map_or(Anchor::UTC, |BillingAnchor(anchor)| anchor),
         }
-        Ok(Limits(limits))
     }
 }
 
 impl Config {
     /// Checks what no field can know alone.
-    pub(super) fn validated(self, name: &str) -> Result<super::Config, ConfigError> {
-        let Config { grpc, rest, limiter, counters, ledger, log, tiers } = self;
-        let names: Vec<_> = tiers.0.keys().cloned().collect();
-        let plans = tiers.0.into_iter().map(|(name, tier)| Plan::new(name, tier.context_tokens.get(), tier.limits.0));
-        let (unknown, terms, prices) = (UnknownTier::Default, HashMap::new(), Prices::default());
-        let plans = Plans::new(plans.collect(), &limiter.default_tier, unknown, terms, prices).map_err(|_| {
-            let (tier, names) = (&limiter.default_tier, names.join(", "));
-            ConfigError(format!("{name}: limiter.default_tier: no tier is called `{tier}`; `tiers` has: {names}"))
-        })?;
+    pub(super) fn validated(self, file: &str) -> Result<super::Config, ConfigError> {
+        let warnings = self.warnings();
+        let Config { grpc, rest, limiter, counters, ledger, log, tiers, tenants, prices } = self;
+        let names = tiers.0.keys().map(|Name(name)| name.clone()).collect();
+        let given = Given { file, default_tier: limiter.default_tier, tiers: names, tenants: &tenants };
+        let plan = |(Name(name), tier): (Name, Tier)| Plan::new(name, tier.context_tokens.get(), tier.limits.0);
+        let plans = Plans::new(
+            tiers.0.into_iter().map(plan).collect(),
+            &given.default_tier.value,
+            limiter.unknown_tier.into(),
+            tenants.iter().map(|(Name(name), tenant)| (name.clone(), tenant.into())).collect(),
+            tollgate_domain::Prices::new(prices.prices),
+        );
+        let plans = plans.map_err(|missing| given.missing(missing))?;
+        given.check_sums(&plans)?;
         Ok(super::Config {
             grpc_listen: grpc.listen,
             rest_listen: rest.listen,
             domain: limiter.domain,
             policy: Policy {
                 plans,
-                reservation_timeout_ms: 600_000,
-                answer_percentile: 90,
-                unknown_answer_tokens: 1_000,
+                reservation_timeout_ms: limiter.reservation_timeout_s.get() * 1000,
+                answer_percentile: limiter.answer_percentile.get() as u8,
+                unknown_answer_tokens: limiter.unknown_answer_tokens.get(),
             },
             counters,
             sqlite: ledger.sqlite,
             log_format: log.format,
             log_filter: log.filter.0,
+            warnings,
         })
+    }
+
+    /// What is allowed, and hardly meant.
+    fn warnings(&self) -> Vec<String> {
+        let tiers = self.tiers.0.iter();
+        let tiers = tiers.map(|(name, tier)| (format!("tiers.{name}"), Some(tier.context_tokens), &tier.limits));
+        let tenants = self.tenants.iter();
+        let tenants = tenants.map(|(name, tenant)| (format!("tenants.{name}"), tenant.context_tokens, &tenant.limits));
+        let mut warnings = Vec::new();
+        for (path, context_tokens, Limits(limits)) in tiers.chain(tenants) {
+            for (index, limit) in limits.iter().enumerate() {
+                let what = match limit.unit {
+                    Unit::Cost if !self.prices.are_complete => "calls of models without a price cost nothing here; \
+                                                                end `prices` with one for *"
+                        .to_owned(),
+                    Unit::Tokens | Unit::InputTokens
+                        if context_tokens.is_some_and(|tokens| is_below(limit, tokens)) =>
+                    {
+                        format!("a prompt as long as context_tokens never passes: {} are taken at once", limit.burst)
+                    }
+                    _ => continue,
+                };
+                warnings.push(format!("{path}.limits[{index}]: {what}"));
+            }
+        }
+        warnings
+    }
+}
+
+/// Whether it denies prompts for their length that the context allows.
+fn is_below(limit: &Limit, context_tokens: NonZeroU64) -> bool {
+    limit.action == Action::Enforce && limit.weights.is_plain() && limit.burst < context_tokens
+}
+
+/// What is left of the text once plans are made of it, to say where it is wrong.
+struct Given<'a> {
+    file: &'a str,
+    default_tier: Spanned<String>,
+    tiers: Vec<String>,
+    tenants: &'a BTreeMap<Name, Tenant>,
+}
+
+impl Given<'_> {
+    fn missing(&self, missing: MissingTier) -> ConfigError {
+        let default = ("limiter.default_tier".to_owned(), Some(&self.default_tier));
+        let (path, tier) = match missing {
+            MissingTier::Default => default,
+            MissingTier::Of(tenant) => (format!("tenants.{tenant}.tier"), self.tenants[&Name(tenant)].tier.as_ref()),
+        };
+        let (name, at) = tier.map_or(("", Location::UNKNOWN), |tier| (&tier.value, tier.referenced));
+        let what = format!("no tier is called `{name}`; `tiers` has: {}", self.tiers.join(", "));
+        ConfigError::at(self.file, at, &path, &what)
+    }
+
+    /// A tenant's limits come to those of its tier.
+    fn check_sums(&self, plans: &Plans) -> Result<(), ConfigError> {
+        for (Name(tenant), _) in self.tenants.iter().filter(|(_, terms)| !terms.limits.0.is_empty()) {
+            for tier in &self.tiers {
+                let limits = plans.plan(tenant, Some(tier)).map_or(0, |found| found.plan.limits.len());
+                if limits > MAX_LIMITS {
+                    let path = format!("tenants.{tenant}.limits");
+                    let what = format!("{limits} with those of {tier}; at most {MAX_LIMITS} hold together");
+                    return Err(ConfigError::at(self.file, Location::UNKNOWN, &path, &what));
+                }
+            }
+        }
+        Ok(())
     }
 }

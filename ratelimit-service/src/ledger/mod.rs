@@ -34,9 +34,6 @@ pub trait Ledger: Send + Sync {
     /// A tenant's days in `period` that have usage, oldest first.
     async fn days(&self, tenant: &str, period: Period) -> Result<Vec<(Day, Usage)>, LedgerError>;
 
-    /// What each tenant used in `period`.
-    async fn by_tenant(&self, period: Period) -> Result<Vec<(String, Usage)>, LedgerError>;
-
     /// What the calls that began at or after `from_ms` (milliseconds since the Unix epoch) used, of one tenant or all, in
     /// no order. Reads these calls alone, however long the history before them is.
     ///

@@ -124,15 +124,6 @@ impl Ledger for SqliteLedger {
         rows.iter().map(|row| Ok((Day::from_number(row.try_get(0)?), usage(row)?))).collect()
     }
 
-    async fn by_tenant(&self, period: Period) -> Result<Vec<(String, Usage)>, LedgerError> {
-        let sums: Vec<_> = Usage::COLUMNS.iter().map(|column| format!("sum({column}) AS {column}")).collect();
-        let mut query = QueryBuilder::<Sqlite>::new("SELECT tenant, ");
-        query.push(sums.join(", ")).push(" FROM usage_days WHERE ");
-        during(&mut query, period).push(" AND requests > 0 GROUP BY tenant");
-        let rows = query.build().fetch_all(&self.readers).await?;
-        rows.iter().map(|row| Ok((row.try_get(0)?, usage(row)?))).collect()
-    }
-
     async fn spent_since(&self, from_ms: u64, tenant: Option<&str>) -> Result<Vec<Spent>, LedgerError> {
         // A time past SQLite's range is past every call.
         let Ok(from_ms) = i64::try_from(from_ms) else { return Ok(Vec::new()) };

@@ -8,11 +8,11 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use tollgate_domain::{Action, Outcome, Plan, Standing, Unit, Window};
+use tollgate_domain::{Action, Call, Decision, Plan, Standing, Unit, Window};
 
 use super::problem::Problem;
 use super::usage::{PeriodName, Summary};
-use super::{Shared, rfc3339};
+use super::{Shared, check_tenant, rfc3339};
 use crate::clock;
 use crate::limiter::{Admission, Policy, Refusal, Undecided};
 
@@ -91,9 +91,8 @@ pub(super) async fn standings(
     let Path(tenant) = tenant?;
     let Query(LimitQuery { plan_tier }) = query?;
     let policy = shared.limiter.policy();
-    let plan = shared.named_plan(&policy, plan_tier.as_deref(), &tenant).await?;
-    let limits = shared.limit_fields(&tenant, plan).await?;
-    Ok(Json(Limits { tenant_id: tenant, plan_tier: plan.tier.clone(), context_tokens: plan.context_tokens, limits }))
+    let plan = shared.named_plan(&policy, plan_tier.as_deref(), &tenant).await??;
+    Ok(Json(shared.limits(tenant, plan).await?))
 }
 
 #[derive(Debug, Deserialize)]
@@ -101,8 +100,12 @@ pub(super) async fn standings(
 pub(super) struct CheckRequest {
     tenant_id: String,
     plan_tier: Option<String>,
+    model: Option<String>,
+    api: Option<String>,
     #[serde(default)]
     estimated_tokens: u64,
+    #[serde(default)]
+    estimated_output_tokens: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -110,6 +113,11 @@ struct CheckAnswer {
     allowed: bool,
     #[serde(flatten)]
     denial: Option<Denial>,
+    /// Limits that only warn, and are exceeded.
+    warnings: Vec<String>,
+    /// The limit that the call is nearest to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nearest: Option<String>,
     #[serde(flatten)]
     month: Summary,
     context_tokens: u64,
@@ -139,19 +147,54 @@ enum Reason {
     /// Of a day's or month's limit.
     #[serde(rename = "quota_exceeded")]
     Quota,
+    /// Of calls that go on at once.
+    #[serde(rename = "concurrency_exceeded")]
+    Concurrency,
+    /// No plan has the tier's name, and such calls are denied.
+    #[serde(rename = "unknown_tier")]
+    UnknownTier,
+}
+
+/// What the limiter says to a call.
+#[derive(Debug, Default)]
+struct Opinion {
+    denial: Option<Denial>,
+    warnings: Vec<String>,
+    nearest: Option<String>,
+}
+
+impl Opinion {
+    fn of(decision: &Decision<'_>) -> Opinion {
+        let told = [decision.requests, decision.input_tokens, decision.output_tokens].into_iter().flatten();
+        let nearest = told.reduce(|nearest, other| if is_nearer(&other, &nearest) { other } else { nearest });
+        Opinion {
+            denial: decision.denied_by().as_ref().map(Denial::by),
+            warnings: decision.warnings.iter().map(|limit| limit.to_string()).collect(),
+            nearest: nearest.map(|standing| standing.limit.to_string()),
+        }
+    }
+
+    fn refused(reason: Reason) -> Opinion {
+        Opinion { denial: Some(Denial { reason, limit: None, retry_after_s: None }), ..Opinion::default() }
+    }
+}
+
+/// Whether a smaller share is left of `a`.
+fn is_nearer(a: &Standing<'_>, b: &Standing<'_>) -> bool {
+    let share =
+        |of: &Standing<'_>, other: &Standing<'_>| u128::from(of.remaining) * u128::from(other.limit.burst.get());
+    share(a, b) < share(b, a)
 }
 
 impl Denial {
     fn by(standing: &Standing<'_>) -> Denial {
         let limit = Some(standing.limit.to_string());
-        match standing.limit.is_calendar() {
-            true => Denial { reason: Reason::Quota, limit, retry_after_s: None },
-            false => Denial {
-                reason: Reason::RateLimit,
-                limit,
-                retry_after_s: standing.reset_ms.map(|reset_ms| reset_ms.div_ceil(1000)),
-            },
-        }
+        let reason = match standing.limit.unit {
+            Unit::Concurrency => Reason::Concurrency,
+            _ if standing.limit.is_calendar() => return Denial { reason: Reason::Quota, limit, retry_after_s: None },
+            _ => Reason::RateLimit,
+        };
+        Denial { reason, limit, retry_after_s: standing.reset_ms.map(|reset_ms| reset_ms.div_ceil(1000)) }
     }
 }
 
@@ -160,21 +203,34 @@ pub(super) async fn check(
     State(shared): State<Arc<Shared>>,
     request: Result<Json<CheckRequest>, JsonRejection>,
 ) -> Result<Response, Problem> {
-    let Json(CheckRequest { tenant_id, plan_tier, estimated_tokens }) = request?;
-    if tenant_id.is_empty() {
-        return Err(Problem::bad_request("tenant_id: is empty"));
-    }
+    let Json(CheckRequest { tenant_id, plan_tier, model, api, estimated_tokens, estimated_output_tokens }) = request?;
+    check_tenant("tenant_id", &tenant_id)?;
     let now_ms = clock::now_ms();
     let policy = shared.limiter.policy();
-    let plan = shared.named_plan(&policy, plan_tier.as_deref(), &tenant_id).await?;
-    let denial = shared.denial(&policy, &tenant_id, plan, estimated_tokens).await?;
+    let (plan, opinion) = match shared.named_plan(&policy, plan_tier.as_deref(), &tenant_id).await? {
+        Ok(plan) => {
+            let asked = Admission {
+                tenant: &tenant_id,
+                tier: Some(&plan.tier),
+                call: Call { model: model.as_deref(), api: api.as_deref() },
+                requests: 1,
+                input_tokens: estimated_tokens,
+                output_tokens: estimated_output_tokens,
+                reservation_id: None,
+            };
+            (plan, shared.opinion(&policy, &asked).await?)
+        }
+        // The rest of the answer is the default plan's.
+        Err(_) => (shared.limiter.plan(&policy, &tenant_id, None)?, Opinion::refused(Reason::UnknownTier)),
+    };
+    let Opinion { denial, warnings, nearest } = opinion;
     let limits = shared.limit_fields(&tenant_id, plan).await?;
     let month = Summary::read(&shared, tenant_id, plan, PeriodName::Month, now_ms).await?;
 
     let status = if denial.is_none() { StatusCode::OK } else { StatusCode::TOO_MANY_REQUESTS };
     let retry_after_s = denial.as_ref().and_then(|denial| denial.retry_after_s);
     let context_tokens = plan.context_tokens;
-    let answer = CheckAnswer { allowed: denial.is_none(), denial, month, context_tokens, limits };
+    let answer = CheckAnswer { allowed: denial.is_none(), denial, warnings, nearest, month, context_tokens, limits };
     let mut response = (status, Json(answer)).into_response();
     if let Some(seconds) = retry_after_s {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -183,11 +239,23 @@ pub(super) async fn check(
 }
 
 impl Shared {
-    async fn named_plan<'p>(&self, policy: &'p Policy, tier: Option<&str>, tenant: &str) -> Result<&'p Plan, Problem> {
+    /// The plan of this name, or of the tenant's latest call.
+    async fn named_plan<'p>(
+        &self,
+        policy: &'p Policy,
+        tier: Option<&str>,
+        tenant: &str,
+    ) -> Result<Result<&'p Plan, Refusal>, Problem> {
         match tier {
-            Some(_) => self.limiter.plan(policy, tenant, tier).map_err(Problem::from),
-            None => self.last_plan(policy, tenant).await,
+            Some(_) => Ok(self.limiter.plan(policy, tenant, tier)),
+            None => self.last_plan(policy, tenant).await.map(Ok),
         }
+    }
+
+    /// Where the tenant stands.
+    pub(super) async fn limits(&self, tenant: String, plan: &Plan) -> Result<Limits, Problem> {
+        let limits = self.limit_fields(&tenant, plan).await?;
+        Ok(Limits { tenant_id: tenant, plan_tier: plan.tier.clone(), context_tokens: plan.context_tokens, limits })
     }
 
     async fn limit_fields(&self, tenant: &str, plan: &Plan) -> Result<Vec<LimitFields>, Problem> {
@@ -196,22 +264,11 @@ impl Shared {
         Ok(standings.iter().map(|standing| LimitFields::new(standing, now_ms)).collect())
     }
 
-    async fn denial(
-        &self,
-        policy: &Policy,
-        tenant: &str,
-        plan: &Plan,
-        estimated_tokens: u64,
-    ) -> Result<Option<Denial>, Problem> {
-        let tier = Some(plan.tier.as_str());
-        let asked = Admission { tenant, tier, requests: 1, input_tokens: estimated_tokens, ..Admission::default() };
-        match self.limiter.check(policy, &asked).await {
-            Ok(decision) if decision.outcome == Outcome::Admitted => Ok(None),
-            Ok(decision) => Ok(decision.denied_by().as_ref().map(Denial::by)),
-            Err(Undecided::Refused(Refusal::ContextExceeded(_))) => {
-                Ok(Some(Denial { reason: Reason::ContextLength, limit: None, retry_after_s: None }))
-            }
-            Err(Undecided::Refused(refusal)) => Err(refusal.into()),
+    async fn opinion(&self, policy: &Policy, asked: &Admission<'_>) -> Result<Opinion, Problem> {
+        match self.limiter.check(policy, asked).await {
+            Ok(decision) => Ok(Opinion::of(&decision)),
+            Err(Undecided::Refused(Refusal::ContextExceeded(_))) => Ok(Opinion::refused(Reason::ContextLength)),
+            Err(Undecided::Refused(Refusal::UnknownTier)) => Ok(Opinion::refused(Reason::UnknownTier)),
             Err(Undecided::Unavailable(error)) => Err(error.into()),
         }
     }

@@ -1,5 +1,6 @@
 //! REST: usage, limits, health and metrics. The shapes are in the README; every error is a `problem+json`.
 
+mod admin;
 mod limits;
 mod problem;
 mod usage;
@@ -14,9 +15,12 @@ use axum::{Json, Router};
 use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 use serde_json::json;
+use tollgate_wire::usage_event::MAX_NAME_BYTES;
 
+use crate::audit::Audit;
 use crate::ledger::Ledger;
 use crate::limiter::Limiter;
+use crate::reload::Status;
 use problem::Problem;
 
 /// The largest request body that is read.
@@ -24,14 +28,22 @@ pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-struct Shared {
-    limiter: Arc<Limiter>,
-    ledger: Arc<dyn Ledger>,
-    registry: Registry,
+/// What the answers are made of.
+pub struct Shared {
+    /// Decides, and knows where tenants stand.
+    pub limiter: Arc<Limiter>,
+    /// What tenants used.
+    pub ledger: Arc<dyn Ledger>,
+    /// Who changed what.
+    pub audit: Arc<dyn Audit>,
+    /// The configuration in force.
+    pub config: Arc<Status>,
+    /// Metrics.
+    pub registry: Registry,
 }
 
 /// All routes.
-pub fn router(limiter: Arc<Limiter>, ledger: Arc<dyn Ledger>, registry: Registry) -> Router {
+pub fn router(shared: Shared) -> Router {
     Router::new()
         .route("/health", get(health))
         .route("/metrics", get(metrics))
@@ -39,10 +51,12 @@ pub fn router(limiter: Arc<Limiter>, ledger: Arc<dyn Ledger>, registry: Registry
         .route("/api/v1/usage/{tenant}", get(usage::summary))
         .route("/api/v1/usage/{tenant}/daily", get(usage::daily))
         .route("/api/v1/usage/{tenant}/limit", get(limits::standings))
+        .route("/api/v1/admin/tenants/{tenant}/reset", post(admin::reset))
+        .route("/api/v1/admin/audit", get(admin::audit))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .with_state(Arc::new(Shared { limiter, ledger, registry }))
+        .with_state(Arc::new(shared))
 }
 
 async fn health(State(shared): State<Arc<Shared>>) -> Response {
@@ -53,7 +67,13 @@ async fn health(State(shared): State<Arc<Shared>>) -> Response {
             (StatusCode::SERVICE_UNAVAILABLE, "the ledger does not answer")
         }
     };
-    (code, Json(json!({ "status": status, "version": env!("CARGO_PKG_VERSION") }))).into_response()
+    let config = shared.config.get();
+    let config = json!({
+        "loaded_at": rfc3339(config.loaded_at_ms),
+        "error": config.error,
+        "restart_needed": config.restart_needed,
+    });
+    (code, Json(json!({ "status": status, "version": env!("CARGO_PKG_VERSION"), "config": config }))).into_response()
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
@@ -69,6 +89,15 @@ async fn unknown_route(uri: Uri) -> Problem {
 
 async fn wrong_method(method: Method, uri: Uri) -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path()))
+}
+
+/// Refuses what no tenant is called.
+fn check_tenant(key: &str, tenant: &str) -> Result<(), Problem> {
+    match tenant.len() {
+        0 => Err(Problem::bad_request(format!("{key}: is empty"))),
+        1..=MAX_NAME_BYTES => Ok(()),
+        bytes => Err(Problem::bad_request(format!("{key}: {bytes} bytes; a name has {MAX_NAME_BYTES} at most"))),
+    }
 }
 
 /// A moment in RFC 3339, the last one there is for times beyond.

@@ -95,7 +95,7 @@ struct BySource {
 
 impl From<Usage> for UsageFields {
     fn from(usage: Usage) -> UsageFields {
-        let per_request = |sum: u64| rounded(sum as f64 / usage.requests.max(1) as f64);
+        let per = |sum: u64, calls: u64| rounded(sum as f64 / calls.max(1) as f64);
         UsageFields {
             requests: usage.requests,
             input_tokens: usage.input_tokens,
@@ -120,8 +120,9 @@ impl From<Usage> for UsageFields {
                 unsettled: usage.requests_unsettled,
                 none: usage.requests_none,
             },
-            avg_latency_ms: per_request(usage.duration_ms),
-            success_rate: per_request(usage.succeeded),
+            // How long an unsettled call took is not known.
+            avg_latency_ms: per(usage.duration_ms, usage.requests.saturating_sub(usage.requests_unsettled)),
+            success_rate: per(usage.succeeded, usage.requests),
         }
     }
 }

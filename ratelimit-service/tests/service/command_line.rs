@@ -1,5 +1,7 @@
 //! What an operator sees on the command line.
 
+use std::fs;
+use std::path::Path;
 use std::process::Output;
 
 use crate::harness::{Folder, Service, tollgate};
@@ -12,8 +14,16 @@ fn stderr(output: &Output) -> &str {
 fn a_config_error_names_the_place_and_the_field() {
     let limit = "tiers:\n  pro:\n    context_tokens: 8192\n    limits:\n      - ";
     let cases = [
-        ("limiter:\n  tier: pro\n", "2:3: limiter.tier: unknown field `tier`, expected one of domain, default_tier"),
-        ("grps: {}\n", "1:1: grps: unknown field `grps`, expected one of grpc, rest, limiter, ledger, log, tiers"),
+        (
+            "limiter:\n  tier: pro\n",
+            "2:3: limiter.tier: unknown field `tier`, expected one of domain, default_tier, \
+             unknown_tier, reservation_timeout_s, answer_percentile, unknown_answer_tokens",
+        ),
+        (
+            "grps: {}\n",
+            "1:1: grps: unknown field `grps`, expected one of grpc, rest, limiter, counters, ledger, log, \
+             tiers, tenants, prices",
+        ),
         ("grpc: { listen: 8081 }\n", "1:17: grpc.listen: invalid socket address syntax"),
         ("log:\n  format: xml\n", "2:11: log.format: unknown variant `xml`, expected one of text, json"),
         (
@@ -28,13 +38,16 @@ fn a_config_error_names_the_place_and_the_field() {
         (
             &format!("{limit}{{unit: bananas, capacity: 1, window: day}}\n"),
             "5:16: tiers.pro.limits[0].unit: unknown variant `bananas`, expected one of requests, tokens, \
-             input_tokens, output_tokens",
+             input_tokens, output_tokens, cost, concurrency",
         ),
         (
             &format!("{limit}{{unit: tokens, capacity: 0, window: day}}\n"),
-            "5:24: tiers.pro.limits[0].capacity: invalid value: integer `0`, expected a nonzero u64",
+            "5:9: tiers.pro.limits[0]: capacity: is zero; give more, or leave the limit out",
         ),
-        (&format!("{limit}{{unit: tokens, capacity: 1}}\n"), "5:24: tiers.pro.limits[0]: missing field `window`"),
+        (
+            &format!("{limit}{{unit: tokens, capacity: 1}}\n"),
+            "5:9: tiers.pro.limits[0]: window: is missing; give second, minute, hour, day or month",
+        ),
         (
             &format!(
                 "{limit}{{unit: tokens, capacity: 1, window: day}}\n      - {{unit: tokens, capacity: 2, window: day}}\n"
@@ -59,6 +72,100 @@ fn a_config_error_names_the_place_and_the_field() {
 }
 
 #[test]
+fn what_a_limit_a_price_or_a_tenant_cannot_be_is_told_at_its_place() {
+    let limit = |fields: &str| {
+        format!(
+            "tiers:\n  pro:\n    context_tokens: 8192\n    limits:\n      - {{ capacity: 1, window: day, {fields} }}\n"
+        )
+    };
+    let many = (0..33).map(|n| format!("{{ unit: tokens, capacity: 1, window: day, match: {{ models: [m{n}] }} }}"));
+    let many = many.collect::<Vec<_>>();
+    let cases = [
+        (
+            limit("unit: tokens").replace("y: 1,", "y: 1.5,"),
+            "5:9: tiers.pro.limits[0]: capacity: only cost has decimals; give a whole number",
+        ),
+        (
+            limit("unit: cost").replace("y: 1,", "y: 1e3,"),
+            "5:21: tiers.pro.limits[0].capacity: `1e3` is no number from 0 up with at most 9 decimals; write it in \
+             digits, such as 10.5",
+        ),
+        (
+            limit("unit: tokens, burst: 3"),
+            "5:9: tiers.pro.limits[0]: burst: only a second, minute or hour is refilled; leave it out here",
+        ),
+        (
+            limit("unit: concurrency"),
+            "5:9: tiers.pro.limits[0]: window: concurrency counts what is going on now; leave it out",
+        ),
+        (
+            limit("unit: cost, weights: { output: 2 }"),
+            "5:9: tiers.pro.limits[0]: weights: cost and concurrency count as they are; leave them out",
+        ),
+        (
+            limit("unit: tokens, match: { models: [''] }"),
+            "5:69: tiers.pro.limits[0].match.models[0]: the pattern is empty; * stands for all",
+        ),
+        (
+            limit("unit: tokens, match: {}"),
+            "5:58: tiers.pro.limits[0].match: names neither models nor apis; leave it out for all calls",
+        ),
+        (
+            limit("unit: tokens, weights: { output: 0.0001 }"),
+            "5:70: tiers.pro.limits[0].weights.output: `0.0001` is no number from 0 up with at most 3 decimals; write it \
+             in digits, such as 10.5",
+        ),
+        (
+            limit("unit: tokens, weights: { models: { 'a,b': 1 } }"),
+            "5:72: tiers.pro.limits[0].weights.models.a,b: `a,b` has characters other than visible ASCII without , ; { }",
+        ),
+        (
+            format!("tiers:\n  a: {{ context_tokens: 1, limits: [{}] }}\n", many.join(", ")),
+            "2:35: tiers.a.limits: 33 limits; at most 32 hold together",
+        ),
+        (
+            format!("tenants:\n  a: {{ tier: pro, limits: [{}] }}\n", many[..30].join(", ")),
+            " tenants.a.limits: 33 with those of enterprise; at most 32 hold together",
+        ),
+        (
+            "tenants:\n  acme: { tier: gold }\n".into(),
+            "2:17: tenants.acme.tier: no tier is called `gold`; `tiers` has: enterprise, pro, starter",
+        ),
+        ("tenants:\n  acme: { tier: ~, limits: 1 }\n".into(), "2:28: tenants.acme.limits: "),
+        (
+            "tenants:\n  acme: { billing_anchor: 2026-01-15 }\n".into(),
+            "2:27: tenants.acme.billing_anchor: `2026-01-15` is no moment since 1970, such as 2026-01-15T08:00:00Z",
+        ),
+        ("tenants:\n  '': {}\n".into(), "2:3: tenants: a name has 1 to 256 bytes; this one has 0"),
+        ("limiter:\n  default_tier: ~\n".into(), "2:17: limiter.default_tier: null is not allowed here"),
+        (
+            "limiter: { answer_percentile: 101 }\n".into(),
+            "1:31: limiter.answer_percentile: 101 is not between 1 and 100",
+        ),
+        (
+            "prices:\n  - { model: a }\n".into(),
+            "2:5: prices[0]: names no price; give input: 0 for a model that costs nothing",
+        ),
+        (
+            "prices:\n  - { model: a, input: 1 }\n  - { model: a, input: 2 }\n".into(),
+            "2:3: prices: [1] and [0] are both for a; keep one of them",
+        ),
+        (
+            "prices:\n  - { model: a, input: 1000001 }\n".into(),
+            "2:24: prices[0].input: a price is at most 1000000 US dollars",
+        ),
+    ];
+    let folder = Folder::new();
+    for (text, expected) in cases {
+        let file = folder.write("tollgate.yaml", &text);
+        let output = tollgate(&["check-config"]).arg(&file).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        let expected = format!("tollgate: {}:{expected}", file.display());
+        assert!(stderr(&output).starts_with(&expected), "{text}{}{expected}", stderr(&output));
+    }
+}
+
+#[test]
 fn a_good_config_is_ok_and_a_missing_one_is_told() {
     let folder = Folder::new();
     let file = folder.write("tollgate.yaml", "log: { format: json }\n");
@@ -70,6 +177,41 @@ fn a_good_config_is_ok_and_a_missing_one_is_told() {
     let output = tollgate(&["serve", "--config"]).arg(&missing).output().unwrap();
     let expected = format!("tollgate: {}: cannot be read: No such file or directory (os error 2)\n", missing.display());
     assert_eq!((output.status.code(), stderr(&output)), (Some(1), expected.as_str()));
+}
+
+#[test]
+fn the_examples_are_right_and_nothing_in_them_is_hardly_meant() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(files.len() >= 8, "{files:?}");
+    for file in files {
+        let output = tollgate(&["check-config"]).arg(&file).output().unwrap();
+        let (stdout, stderr) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert_eq!((stdout, stderr.as_str()), (format!("{}: ok\n", file.display()), ""));
+    }
+}
+
+#[test]
+fn what_is_hardly_meant_is_warned_of() {
+    let folder = Folder::new();
+    let text = "limiter: { default_tier: a }
+tiers:
+  a:
+    context_tokens: 1000
+    limits:
+      - { unit: cost, capacity: 0.1, window: day }
+      - { unit: tokens, capacity: 1000, window: hour, burst: 999 }
+      - { unit: tokens, capacity: 10, window: day, action: warn }
+prices:
+  - { model: gpt-4o, input: 1 }
+";
+    let file = folder.write("tollgate.yaml", text);
+    let output = tollgate(&["check-config"]).arg(&file).output().unwrap();
+    assert!(output.status.success());
+    let warning = |text: &str| format!("tollgate: {}: warning: tiers.a.limits{text}\n", file.display());
+    let cost = warning("[0]: calls of models without a price cost nothing here; end `prices` with one for *");
+    let burst = warning("[1]: a prompt as long as context_tokens never passes: 999 are taken at once");
+    assert_eq!(stderr(&output), cost + &burst);
 }
 
 #[test]

@@ -85,7 +85,7 @@ impl Service {
         Service::start_with(&config)
     }
 
-    fn start_with(config: &Path) -> Service {
+    pub(crate) fn start_with(config: &Path) -> Service {
         let mut command = tollgate(&["serve", "--config"]);
         let mut child = command.arg(config).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
@@ -156,10 +156,15 @@ impl Service {
         Answer { status: parts.status, content_type, retry_after, body: String::from_utf8(body.to_vec()).unwrap() }
     }
 
+    /// Sends it a signal, by its name without `SIG`.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
     /// Ends it as an operator does. The clients in this test go on meanwhile.
     pub(crate) async fn terminate(mut self) -> ExitStatus {
-        let asked = Command::new("kill").args(["-s", "TERM", &self.child.id().to_string()]).status().unwrap();
-        assert!(asked.success());
+        self.signal("TERM");
         tokio::task::spawn_blocking(move || self.child.wait().unwrap()).await.unwrap()
     }
 

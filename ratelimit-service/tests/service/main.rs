@@ -4,4 +4,6 @@ mod collector;
 mod command_line;
 mod harness;
 mod limits;
+mod reload;
+mod reservations;
 mod rest;

@@ -2,6 +2,8 @@
 
 use hyper::Request;
 use serde_json::{Value, json};
+use tollgate_wire::admission::{AdmissionRequest, RESERVATION_ID_METADATA};
+use tollgate_wire::proto::envoy::service::ratelimit::v3::RateLimitRequest;
 use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
 
 use crate::harness::{Answer, Folder, Service, event, now_ms};
@@ -153,6 +155,124 @@ async fn a_check_says_whether_a_call_would_pass_and_takes_nothing() {
     assert_eq!(body["limit_used_percent"], 100.0);
 }
 
+/// Limits of all kinds, for some calls.
+fn kinds(folder: &Folder) -> Service {
+    let text = "
+grpc: { listen: 127.0.0.1:0 }
+rest: { listen: 127.0.0.1:0 }
+log: { format: json, filter: info }
+ledger: { sqlite: LEDGER }
+limiter: { default_tier: paid, unknown_tier: deny }
+tiers:
+  paid:
+    context_tokens: 100000
+    limits:
+      - { unit: requests, capacity: 100, window: hour, burst: 50 }
+      - { unit: cost, capacity: 0.3, window: day }
+      - { unit: tokens, capacity: 1000, window: day, match: { models: [o1*], apis: [openai-chat] } }
+      - { unit: tokens, capacity: 2000, window: month, action: warn }
+  one:
+    context_tokens: 100000
+    limits: [{ unit: concurrency, capacity: 1 }]
+prices:
+  - { model: \"*\", input: 100, output: 200 }
+";
+    let text = text.replace("LEDGER", &folder.ledger().display().to_string());
+    Service::start_with(&folder.write("kinds.yaml", &text))
+}
+
+#[tokio::test]
+async fn a_check_knows_cost_scopes_warnings_and_unknown_tiers() {
+    let folder = Folder::new();
+    let service = kinds(&folder);
+    let ask = async |fields: Value| {
+        let mut question = json!({"tenant_id": "acme", "plan_tier": "paid"});
+        question.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        let answer = check(&service, question).await;
+        (answer.status.as_u16(), answer.json())
+    };
+    // 1000 tokens of input and 1000 of output are 30 cents.
+    let (status, body) = ask(json!({"estimated_tokens": 1000, "estimated_output_tokens": 1000})).await;
+    assert_eq!((status, &body["allowed"], &body["warnings"]), (200, &json!(true), &json!([])));
+    assert_eq!((&body["limits"][1]["capacity"], &body["limits"][0]["burst"]), (&json!(0.3), &json!(50)));
+    let (status, body) = ask(json!({"estimated_tokens": 1001, "estimated_output_tokens": 1000})).await;
+    assert_eq!((status, &body["reason"], &body["limit"]), (429, &json!("quota_exceeded"), &json!("cost_per_day")));
+
+    let scoped = "tokens_per_day{model=o1*;api=openai-chat}";
+    let (status, body) = ask(json!({"model": "o1-mini", "api": "openai-chat", "estimated_tokens": 1001})).await;
+    assert_eq!((status, &body["reason"], &body["limit"]), (429, &json!("quota_exceeded"), &json!(scoped)));
+    assert_eq!(ask(json!({"model": "o1-mini", "api": "anthropic", "estimated_tokens": 1001})).await.0, 200);
+
+    let event = UsageEvent { tier: "paid".into(), usage_source: UsageSource::Reported, ..event("e1", "acme", 2400, 0) };
+    service.export(&[event]).await;
+    let (status, body) = ask(json!({})).await;
+    assert_eq!(
+        (status, &body["warnings"], &body["nearest"]),
+        (200, &json!(["tokens_per_month"]), &json!("cost_per_day"))
+    );
+    assert_eq!((&body["limits"][1]["used"], &body["limits"][1]["remaining"]), (&json!(0.24), &json!(0.06)));
+
+    let (status, body) = ask(json!({"plan_tier": "gold"})).await;
+    assert_eq!((status, &body["reason"], &body["plan_tier"]), (429, &json!("unknown_tier"), &json!("paid")));
+}
+
+#[tokio::test]
+async fn a_check_is_denied_while_every_slot_is_taken() {
+    let folder = Folder::new();
+    let service = kinds(&folder);
+    let asked = AdmissionRequest {
+        domain: "tollgate",
+        tenant: "acme",
+        tier: "one",
+        model: None,
+        api: None,
+        input_tokens: 1,
+        output_tokens: 1,
+    };
+    let decoded: RateLimitRequest = prost::Message::decode(asked.encode().as_slice()).unwrap();
+    let mut request = tonic::Request::new(decoded);
+    request.metadata_mut().insert(RESERVATION_ID_METADATA, "r1".parse().unwrap());
+    service.limiter().await.should_rate_limit(request).await.unwrap();
+    let denied = check(&service, json!({"tenant_id": "acme", "plan_tier": "one"})).await;
+    let body = denied.json();
+    assert_eq!((denied.status.as_u16(), denied.retry_after.as_deref()), (429, Some("1")));
+    assert_eq!((&body["reason"], &body["limit"]), (&json!("concurrency_exceeded"), &json!("concurrency")));
+    assert_eq!((&body["limits"][0]["reserved"], body["limits"][0].get("window")), (&json!(1), None));
+}
+
+#[tokio::test]
+async fn a_reset_forgives_what_is_spent_and_is_in_the_audit_log() {
+    let folder = Folder::new();
+    let service = Service::start(&folder);
+    service.export(&[event("e1", "acme", 5000, 1), event("e2", "other", 5000, 1)]).await;
+    assert_eq!(check(&service, json!({"tenant_id": "acme"})).await.status, 429);
+
+    let reset = Request::post("/api/v1/admin/tenants/acme/reset").header("content-type", "application/json");
+    let reset = reset.header("x-tollgate-actor", "ada").body(json!({"reason": "agreed"}).to_string()).unwrap();
+    let answer = service.http(reset).await;
+    let body = answer.json();
+    assert_eq!(
+        (answer.status.as_u16(), &body["tenant_id"], &body["limits"][2]["used"]),
+        (200, &json!("acme"), &json!(0))
+    );
+    assert_eq!(check(&service, json!({"tenant_id": "acme"})).await.status, 200);
+    assert_eq!(check(&service, json!({"tenant_id": "other"})).await.status, 429);
+    // What was used stays used.
+    assert_eq!(service.get("/api/v1/usage/acme").await.1["total_tokens"], 5001);
+
+    let bare = Request::post("/api/v1/admin/tenants/other/reset").body(String::new()).unwrap();
+    assert_eq!(service.http(bare).await.status, 200);
+    let (_, log) = service.get("/api/v1/admin/audit").await;
+    let told: Vec<_> =
+        log["entries"].as_array().unwrap().iter().map(|entry| (&entry["actor"], &entry["tenant_id"])).collect();
+    assert_eq!(told, [(&json!("anonymous"), &json!("other")), (&json!("ada"), &json!("acme"))]);
+    let (_, log) = service.get("/api/v1/admin/audit?tenant=acme&limit=1").await;
+    let entry = &log["entries"][0];
+    assert_eq!((&entry["action"], &entry["detail"]), (&json!("reset"), &json!({"reason": "agreed"})));
+    let (_, before) = service.get(&format!("/api/v1/admin/audit?before={}", entry["id"])).await;
+    assert_eq!(before, json!({"entries": []}));
+}
+
 #[tokio::test]
 async fn an_error_says_what_is_wrong() {
     let folder = Folder::new();
@@ -183,6 +303,13 @@ async fn an_error_says_what_is_wrong() {
             "estimated_tokens: invalid value: integer `-1`",
         ),
         (post(&" ".repeat(70_000)), 413, "length limit exceeded"),
+        (post(&json!({"tenant_id": "a".repeat(257)}).to_string()), 400, "tenant_id: 257 bytes; a name has 256 at most"),
+        (get("/api/v1/admin/audit?limit=1001"), 400, "limit: 1001 is not between 1 and 1000"),
+        (
+            Request::post("/api/v1/admin/tenants/a/reset").header("x-tollgate-actor", "").body(String::new()).unwrap(),
+            400,
+            "x-tollgate-actor: 1 to 256 visible ASCII characters",
+        ),
     ];
     for (request, status, detail) in cases {
         let asked = format!("{} {}", request.method(), request.uri());

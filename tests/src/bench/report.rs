@@ -5,6 +5,7 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::Path;
+use super::limiter::Limiter;
 use super::memory::Memory;
 
 /// How much of the native filter's requests a second ours has to reach.
@@ -37,24 +38,28 @@ impl Figures {
     }
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub(super) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<_> = values.collect();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     if values.len() % 2 == 0 { (values[middle - 1] + values[middle]) / 2.0 } else { values[middle] }
 }
 
-/// The medians of all cases and paths.
+/// The medians of a case on a path.
+pub(super) type Row = (&'static str, Path, Figures);
+
+/// All that was measured; what was not is empty.
 #[derive(Debug)]
 pub(super) struct Report {
-    rows: Vec<(&'static str, Path, Figures)>,
+    rows: Vec<Row>,
     memory: Memory,
+    limiter: Limiter,
 }
 
 impl Report {
     /// In the order of `rows`.
-    pub(super) fn new(rows: Vec<(&'static str, Path, Figures)>, memory: Memory) -> Report {
-        Report { rows, memory }
+    pub(super) fn new(rows: Vec<Row>, memory: Memory, limiter: Limiter) -> Report {
+        Report { rows, memory, limiter }
     }
 
     /// As programs read it.
@@ -70,7 +75,8 @@ impl Report {
                 "envoy_cpu_us": tenths(figures.envoy_cpu_us),
             })
         };
-        json!({ "calls": self.rows.iter().map(row).collect::<Vec<_>>(), "memory": self.memory.json() })
+        let calls: Vec<_> = self.rows.iter().map(row).collect();
+        json!({ "calls": calls, "memory": self.memory.json(), "limiter": self.limiter.json() })
     }
 
     fn figures(&self, case: &str, path: Path) -> Option<&Figures> {
@@ -80,6 +86,15 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.rows.is_empty() {
+            self.write_calls(f)?;
+        }
+        write!(f, "{}", self.limiter)
+    }
+}
+
+impl Report {
+    fn write_calls(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
             "{:<10} {:<7} {:>10} {:>8} {:>8} {:>14}",
@@ -138,12 +153,14 @@ mod tests {
             ]
         };
         assert!(
-            Report::new(rows(600.0), Memory::default())
+            Report::new(rows(600.0), Memory::default(), Limiter::default())
                 .to_string()
                 .contains("0.60 of the native filter's requests/s (meets")
         );
         assert!(
-            Report::new(rows(599.0), Memory::default()).to_string().contains("(MISSES the bar of 0.6), 0.30 of plain")
+            Report::new(rows(599.0), Memory::default(), Limiter::default())
+                .to_string()
+                .contains("(MISSES the bar of 0.6), 0.30 of plain")
         );
     }
 }

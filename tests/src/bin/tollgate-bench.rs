@@ -1,11 +1,11 @@
-//! Measures what the filter costs; `make bench` builds and runs it.
+//! Measures what the filter costs and how fast the service decides; `make bench` builds and runs it.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use tollgate_e2e::bench::{self, Plan};
 
-/// Plain Envoy, Envoy's own rate limit filter and Tollgate's, side by side.
+/// Plain Envoy, Envoy's own rate limit filter and Tollgate's, side by side; and the service alone.
 #[derive(Parser)]
 struct Args {
     #[command(flatten)]

@@ -1,0 +1,163 @@
+//! The configuration while the service runs: what its file says is taken over as a whole, or not at all.
+//!
+//! - The file's contents are looked at, not its times: a rename, an edit in place and a swapped symbolic link look the same.
+//! - A change is taken over when it was read twice alike: a file that is being written is no configuration yet.
+//! - SIGHUP takes over at once what is there.
+//! - What is refused changes nothing, and is told by the log, by metrics and under `/health` until the file is right again.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::signal::unix::Signal;
+use tokio::time::MissedTickBehavior;
+
+use crate::clock;
+use crate::config::{self, Config, ConfigError};
+use crate::limiter::Limiter;
+use crate::metrics::Metrics;
+
+/// How often the file is looked at.
+pub const POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What is known of the configuration in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// When it was taken over, in milliseconds since the Unix epoch.
+    pub loaded_at_ms: u64,
+    /// Why the file as it is now was not; `None` when it was.
+    pub error: Option<String>,
+    /// Keys that the file gives other values than the service runs with: they need a restart.
+    pub restart_needed: Vec<&'static str>,
+}
+
+/// The [`State`], for those who tell it.
+#[derive(Debug)]
+pub struct Status(ArcSwap<State>);
+
+impl Status {
+    /// Of a configuration that was just loaded.
+    pub fn new() -> Status {
+        let state = State { loaded_at_ms: clock::now_ms(), error: None, restart_needed: Vec::new() };
+        Status(ArcSwap::from_pointee(state))
+    }
+
+    /// As it is now.
+    pub fn get(&self) -> Arc<State> {
+        self.0.load_full()
+    }
+}
+
+impl Default for Status {
+    fn default() -> Status {
+        Status::new()
+    }
+}
+
+type Contents = Result<String, ConfigError>;
+
+/// Why the file is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    Poll,
+    Signal,
+}
+
+/// Brings what changes in the file to the limiter.
+pub struct Reloader {
+    file: PathBuf,
+    /// What the service was started with.
+    started_with: Config,
+    limiter: Arc<Limiter>,
+    metrics: Metrics,
+    status: Arc<Status>,
+    /// What was taken over or refused last.
+    settled: Contents,
+    /// What was read last, when that is something else.
+    unsettled: Option<Contents>,
+}
+
+impl Reloader {
+    /// For `file`, from whose `text` the service was `started_with`.
+    pub fn new(
+        (file, text): (PathBuf, String),
+        started_with: Config,
+        limiter: Arc<Limiter>,
+        metrics: Metrics,
+        status: Arc<Status>,
+    ) -> Reloader {
+        Reloader { file, started_with, limiter, metrics, status, settled: Ok(text), unsettled: None }
+    }
+
+    /// Watches the file until it is dropped. `hangups` are the signals that ask for its contents at once.
+    pub async fn run(mut self, mut hangups: Signal) {
+        let mut poll = tokio::time::interval(POLL_INTERVAL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let cause = tokio::select! {
+                _ = poll.tick() => Cause::Poll,
+                _ = hangups.recv() => Cause::Signal,
+            };
+            let file = self.file.clone();
+            // A mounted file may let its readers wait.
+            let Ok(contents) = tokio::task::spawn_blocking(move || read(&file)).await else { return };
+            self.look(cause, contents);
+        }
+    }
+
+    fn look(&mut self, cause: Cause, contents: Contents) {
+        let before = self.unsettled.take();
+        match cause {
+            Cause::Poll if contents == self.settled => {}
+            Cause::Poll if before.as_ref() != Some(&contents) => self.unsettled = Some(contents),
+            Cause::Signal if contents == self.settled && self.status.get().error.is_none() => {
+                self.metrics.config_unchanged.inc();
+                tracing::info!(file = %self.file.display(), "the configuration is unchanged");
+            }
+            Cause::Poll | Cause::Signal => self.take_over(contents),
+        }
+    }
+
+    fn take_over(&mut self, contents: Contents) {
+        let name = self.file.display().to_string();
+        let config = contents.as_ref().map_err(Clone::clone).and_then(|text| Config::parse(text, &name));
+        let before = self.status.get();
+        let state = match config {
+            Ok(config) => {
+                let restart_needed = self.started_with.restart_needed(&config);
+                for warning in &config.warnings {
+                    tracing::warn!("{warning}");
+                }
+                if !restart_needed.is_empty() {
+                    tracing::warn!(keys = restart_needed.join(", "), "these keys hold from the next start on");
+                }
+                self.limiter.replace(config.policy);
+                self.metrics.config_applied.inc();
+                tracing::info!(file = %name, "the configuration was taken over");
+                State { loaded_at_ms: clock::now_ms(), error: None, restart_needed }
+            }
+            Err(error) => {
+                self.metrics.config_refused.inc();
+                tracing::error!(%error, "the configuration was refused; the one before stays in force");
+                State { error: Some(error.to_string()), ..State::clone(&before) }
+            }
+        };
+        self.metrics.config_valid.set(i64::from(state.error.is_none()));
+        self.status.0.store(Arc::new(state));
+        self.settled = contents;
+    }
+}
+
+/// Whether a file can be watched: a pipe gives its contents once.
+pub fn is_watchable(file: &Path) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.is_file())
+}
+
+fn read(file: &Path) -> Contents {
+    // What is missing is told by reading it.
+    if file.exists() && !is_watchable(file) {
+        return Err(ConfigError::new(file, "is no regular file any more"));
+    }
+    config::read(file)
+}

@@ -1,0 +1,190 @@
+//! How fast the service decides when it is asked over gRPC alone, with nothing between it and the load generator.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tollgate_wire::admission::{AdmissionRequest, AdmissionResponse, Decision, METHOD, SERVICE};
+
+use super::h2load::{H2load, Load, LoadResult, Pace};
+use super::report::median;
+use crate::harness::http;
+use crate::harness::process::{End, Process};
+use crate::harness::service::Service;
+use crate::harness::wait::patiently;
+
+/// How many decisions a second the service has to make with the load generator beside it on two cores.
+const RPS_BAR: f64 = 100_000.0;
+/// What all but one in a hundred decisions may take at half of the load that it can bear.
+const P99_BAR_US: f64 = 1000.0;
+
+/// How long it is warmed up.
+const WARM_UP: Duration = Duration::from_secs(1);
+
+/// One measurement.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Figures {
+    /// Decisions a second.
+    rps: f64,
+    /// Half of them took no longer.
+    p50_us: f64,
+    /// All but one in a hundred took no longer.
+    p99_us: f64,
+    /// The processor time of the service for each, in all its threads.
+    cpu_us: f64,
+}
+
+/// The medians, over all rounds, of what was measured at each pace.
+#[derive(Debug, Default)]
+pub(super) struct Limiter {
+    rows: Vec<(&'static str, Figures)>,
+}
+
+/// Measures a service that does nothing else, as fast as it can and then at half of that, in turns.
+pub(super) async fn measure(dir: &Path, rounds: u32, time: Duration, config: &Value) -> anyhow::Result<Limiter> {
+    let h2load = H2load::find()?;
+    let mut service = Service::start(dir, config).await?;
+    let request = dir.join("admission.grpc");
+    fs::write(&request, grpc(&admission()))?;
+    check_answer(&service).await?;
+    let load = |pace, time| Load { addr: service.grpc(), path: path(), body: &request, pace, time };
+    h2load.run(&load(Pace::Full, WARM_UP), dir)?;
+    let (mut full, mut half) = (Vec::new(), Vec::new());
+    for round in 1..=rounds {
+        eprintln!("round {round} of {rounds}: the limiter alone");
+        let figures = measure_once(&h2load, &service, &load(Pace::Full, time), dir).await?;
+        full.push(figures);
+        half.push(measure_once(&h2load, &service, &load(Pace::Limited { rps: figures.rps / 2.0 }, time), dir).await?);
+    }
+    service.end(End::Stop).await?;
+    Ok(Limiter { rows: vec![("full", medians(&full)), ("half", medians(&half))] })
+}
+
+async fn measure_once(h2load: &H2load, service: &Service, load: &Load<'_>, dir: &Path) -> anyhow::Result<Figures> {
+    let (before, cpu_before_ns) = (admitted(service).await?, service.process()?.cpu_ns()?);
+    let LoadResult { requests, duration, p50_us, p99_us } = h2load.run(load, dir)?;
+    let cpu_us = (service.process()?.cpu_ns()? - cpu_before_ns) as f64 / 1e3;
+    let decided = admitted(service).await? - before;
+    // Those that were on their way at the end are decided too.
+    ensure!(decided >= requests, "{requests} answers, but only {decided} calls were admitted");
+    Ok(Figures { rps: requests as f64 / duration.as_secs_f64(), p50_us, p99_us, cpu_us: cpu_us / decided as f64 })
+}
+
+fn medians(rounds: &[Figures]) -> Figures {
+    let of = |figure: fn(&Figures) -> f64| median(rounds.iter().map(figure));
+    Figures { rps: of(|it| it.rps), p50_us: of(|it| it.p50_us), p99_us: of(|it| it.p99_us), cpu_us: of(|it| it.cpu_us) }
+}
+
+fn path() -> String {
+    format!("/{SERVICE}/{METHOD}")
+}
+
+/// What the filter asks with.
+fn admission() -> Vec<u8> {
+    let (domain, tenant, tier) = ("tollgate", "bench", "bench");
+    let (model, api) = (Some("gpt-4o-mini"), Some("openai_chat"));
+    AdmissionRequest { domain, tenant, tier, model, api, input_tokens: 24, output_tokens: 256 }.encode()
+}
+
+/// The message as gRPC frames it: not compressed, and its length.
+fn grpc(message: &[u8]) -> Bytes {
+    let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
+    [&[0], length.as_slice(), message].concat().into()
+}
+
+/// The load generator counts answers; this looks into one.
+async fn check_answer(service: &Service) -> anyhow::Result<()> {
+    let addr = service.grpc();
+    let request = Request::post(format!("http://{addr}{}", path()))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(Full::new(grpc(&admission())))?;
+    let answer = patiently("a decision", async {
+        let io = TokioIo::new(TcpStream::connect(addr).await?);
+        let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await?;
+        tokio::spawn(connection);
+        anyhow::Ok(sender.send_request(request).await?.into_body().collect().await?)
+    })
+    .await??;
+    let status = answer.trailers().and_then(|trailers| trailers.get("grpc-status")).cloned();
+    ensure!(status.as_ref().is_some_and(|status| status == "0"), "the decision's grpc-status is {status:?}");
+    let message = answer.to_bytes();
+    let decision = AdmissionResponse::decode(message.get(5..).context("the decision is empty")?)?;
+    ensure!(decision.decision == Decision::Admitted && !decision.limits.is_empty(), "{decision:?}");
+    Ok(())
+}
+
+/// How many calls the service has admitted so far.
+async fn admitted(service: &Service) -> anyhow::Result<u64> {
+    const METRIC: &str = r#"tollgate_rls_decisions_total{outcome="admitted"} "#;
+    let metrics = http::Request::get(service.rest(), "/metrics").send().await?.text();
+    let value = metrics.lines().find_map(|line| line.strip_prefix(METRIC));
+    Ok(value.with_context(|| format!("the service has no metric {METRIC}"))?.parse()?)
+}
+
+impl Process {
+    /// The processor time that its threads have had so far, in nanoseconds; that of threads which have ended is left out.
+    fn cpu_ns(&self) -> anyhow::Result<u64> {
+        let mut total_ns = 0;
+        for thread in fs::read_dir(format!("/proc/{}/task", self.id()))? {
+            // A thread may end while this looks.
+            let Ok(schedstat) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
+            let on_cpu = schedstat.split(' ').next().context("schedstat is empty")?;
+            total_ns += on_cpu.parse::<u64>().with_context(|| format!("schedstat: {schedstat}"))?;
+        }
+        Ok(total_ns)
+    }
+}
+
+impl Limiter {
+    pub(super) fn json(&self) -> Value {
+        let row = |(pace, Figures { rps, p50_us, p99_us, cpu_us }): &(&str, Figures)| {
+            let cpu_us = (cpu_us * 10.0).round() / 10.0;
+            json!({"pace": pace, "rps": rps.round(), "p50_us": p50_us, "p99_us": p99_us, "service_cpu_us": cpu_us})
+        };
+        self.rows.iter().map(row).collect()
+    }
+}
+
+impl fmt::Display for Limiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [(_, full), (_, half)] = self.rows.as_slice() else { return Ok(()) };
+        writeln!(
+            f,
+            "{:<10} {:>11} {:>8} {:>8} {:>16}",
+            "limiter", "decisions/s", "p50 µs", "p99 µs", "service CPU µs"
+        )?;
+        for (pace, Figures { rps, p50_us, p99_us, cpu_us }) in &self.rows {
+            writeln!(f, "{pace:<10} {rps:>11.0} {p50_us:>8.0} {p99_us:>8.0} {cpu_us:>16.1}")?;
+        }
+        let verdict = |is_met| if is_met { "meets" } else { "MISSES" };
+        let (rps, p99) = (verdict(full.rps >= RPS_BAR), verdict(half.p99_us < P99_BAR_US));
+        writeln!(f, "\nthe limiter alone {rps} the bar of {RPS_BAR} decisions/s")?;
+        writeln!(f, "and at half of its load {p99} the bar of a p99 below {P99_BAR_US} µs")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_bars_are_stated_with_their_verdicts() {
+        let figures = |rps, p99_us| Figures { rps, p50_us: 1.0, p99_us, cpu_us: 2.0 };
+        let text = |rps, p99_us| {
+            Limiter { rows: vec![("full", figures(rps, 9e9)), ("half", figures(1.0, p99_us))] }.to_string()
+        };
+        let (good, bad) = (text(100_000.0, 999.0), text(99_999.0, 1000.0));
+        assert_eq!((good.matches("meets").count(), good.matches("MISSES").count()), (2, 0), "{good}");
+        assert_eq!((bad.matches("meets").count(), bad.matches("MISSES").count()), (0, 2), "{bad}");
+        assert_eq!(Limiter::default().to_string(), "");
+    }
+}
