@@ -5,5 +5,4 @@ mod command_line;
 mod harness;
 mod limits;
 mod reload;
-mod reservations;
 mod rest;
