@@ -5,4 +5,5 @@ mod command_line;
 mod harness;
 mod limits;
 mod reload;
+mod reservations;
 mod rest;
