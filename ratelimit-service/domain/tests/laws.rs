@@ -1,6 +1,7 @@
 //! Laws of the model, over generated histories of a tenant's calls.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::num::NonZeroU64;
 
 use proptest::prelude::*;
@@ -146,9 +147,9 @@ proptest! {
                     reserved.entry(id).or_insert(tokens);
                 }
                 Step::Settle(id, tokens) => {
-                    if !used.contains_key(&id) {
+                    if let Entry::Vacant(unused) = used.entry(id) {
+                        unused.insert(tokens);
                         tenant.settle(id, tokens);
-                        used.insert(id, tokens);
                         if order >> (number % 64) & 1 == 1 {
                             prop_assert_eq!(tenant.settle(id, tokens + 1), Settled::Repeated);
                             tenant.admit(id, 50);
