@@ -123,7 +123,7 @@ impl Reloader {
         let name = self.file.display().to_string();
         let config = contents.as_ref().map_err(Clone::clone).and_then(|text| Config::parse(text, &name));
         let before = self.status.get();
-        let state = match config {
+        let (state, result) = match config {
             Ok(config) => {
                 let restart_needed = self.started_with.restart_needed(&config);
                 for warning in &config.warnings {
@@ -133,18 +133,19 @@ impl Reloader {
                     tracing::warn!(keys = restart_needed.join(", "), "these keys hold from the next start on");
                 }
                 self.limiter.replace(config.policy);
-                self.metrics.config_applied.inc();
                 tracing::info!(file = %name, "the configuration was taken over");
-                State { loaded_at_ms: clock::now_ms(), error: None, restart_needed }
+                let state = State { loaded_at_ms: clock::now_ms(), error: None, restart_needed };
+                (state, &self.metrics.config_applied)
             }
             Err(error) => {
-                self.metrics.config_refused.inc();
                 tracing::error!(%error, "the configuration was refused; the one before stays in force");
-                State { error: Some(error.to_string()), ..State::clone(&before) }
+                (State { error: Some(error.to_string()), ..State::clone(&before) }, &self.metrics.config_refused)
             }
         };
         self.metrics.config_valid.set(i64::from(state.error.is_none()));
         self.status.0.store(Arc::new(state));
+        // Last: whoever sees it counted finds all else as it is now.
+        result.inc();
         self.settled = contents;
     }
 }

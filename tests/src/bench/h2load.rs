@@ -44,9 +44,18 @@ pub(super) enum Pace {
 pub(super) struct LoadResult {
     /// Answers of status 2xx. There are no others.
     pub(super) requests: u64,
-    /// From the first call to the last answer.
-    pub(super) duration: Duration,
+    /// Answers a second.
+    pub(super) rps: f64,
+    /// Where it is looked at: to note each call's would take a part of the time at full pace.
+    pub(super) latency: Option<Latency>,
+}
+
+/// How long answers took.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Latency {
+    /// Half of them took no longer.
     pub(super) p50_us: f64,
+    /// All but one in a hundred took no longer.
     pub(super) p99_us: f64,
 }
 
@@ -60,7 +69,7 @@ impl H2load {
         artifacts::tool("h2load").map(H2load)
     }
 
-    /// Makes the calls, with its log in `dir`.
+    /// Makes the calls, with a log of them in `dir`.
     pub(super) fn run(&self, load: &Load<'_>, dir: &Path) -> anyhow::Result<LoadResult> {
         let log = dir.join("h2load.log");
         let mut command = Command::new(&self.0);
@@ -69,42 +78,45 @@ impl H2load {
         command.arg(format!("--duration={}", load.time.as_secs()));
         command.args(["--header=content-type: application/grpc", "--header=te: trailers"]);
         command.arg("--data").arg(load.body);
-        command.arg(format!("--log-file={}", log.display()));
         if let Pace::Limited { rps } = load.pace {
             command.arg(format!("--rps={:.1}", rps / f64::from(CONNECTIONS)));
+            command.arg(format!("--log-file={}", log.display()));
         }
         command.arg(format!("http://{}{}", load.addr, load.path));
         let output = command.output().context("running h2load")?;
         let text = String::from_utf8_lossy(&output.stdout);
         let complete = || format!("{text}{}", String::from_utf8_lossy(&output.stderr));
         ensure!(output.status.success(), "h2load ended with {}:\n{}", output.status, complete());
-        ensure!(text.contains(" 0 failed, 0 errored, 0 timeout"), "calls failed:\n{}", complete());
-        let calls = fs::read_to_string(&log).context("h2load's log")?;
-        fs::remove_file(&log)?;
-        summary(&calls).with_context(|| format!("h2load's log, after:\n{}", complete()))
+        let (requests, rps) = summary(&text).with_context(|| format!("h2load's summary:\n{}", complete()))?;
+        let latency = match load.pace {
+            Pace::Full => None,
+            Pace::Limited { .. } => Some(latency(&fs::read_to_string(&log)?).context("h2load's log")?),
+        };
+        Ok(LoadResult { requests, rps, latency })
     }
 }
 
-/// Reads a log of a line for each call: when it began in microseconds, its status, and how many microseconds it took.
-fn summary(log: &str) -> anyhow::Result<LoadResult> {
-    let mut took_us = Vec::new();
-    let (mut begin_us, mut end_us) = (u64::MAX, 0);
-    for line in log.lines() {
-        let fields: Vec<_> = line.split('\t').collect();
-        let [began_us, status, us] = fields[..] else { anyhow::bail!("unknown line {line}") };
-        ensure!(status.starts_with('2'), "an answer of status {status}");
-        let (began_us, us): (u64, u64) = (began_us.parse()?, us.parse()?);
-        (begin_us, end_us) = (begin_us.min(began_us), end_us.max(began_us + us));
-        took_us.push(us);
-    }
+/// How many answers came, and how many a second, when all of them were good.
+fn summary(text: &str) -> anyhow::Result<(u64, f64)> {
+    let line = |start: &str| text.lines().find_map(|line| line.strip_prefix(start)).context("it is not complete");
+    let rps = line("finished in ")?.split(' ').nth(1).context("it tells no rate")?.parse()?;
+    let count = |what: &str| -> anyhow::Result<u64> {
+        let counts = line("requests: ")?;
+        let count = counts.split(", ").find_map(|count| count.strip_suffix(what)).context("a count is missing")?;
+        Ok(count.parse()?)
+    };
+    let (done, succeeded) = (count(" done")?, count(" succeeded")?);
+    ensure!(done == succeeded && done > 0, "{succeeded} of {done} calls succeeded");
+    Ok((done, rps))
+}
+
+/// Reads a log of a line for each call: when it began, its status, and how many microseconds it took.
+fn latency(log: &str) -> anyhow::Result<Latency> {
+    let took_us = log.lines().map(|line| line.rsplit('\t').next().unwrap_or_default().parse());
+    let mut took_us = took_us.collect::<Result<Vec<u64>, _>>()?;
     took_us.sort_unstable();
     let at = |hundredths: usize| took_us.get(took_us.len() * hundredths / 100).copied().context("no answer came");
-    Ok(LoadResult {
-        requests: took_us.len() as u64,
-        p50_us: at(50)? as f64,
-        p99_us: at(99)? as f64,
-        duration: Duration::from_micros(end_us.saturating_sub(begin_us)),
-    })
+    Ok(Latency { p50_us: at(50)? as f64, p99_us: at(99)? as f64 })
 }
 
 #[cfg(test)]
@@ -112,12 +124,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_log_tells_count_time_and_percentiles() {
+    fn a_log_tells_percentiles() {
         let log: String = (0..200).map(|i| format!("{}\t200\t{}\n", 1_000_000 + i * 10, i + 1)).collect();
-        let LoadResult { requests, duration, p50_us, p99_us } = summary(&log).unwrap();
-        assert_eq!((requests, duration.as_micros(), p50_us, p99_us), (200, 199 * 10 + 200, 101.0, 199.0));
-        assert!(summary("").is_err());
-        assert!(summary("1000000\t503\t5\n").is_err());
-        assert!(summary("1000000\t200\n").is_err());
+        assert_eq!(latency(&log).unwrap(), Latency { p50_us: 101.0, p99_us: 199.0 });
+        assert!(latency("").is_err());
+        assert!(latency("1000000\t200\t\n").is_err());
+    }
+
+    #[test]
+    fn a_summary_counts_when_all_calls_succeeded() {
+        let text = |succeeded: u32| {
+            format!(
+                "finished in 3.02s, 6430.50 req/s, 1.02MB/s\n\
+                 requests: 19290 total, 19354 started, 19290 done, {succeeded} succeeded, 0 failed, 0 errored, 0 timeout\n"
+            )
+        };
+        assert_eq!(summary(&text(19290)).unwrap(), (19290, 6430.5));
+        assert!(summary(&text(19289)).is_err());
+        assert!(summary("finished in 3.02s, 6430.00 req/s, 1.02MB/s\n").is_err());
     }
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tollgate_wire::admission::{AdmissionRequest, AdmissionResponse, Decision, METHOD, SERVICE};
 
-use super::h2load::{H2load, Load, LoadResult, Pace};
+use super::h2load::{H2load, Latency, Load, LoadResult, Pace};
 use super::report::median;
 use crate::harness::http;
 use crate::harness::process::{End, Process};
@@ -34,10 +34,7 @@ const WARM_UP: Duration = Duration::from_secs(1);
 struct Figures {
     /// Decisions a second.
     rps: f64,
-    /// Half of them took no longer.
-    p50_us: f64,
-    /// All but one in a hundred took no longer.
-    p99_us: f64,
+    latency: Option<Latency>,
     /// The processor time of the service for each, in all its threads.
     cpu_us: f64,
 }
@@ -70,17 +67,24 @@ pub(super) async fn measure(dir: &Path, rounds: u32, time: Duration, config: &Va
 
 async fn measure_once(h2load: &H2load, service: &Service, load: &Load<'_>, dir: &Path) -> anyhow::Result<Figures> {
     let (before, cpu_before_ns) = (admitted(service).await?, service.process()?.cpu_ns()?);
-    let LoadResult { requests, duration, p50_us, p99_us } = h2load.run(load, dir)?;
+    let LoadResult { requests, rps, latency } = h2load.run(load, dir)?;
     let cpu_us = (service.process()?.cpu_ns()? - cpu_before_ns) as f64 / 1e3;
     let decided = admitted(service).await? - before;
     // Those that were on their way at the end are decided too.
     ensure!(decided >= requests, "{requests} answers, but only {decided} calls were admitted");
-    Ok(Figures { rps: requests as f64 / duration.as_secs_f64(), p50_us, p99_us, cpu_us: cpu_us / decided as f64 })
+    Ok(Figures { rps, latency, cpu_us: cpu_us / decided as f64 })
 }
 
 fn medians(rounds: &[Figures]) -> Figures {
-    let of = |figure: fn(&Figures) -> f64| median(rounds.iter().map(figure));
-    Figures { rps: of(|it| it.rps), p50_us: of(|it| it.p50_us), p99_us: of(|it| it.p99_us), cpu_us: of(|it| it.cpu_us) }
+    let latencies: Option<Vec<_>> = rounds.iter().map(|figures| figures.latency).collect();
+    Figures {
+        rps: median(rounds.iter().map(|figures| figures.rps)),
+        latency: latencies.map(|latencies| Latency {
+            p50_us: median(latencies.iter().map(|latency| latency.p50_us)),
+            p99_us: median(latencies.iter().map(|latency| latency.p99_us)),
+        }),
+        cpu_us: median(rounds.iter().map(|figures| figures.cpu_us)),
+    }
 }
 
 fn path() -> String {
@@ -146,7 +150,8 @@ impl Process {
 
 impl Limiter {
     pub(super) fn json(&self) -> Value {
-        let row = |(pace, Figures { rps, p50_us, p99_us, cpu_us }): &(&str, Figures)| {
+        let row = |(pace, Figures { rps, latency, cpu_us }): &(&str, Figures)| {
+            let (p50_us, p99_us) = latency.map(|Latency { p50_us, p99_us }| (p50_us, p99_us)).unzip();
             let cpu_us = (cpu_us * 10.0).round() / 10.0;
             json!({"pace": pace, "rps": rps.round(), "p50_us": p50_us, "p99_us": p99_us, "service_cpu_us": cpu_us})
         };
@@ -157,16 +162,15 @@ impl Limiter {
 impl fmt::Display for Limiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [(_, full), (_, half)] = self.rows.as_slice() else { return Ok(()) };
-        writeln!(
-            f,
-            "{:<10} {:>11} {:>8} {:>8} {:>16}",
-            "limiter", "decisions/s", "p50 µs", "p99 µs", "service CPU µs"
-        )?;
-        for (pace, Figures { rps, p50_us, p99_us, cpu_us }) in &self.rows {
-            writeln!(f, "{pace:<10} {rps:>11.0} {p50_us:>8.0} {p99_us:>8.0} {cpu_us:>16.1}")?;
+        writeln!(f, "{:<8} {:>11} {:>8} {:>8} {:>14}", "limiter", "decisions/s", "p50 µs", "p99 µs", "its CPU µs")?;
+        for (pace, Figures { rps, latency, cpu_us }) in &self.rows {
+            let us = |of: fn(&Latency) -> f64| latency.as_ref().map_or("-".to_owned(), |it| format!("{:.0}", of(it)));
+            let (p50_us, p99_us) = (us(|it| it.p50_us), us(|it| it.p99_us));
+            writeln!(f, "{pace:<8} {rps:>11.0} {p50_us:>8} {p99_us:>8} {cpu_us:>14.1}")?;
         }
         let verdict = |is_met| if is_met { "meets" } else { "MISSES" };
-        let (rps, p99) = (verdict(full.rps >= RPS_BAR), verdict(half.p99_us < P99_BAR_US));
+        let (rps, p99) =
+            (verdict(full.rps >= RPS_BAR), verdict(half.latency.is_some_and(|latency| latency.p99_us < P99_BAR_US)));
         writeln!(f, "\nthe limiter alone {rps} the bar of {RPS_BAR} decisions/s")?;
         writeln!(f, "and at half of its load {p99} the bar of a p99 below {P99_BAR_US} µs")
     }
@@ -178,10 +182,10 @@ mod tests {
 
     #[test]
     fn both_bars_are_stated_with_their_verdicts() {
-        let figures = |rps, p99_us| Figures { rps, p50_us: 1.0, p99_us, cpu_us: 2.0 };
-        let text = |rps, p99_us| {
-            Limiter { rows: vec![("full", figures(rps, 9e9)), ("half", figures(1.0, p99_us))] }.to_string()
-        };
+        let figures = |rps, latency| Figures { rps, latency, cpu_us: 2.0 };
+        let latency = |p99_us| Some(Latency { p50_us: 1.0, p99_us });
+        let rows = |rps, p99_us| vec![("full", figures(rps, None)), ("half", figures(1.0, latency(p99_us)))];
+        let text = |rps, p99_us| Limiter { rows: rows(rps, p99_us) }.to_string();
         let (good, bad) = (text(100_000.0, 999.0), text(99_999.0, 1000.0));
         assert_eq!((good.matches("meets").count(), good.matches("MISSES").count()), (2, 0), "{good}");
         assert_eq!((bad.matches("meets").count(), bad.matches("MISSES").count()), (0, 2), "{bad}");
