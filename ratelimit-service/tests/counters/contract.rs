@@ -295,6 +295,13 @@ fn redis_does_what_the_model_does() {
         let hand = Hand::new();
         runtime.block_on(async { follow(&redis(&server.url(), &format!("case-{case}"), &hand), &hand, steps).await })
     });
+    const KEYS: &str = "local forever = 0
+        for _, key in ipairs(redis.call('KEYS', '*')) do
+            if redis.call('PTTL', key) < 0 then forever = forever + 1 end
+        end
+        return forever .. ' of ' .. (redis.call('DBSIZE') > 0 and 'some' or 'none')";
+    let left = runtime.block_on(server.cli(&["EVAL", KEYS, "0"])).unwrap();
+    assert_eq!(left, "0 of some", "every key has a time to live");
 }
 
 #[test]

@@ -257,7 +257,7 @@ local function write(had_book)
   end
   if #args > 0 then call('HSET', counters_key, unpack(args)) end
 
-  local book_grew, offers_grew = false, false
+  local book_grew, book_shrank, offers_grew = false, false, false
   for entry_id in pairs(entry_changed) do
     local entry = entries[entry_id]
     if entry then
@@ -271,6 +271,7 @@ local function write(had_book)
     else
       call('HDEL', book_key, entry_id)
       call('ZREM', due_key, entry_id)
+      book_shrank = true
     end
   end
   for entry_id, offer_at in pairs(offers) do
@@ -285,7 +286,8 @@ local function write(had_book)
   if not known_until then return end
   local left = text(known_until - now)
   if extends then call('PEXPIRE', counters_key, left) end
-  if extends or (book_grew and not had_book) then
+  -- A key that lost its last member has no time to live when it comes again.
+  if extends or (book_grew and (book_shrank or not had_book)) then
     call('PEXPIRE', book_key, left)
     call('PEXPIRE', due_key, left)
   end

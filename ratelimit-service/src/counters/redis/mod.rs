@@ -208,6 +208,15 @@ impl RedisCounters {
     }
 }
 
+/// What a benchmark sends in place of this engine: the script's text, to be loaded, and the arguments of a command that
+/// makes this decision, `EVALSHA` first.
+#[doc(hidden)]
+pub fn benchmark_command(key_prefix: &str, tenant: &str, asks: &[Ask<'_>], take: Take<'_>) -> (String, Vec<String>) {
+    let scripts = Scripts::new(key_prefix);
+    let args = scripts.admit(tenant, asks, take, None).args();
+    (scripts.text().to_owned(), args)
+}
+
 #[tonic::async_trait]
 impl Counters for RedisCounters {
     fn now_ms(&self) -> u64 {

@@ -59,6 +59,15 @@ impl Invocation {
     pub(super) fn taught(&self) -> Cmd {
         self.script.taught(&self.cmd)
     }
+
+    /// As text.
+    pub(super) fn args(&self) -> Vec<String> {
+        let simple = self.cmd.args_iter().filter_map(|arg| match arg {
+            Arg::Simple(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+            _ => None,
+        });
+        simple.collect()
+    }
 }
 
 /// A tenant in the index of due ones.
@@ -92,6 +101,11 @@ impl Scripts {
         let [counters, due] =
             [include_str!("counters.lua"), include_str!("due.lua")].map(|code| Arc::new(Known::new(code)));
         Scripts { counters, due, prefix: prefix.to_owned() }
+    }
+
+    /// Of the tenants' script.
+    pub(super) fn text(&self) -> &'static str {
+        self.counters.code
     }
 
     fn on_tenant(&self, tenant: &str, operation: &str, now_ms: Option<u64>, id: &str) -> Invocation {
