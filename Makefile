@@ -54,7 +54,7 @@ fuzz: toolchain ## Fuzz what reads untrusted bytes, FUZZ_SECONDS (600) for each 
 	@scripts/fuzz $(FUZZ_SECONDS)
 
 .PHONY: bench
-bench: build envoy wrk h2load ## Measure, in one run: plain Envoy, its own rate limit filter, and ours; the service alone
+bench: build envoy wrk h2load redis ## Measure, in one run: plain Envoy, its own rate limit filter, and ours; the service alone
 	@target/release/tollgate-bench
 
 .PHONY: tools

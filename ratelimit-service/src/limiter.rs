@@ -130,13 +130,10 @@ impl Limiter {
         }
         let asks_nothing = asked.requests == 0 && asked.input_tokens == 0 && asked.output_tokens == 0;
         let output_tokens = match asked.output_tokens {
-            0 if asked.requests > 0 && asked.reservation_id.is_some() => self.answer_tokens(policy, asked),
+            0 if asked.requests > 0 && asked.reservation_id.is_some() => self.answer_tokens(policy, plan, asked),
             output_tokens => output_tokens,
         };
-        let tokens = Tokens::plain(asked.input_tokens, output_tokens);
-        let cost_nanousd = self.cost_nanousd(policy, plan, &asked.call, asked.requests, &tokens);
-        let slots = asked.requests.min(1);
-        let quantities = Quantities { requests: asked.requests, slots, tokens, cost_nanousd };
+        let quantities = quantities(policy, plan, asked, output_tokens);
         let hold = asked.reservation_id.filter(|_| asked.requests > 0).map(|id| Hold {
             id: id.to_owned(),
             timeout_ms: policy.reservation_timeout_ms,
@@ -159,6 +156,8 @@ impl Limiter {
         let verdict = self.counters.admit(asked.tenant, &asks, take).await?;
         let decision = Decision::new(&asks, &verdict);
         if intent == Intent::Take {
+            let is_priced = !plan.limits_cost() || policy.plans.prices().of(asked.call.model).is_some();
+            self.metrics.calls_without_price.inc_by(u64::from(!is_priced));
             self.metrics.limits_warned.inc_by(decision.warnings.len() as u64);
             self.metrics.limits_shadowed.inc_by(decision.shadowed.len() as u64);
         }
@@ -177,21 +176,12 @@ impl Limiter {
         found.map(|found| found.plan).map_err(|_| Refusal::UnknownTier)
     }
 
-    fn answer_tokens(&self, policy: &Policy, asked: &Admission<'_>) -> u64 {
+    /// What a call without a cap reserves for its answer. A guess denies no call for good: where it is more than a limit ever
+    /// holds, it is the most that all limits hold.
+    fn answer_tokens(&self, policy: &Policy, plan: &Plan, asked: &Admission<'_>) -> u64 {
         let lately = self.answers.percentile(asked.tenant, asked.call.model, policy.answer_percentile);
-        lately.unwrap_or(policy.unknown_answer_tokens)
-    }
-
-    /// What tokens cost, where money is limited; nothing without a price, and that is counted.
-    fn cost_nanousd(&self, policy: &Policy, plan: &Plan, call: &Call<'_>, requests: u64, tokens: &Tokens) -> u64 {
-        if !plan.limits_cost() {
-            return 0;
-        }
-        let cost_nanousd = policy.plans.prices().cost_nanousd(call.model, requests, tokens);
-        cost_nanousd.unwrap_or_else(|| {
-            self.metrics.calls_without_price.inc();
-            0
-        })
+        let guess = lately.unwrap_or(policy.unknown_answer_tokens);
+        plan.most_held(&asked.call, guess, |output_tokens| quantities(policy, plan, asked, output_tokens))
     }
 
     /// Settles a call to what it has used.
@@ -213,7 +203,7 @@ impl Limiter {
         let call = Call { model: event.request_model.as_deref(), api: event.api.as_deref() };
         let cost_nanousd = match event.usage_source {
             UsageSource::None => 0,
-            _ => self.cost_nanousd(&policy, plan.plan, &call, 1, &tokens),
+            _ => cost_nanousd(&policy, plan.plan, &call, 1, &tokens),
         };
         let quantities = Quantities { requests: 1, slots: 0, tokens, cost_nanousd };
         let asks = plan.plan.asks(&call, &quantities, self.counters.now_ms());
@@ -306,7 +296,7 @@ impl Limiter {
         let call = Call { model: spent.model.as_deref(), api: spent.api.as_deref() };
         let tokens = tokens(&token_counts(&spent.usage));
         let requests = spent.usage.requests;
-        let cost_nanousd = self.cost_nanousd(policy, found.plan, &call, requests, &tokens);
+        let cost_nanousd = cost_nanousd(policy, found.plan, &call, requests, &tokens);
         let quantities = Quantities { requests, slots: 0, tokens, cost_nanousd };
         let mut asks = found.plan.asks(&call, &quantities, self.counters.now_ms());
         asks.retain(|ask| ask.limit.window == Some(window));
@@ -319,6 +309,20 @@ impl Limiter {
 enum Intent {
     Ask,
     Take,
+}
+
+/// What a call asks for with an answer of so many tokens.
+fn quantities(policy: &Policy, plan: &Plan, asked: &Admission<'_>, output_tokens: u64) -> Quantities {
+    let tokens = Tokens::plain(asked.input_tokens, output_tokens);
+    let cost_nanousd = cost_nanousd(policy, plan, &asked.call, asked.requests, &tokens);
+    Quantities { requests: asked.requests, slots: asked.requests.min(1), tokens, cost_nanousd }
+}
+
+/// What tokens cost, where money is limited; nothing without a price.
+fn cost_nanousd(policy: &Policy, plan: &Plan, call: &Call<'_>, requests: u64, tokens: &Tokens) -> u64 {
+    let prices = policy.plans.prices();
+    let cost_nanousd = plan.limits_cost().then(|| prices.cost_nanousd(call.model, requests, tokens));
+    cost_nanousd.flatten().unwrap_or(0)
 }
 
 /// Tokens by class. Passes that the provider's totals leave out count as plain tokens.

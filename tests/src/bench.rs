@@ -1,14 +1,17 @@
-//! What the filter costs, beside plain Envoy and beside Envoy's own rate limit filter; and how fast the service decides
-//! when it is asked directly.
+//! What the filter costs, beside plain Envoy and beside Envoy's own rate limit filter; how fast the service decides when it
+//! is asked directly, with its counters in memory and in Redis; and what a decision costs by how many tenants there are.
 //!
 //! One Envoy for each [`Path`], all with one worker, the same stand-in and the same service; the paths take turns within
 //! each round, so that what the machine does meanwhile meets all of them alike; the figures are medians over the rounds.
 //! A measurement counts only if each call was answered well, each was admitted by the limiter, and each event delivered:
 //! what is left out would look fast.
 
+mod curve;
 mod h2load;
 mod limiter;
 mod memory;
+mod paced;
+mod redis;
 mod report;
 mod wrk;
 
@@ -27,8 +30,7 @@ use crate::harness::run_dir::RunDir;
 use crate::harness::service::Service;
 use crate::harness::wait::{PATIENCE, eventually};
 use crate::local;
-use memory::Memory;
-use report::{Figures, Row};
+use report::{Figures, Report};
 use wrk::{Load, Wrk};
 
 /// How to measure.
@@ -55,6 +57,10 @@ enum Part {
     Calls,
     /// The service alone.
     Limiter,
+    /// The service alone, with its counters in Redis.
+    Redis,
+    /// The embedded counters alone.
+    Curve,
 }
 
 /// What stands between the client and the stand-in.
@@ -100,25 +106,32 @@ const WARM_UP: Duration = Duration::from_secs(1);
 /// When something is missing or does not come up, or a measurement does not count.
 pub async fn run(plan: &Plan) -> anyhow::Result<()> {
     let is_wanted = |part| plan.part.is_none_or(|wanted| wanted == part);
+    let time = Duration::from_secs(plan.seconds.into());
     let dir = RunDir::create()?;
-    let (mut rows, mut memory, mut limiter) = Default::default();
+    let folder = |name: &str| {
+        let folder = dir.path().join(name);
+        fs::create_dir(&folder).map(|()| folder)
+    };
+    let mut report = Report::default();
+    if is_wanted(Part::Curve) {
+        report.curve = curve::measure()?;
+    }
     if is_wanted(Part::Limiter) {
-        let dir = dir.path().join("limiter");
-        fs::create_dir(&dir)?;
-        let time = Duration::from_secs(plan.seconds.into());
-        limiter = limiter::measure(&dir, plan.rounds, time, &unlimited()).await?;
+        report.limiter = limiter::measure(&folder("limiter")?, plan.rounds, time, &unlimited()).await?;
+    }
+    if is_wanted(Part::Redis) {
+        report.redis = redis::measure(&folder("redis")?, plan.rounds, time, &unlimited()).await?;
     }
     if is_wanted(Part::Calls) {
-        (rows, memory) = calls(plan, dir.path()).await?;
+        calls(plan, dir.path(), &mut report).await?;
     }
     eprintln!();
-    let report = report::Report::new(rows, memory, limiter);
     print!("{report}");
     write(&plan.output, &report)
 }
 
-/// The medians of all cases on all paths, and the memory of the filter's VM.
-async fn calls(plan: &Plan, dir: &std::path::Path) -> anyhow::Result<(Vec<Row>, Memory)> {
+/// Measures all cases on all paths, and the memory of the filter's VM.
+async fn calls(plan: &Plan, dir: &std::path::Path, report: &mut Report) -> anyhow::Result<()> {
     let wrk = Wrk::find()?;
     let (standin, standin_addr) = local::start_standin(dir, 0).await?;
     let mut service = Service::start(dir, &unlimited()).await?;
@@ -140,18 +153,23 @@ async fn calls(plan: &Plan, dir: &std::path::Path) -> anyhow::Result<(Vec<Row>, 
     }
 
     let filter = envoys.iter().find(|(path, _)| *path == Path::Filter).map(|(_, envoy)| envoy);
-    let memory = memory::measure(filter.context("the filter's Envoy")?).await?;
+    report.memory = memory::measure(filter.context("the filter's Envoy")?).await?;
     for (path, envoy) in &envoys {
         measure(&wrk, *path, envoy, &CASES[1], WARM_UP).await?;
     }
+    let time = Duration::from_secs(plan.seconds.into());
     let mut rounds: BTreeMap<(usize, Path), Vec<Figures>> = BTreeMap::new();
     for round in 1..=plan.rounds {
         for (index, load) in CASES.iter().enumerate() {
             eprintln!("round {round} of {}: {}", plan.rounds, load.name);
             for (path, envoy) in &envoys {
-                let figures = measure(&wrk, *path, envoy, load, Duration::from_secs(plan.seconds.into())).await?;
+                let figures = measure(&wrk, *path, envoy, load, time).await?;
                 rounds.entry((index, *path)).or_default().push(figures);
             }
+        }
+        eprintln!("round {round} of {}: steady calls", plan.rounds);
+        for (path, envoy) in &envoys {
+            report.paced.measure(*path, envoy, time).await?;
         }
     }
     for (_, envoy) in envoys {
@@ -160,7 +178,8 @@ async fn calls(plan: &Plan, dir: &std::path::Path) -> anyhow::Result<(Vec<Row>, 
     service.end(End::Stop).await?;
     standin.end(End::Stop).await?;
     let medians = rounds.into_iter().map(|((case, path), rounds)| (CASES[case].name, path, Figures::medians(&rounds)));
-    Ok((medians.collect(), memory))
+    report.calls = medians.collect();
+    Ok(())
 }
 
 /// A tier that never denies.
@@ -224,7 +243,7 @@ impl Counts {
     }
 }
 
-fn write(file: &std::path::Path, report: &report::Report) -> anyhow::Result<()> {
+fn write(file: &std::path::Path, report: &Report) -> anyhow::Result<()> {
     if let Some(dir) = file.parent() {
         fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
     }

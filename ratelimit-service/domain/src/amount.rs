@@ -247,9 +247,14 @@ impl Prices {
         Prices(prices)
     }
 
+    /// The price of `model`.
+    pub fn of(&self, model: Option<&str>) -> Option<&Price> {
+        self.0.iter().find(|price| price.model.matches(model.unwrap_or_default()))
+    }
+
     /// What `requests` calls of `model` with these tokens cost, in 1e-9 US dollars, rounded up; `None` without a price.
     pub fn cost_nanousd(&self, model: Option<&str>, requests: u64, tokens: &Tokens) -> Option<u64> {
-        let price = self.0.iter().find(|price| price.model.matches(model.unwrap_or_default()))?;
+        let price = self.of(model)?;
         let of_tokens = tokens.by_class().map(|(class, count)| u128::from(count) * price.per_token_picousd(class));
         let of_requests = u128::from(requests) * u128::from(price.per_request_nanousd) * 1000;
         let picousd = of_tokens.sum::<u128>() + of_requests;

@@ -182,6 +182,8 @@ impl std::fmt::Display for LimitError {
     }
 }
 
+impl std::error::Error for LimitError {}
+
 impl Limit {
     /// A limit of all calls that enforces; its burst is its capacity.
     ///

@@ -6,7 +6,7 @@ use crate::amount::{Prices, Quantities};
 use crate::calendar::Anchor;
 use crate::counter::Rule;
 use crate::decision::{Ask, Role};
-use crate::limit::{Call, Limit, Window};
+use crate::limit::{Action, Call, Limit, Window};
 
 /// The most limits of a plan.
 pub const MAX_LIMITS: usize = 32;
@@ -59,6 +59,25 @@ impl Plan {
                 Ask { limit, rule: self.rule(limit, now_ms), amount, role }
             })
             .collect()
+    }
+
+    /// The largest of `0..=most` for which `quantities` fits every binding limit of which nothing is taken; 0 where none
+    /// does. More must not need less.
+    pub fn most_held(&self, call: &Call<'_>, most: u64, quantities: impl Fn(u64) -> Quantities) -> u64 {
+        let binding = self.limits.iter().filter(|limit| limit.action == Action::Enforce && limit.counts(call));
+        let fits = |number| {
+            let quantities = quantities(number);
+            binding.clone().all(|limit| limit.amount(call, &quantities) <= limit.burst.get())
+        };
+        if fits(most) {
+            return most;
+        }
+        let (mut held, mut too_many) = (0, most);
+        while too_many - held > 1 {
+            let middle = held.midpoint(too_many);
+            *if fits(middle) { &mut held } else { &mut too_many } = middle;
+        }
+        held
     }
 
     /// The limits themselves, asked for nothing, whatever calls they count.
@@ -264,6 +283,7 @@ mod tests {
     use std::num::NonZeroU64;
 
     use super::*;
+    use crate::amount::{TokenClass, Tokens, Weight, Weights};
     use crate::limit::Unit;
 
     fn limit(unit: Unit, capacity: u64, window: Window) -> Limit {
@@ -312,6 +332,22 @@ mod tests {
         let [requests, tokens, cost] = [("requests_per_minute", 3), ("tokens_per_month", 2), ("cost_per_hour", 4)]
             .map(|(limit, capacity)| name(limit, capacity, Role::Binding));
         assert_eq!(asks(Some("b")), [requests, tokens, cost]);
+    }
+
+    #[test]
+    fn the_most_held_is_what_all_binding_limits_hold_when_they_are_empty() {
+        let limits = [limit(Unit::Tokens, 1000, Window::Day), limit(Unit::OutputTokens, 400, Window::Minute)];
+        let shadow = limit(Unit::Tokens, 1, Window::Hour).with_action(Action::Shadow);
+        let plan = |limits: &[Limit]| Plan::new("a".into(), 1, [limits, std::slice::from_ref(&shadow)].concat());
+        let quantities =
+            |input| move |output| Quantities { tokens: Tokens::plain(input, output), ..Quantities::default() };
+        let held = |limits: &[Limit], input, most| plan(limits).most_held(&Call::default(), most, quantities(input));
+        assert_eq!((held(&limits, 10, 300), held(&limits, 10, 401)), (300, 400));
+        assert_eq!((held(&limits[..1], 10, 5000), held(&limits[..1], 1000, 1)), (990, 0));
+        assert_eq!((held(&limits[..1], 2000, 50), held(&[], 0, 1 << 50)), (0, 1 << 50));
+        let weights = Weights::new(vec![(TokenClass::Output, Weight::from_thousandths(2500).unwrap())], Vec::new());
+        let weighed = limits[0].clone().with_weights(weights).unwrap();
+        assert_eq!(held(&[weighed], 10, 5000), 396);
     }
 
     #[test]

@@ -11,18 +11,18 @@ use anyhow::{Context, ensure};
 use crate::harness::artifacts;
 
 /// How many connections call, as the workers of an Envoy do.
-const CONNECTIONS: u32 = 8;
+pub(super) const CONNECTIONS: u32 = 8;
 /// How many calls each connection has under way at once.
-const STREAMS: u32 = 8;
+pub(super) const STREAMS: u32 = 8;
 
 /// What is called, and how often.
 #[derive(Debug, Clone)]
-pub(super) struct Load<'a> {
+pub(super) struct Load {
     pub(super) addr: SocketAddr,
     /// `:path`.
     pub(super) path: String,
     /// The file with the request's body.
-    pub(super) body: &'a Path,
+    pub(super) body: PathBuf,
     pub(super) pace: Pace,
     pub(super) time: Duration,
 }
@@ -70,14 +70,14 @@ impl H2load {
     }
 
     /// Makes the calls, with a log of them in `dir`.
-    pub(super) fn run(&self, load: &Load<'_>, dir: &Path) -> anyhow::Result<LoadResult> {
+    pub(super) fn run(&self, load: &Load, dir: &Path) -> anyhow::Result<LoadResult> {
         let log = dir.join("h2load.log");
         let mut command = Command::new(&self.0);
         command.args(["--threads=1", &format!("--clients={CONNECTIONS}")]);
         command.arg(format!("--max-concurrent-streams={STREAMS}"));
         command.arg(format!("--duration={}", load.time.as_secs()));
         command.args(["--header=content-type: application/grpc", "--header=te: trailers"]);
-        command.arg("--data").arg(load.body);
+        command.arg("--data").arg(&load.body);
         if let Pace::Limited { rps } = load.pace {
             command.arg(format!("--rps={:.1}", rps / f64::from(CONNECTIONS)));
             command.arg(format!("--log-file={}", log.display()));

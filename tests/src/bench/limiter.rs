@@ -26,14 +26,19 @@ const RPS_BAR: f64 = 100_000.0;
 /// What all but one in a hundred decisions may take at half of the load that it can bear.
 const P99_BAR_US: f64 = 1000.0;
 
+/// What each call asks for.
+pub(super) const INPUT_TOKENS: u64 = 24;
+/// What each call asks for.
+pub(super) const OUTPUT_TOKENS: u64 = 256;
+
 /// How long it is warmed up.
 const WARM_UP: Duration = Duration::from_secs(1);
 
 /// One measurement.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Figures {
+pub(super) struct Figures {
     /// Decisions a second.
-    rps: f64,
+    pub(super) rps: f64,
     latency: Option<Latency>,
     /// The processor time of the service for each, in all its threads.
     cpu_us: f64,
@@ -49,10 +54,7 @@ pub(super) struct Limiter {
 pub(super) async fn measure(dir: &Path, rounds: u32, time: Duration, config: &Value) -> anyhow::Result<Limiter> {
     let h2load = H2load::find()?;
     let mut service = Service::start(dir, config).await?;
-    let request = dir.join("admission.grpc");
-    fs::write(&request, grpc(&admission()))?;
-    check_answer(&service).await?;
-    let load = |pace, time| Load { addr: service.grpc(), path: path(), body: &request, pace, time };
+    let load = load(&service, dir).await?;
     h2load.run(&load(Pace::Full, WARM_UP), dir)?;
     let (mut full, mut half) = (Vec::new(), Vec::new());
     for round in 1..=rounds {
@@ -65,7 +67,22 @@ pub(super) async fn measure(dir: &Path, rounds: u32, time: Duration, config: &Va
     Ok(Limiter { rows: vec![("full", medians(&full)), ("half", medians(&half))] })
 }
 
-async fn measure_once(h2load: &H2load, service: &Service, load: &Load<'_>, dir: &Path) -> anyhow::Result<Figures> {
+/// The calls that a service in `dir` is measured with, once one of them was answered well.
+pub(super) async fn load(service: &Service, dir: &Path) -> anyhow::Result<impl Fn(Pace, Duration) -> Load + use<>> {
+    let body = dir.join("admission.grpc");
+    fs::write(&body, grpc(&admission()))?;
+    check_answer(service).await?;
+    let addr = service.grpc();
+    Ok(move |pace, time| Load { addr, path: path(), body: body.clone(), pace, time })
+}
+
+/// Calls once, and looks that each was decided.
+pub(super) async fn measure_once(
+    h2load: &H2load,
+    service: &Service,
+    load: &Load,
+    dir: &Path,
+) -> anyhow::Result<Figures> {
     let (before, cpu_before_ns) = (admitted(service).await?, service.process()?.cpu_ns()?);
     let LoadResult { requests, rps, latency } = h2load.run(load, dir)?;
     let cpu_us = (service.process()?.cpu_ns()? - cpu_before_ns) as f64 / 1e3;
@@ -95,7 +112,8 @@ fn path() -> String {
 fn admission() -> Vec<u8> {
     let (domain, tenant, tier) = ("tollgate", "bench", "bench");
     let (model, api) = (Some("gpt-4o-mini"), Some("openai_chat"));
-    AdmissionRequest { domain, tenant, tier, model, api, input_tokens: 24, output_tokens: 256 }.encode()
+    let (input_tokens, output_tokens) = (INPUT_TOKENS, OUTPUT_TOKENS);
+    AdmissionRequest { domain, tenant, tier, model, api, input_tokens, output_tokens }.encode()
 }
 
 /// The message as gRPC frames it: not compressed, and its length.
@@ -162,7 +180,7 @@ impl Limiter {
 impl fmt::Display for Limiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [(_, full), (_, half)] = self.rows.as_slice() else { return Ok(()) };
-        writeln!(f, "{:<8} {:>11} {:>8} {:>8} {:>14}", "limiter", "decisions/s", "p50 µs", "p99 µs", "its CPU µs")?;
+        writeln!(f, "\n{:<8} {:>11} {:>8} {:>8} {:>14}", "limiter", "decisions/s", "p50 µs", "p99 µs", "its CPU µs")?;
         for (pace, Figures { rps, latency, cpu_us }) in &self.rows {
             let us = |of: fn(&Latency) -> f64| latency.as_ref().map_or("-".to_owned(), |it| format!("{:.0}", of(it)));
             let (p50_us, p99_us) = (us(|it| it.p50_us), us(|it| it.p99_us));

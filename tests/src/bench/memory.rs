@@ -75,7 +75,7 @@ impl fmt::Display for Memory {
         let verdict = if *rest <= REST_BAR_BYTES { "meets" } else { "MISSES" };
         let looks: Vec<_> =
             self.looks.iter().map(|(streams, bytes)| format!("{streams}: {} KiB", bytes / 1024)).collect();
-        writeln!(f, "VM memory at rest {} KiB ({verdict} the bar of {} KiB)", rest / 1024, REST_BAR_BYTES / 1024)?;
+        writeln!(f, "\nVM memory at rest {} KiB ({verdict} the bar of {} KiB)", rest / 1024, REST_BAR_BYTES / 1024)?;
         writeln!(f, "VM memory by open streams: {}; {slope:.0} bytes a stream", looks.join(", "))
     }
 }
