@@ -162,8 +162,8 @@ impl HttpContext for Http {
     fn on_log(&mut self) {
         let details = self.get_property(vec!["response", "code_details"]).unwrap_or_default();
         let (details, now_ms) = (String::from_utf8_lossy(&details), host::now_ms());
-        if let Some(event) = self.call.on_end(&details, now_ms, &self.worker.metrics) {
-            self.worker.outbox.borrow_mut().push(&event, now_ms, &self.worker.metrics);
+        if let Some((event, haste)) = self.call.on_end(&details, now_ms, &self.worker.metrics) {
+            self.worker.outbox.borrow_mut().push(&event, haste, now_ms, &self.worker.metrics);
         }
     }
 }

@@ -38,7 +38,14 @@ impl Collector {
         Collector { ledger, limiter, metrics }
     }
 
-    async fn store(&self, events: Vec<UsageEvent>) -> Result<(), LedgerError> {
+    async fn store(&self, mut events: Vec<UsageEvent>) -> Result<(), LedgerError> {
+        let policy = self.limiter.policy();
+        for event in events.iter_mut().filter(|event| event.tier.is_empty()) {
+            // The default may change: the ledger has the plan that holds now.
+            if let Ok(found) = policy.plans.plan(&event.tenant, None) {
+                event.tier.clone_from(&found.plan.tier);
+            }
+        }
         let received = events.len();
         let new = self.ledger.append(events).await?;
         for event in &new {

@@ -49,8 +49,8 @@ pub struct Admission<'a> {
     pub requests: u64,
     /// Tokens of the prompt, or of both sides where they are not told apart.
     pub input_tokens: u64,
-    /// The most tokens of the answer; 0 when no cap is set.
-    pub output_tokens: u64,
+    /// The most tokens of the answer, 0 when no cap is set; `None` where the answer has none, or nobody asks for them.
+    pub output_tokens: Option<u64>,
     /// Unique, and the usage event's, where there will be one. Without it, what is asked for is taken for good.
     pub reservation_id: Option<&'a str>,
 }
@@ -128,10 +128,10 @@ impl Limiter {
         if asked.requests > 0 {
             plan.check_context(asked.input_tokens).map_err(|_| Refusal::ContextExceeded(plan.context_tokens))?;
         }
-        let asks_nothing = asked.requests == 0 && asked.input_tokens == 0 && asked.output_tokens == 0;
+        let asks_nothing = asked.requests == 0 && asked.input_tokens == 0 && asked.output_tokens.unwrap_or(0) == 0;
         let output_tokens = match asked.output_tokens {
-            0 if asked.requests > 0 && asked.reservation_id.is_some() => self.answer_tokens(policy, plan, asked),
-            output_tokens => output_tokens,
+            Some(0) if asked.requests > 0 && asked.reservation_id.is_some() => self.answer_tokens(policy, plan, asked),
+            output_tokens => output_tokens.unwrap_or(0),
         };
         let quantities = quantities(policy, plan, asked, output_tokens);
         let hold = asked.reservation_id.filter(|_| asked.requests > 0).map(|id| Hold {

@@ -24,6 +24,8 @@ pub struct Metrics {
     pub calls_of_unknown_domain: Counter,
     /// Calls and questions that named a tier which is not configured.
     pub unknown_tiers: Counter,
+    /// Descriptors that limit nothing.
+    pub descriptors_ignored: Counter,
     /// Calls under a limit of money for whose model there is no price.
     pub calls_without_price: Counter,
     /// Limits exceeded that only warn.
@@ -152,6 +154,11 @@ impl Metrics {
             settled_unreserved,
             settled_again,
             settlements_failed,
+            descriptors_ignored: counter(
+                &mut registry,
+                "rls_descriptors_ignored",
+                "Descriptors without a tenant, of an unknown unit or with negative hits, which limit nothing",
+            ),
             calls_without_price: counter(
                 &mut registry,
                 "limiter_calls_without_price",

@@ -10,7 +10,7 @@
 //!   tell it, by the name [`CONTEXT_LIMIT`]; the others are OK. So does an unknown tier where such are denied, by the
 //!   name [`UNKNOWN_TIER`], told by the first descriptor.
 //! - A domain that is not ours limits nothing: OK for each descriptor. So does a descriptor without a tenant or with an
-//!   unknown unit, and one with negative hits: nothing is ever given back here.
+//!   unknown unit, and one with negative hits: nothing is ever given back here. Both are counted.
 //! - A call of several tenants is decided for one after the other; what one took stays taken when another is denied.
 //! - When the counters do not answer, so does the service: `UNAVAILABLE`.
 
@@ -61,7 +61,9 @@ impl Rls {
         let mut answer = Answer::new(descriptors);
         if request.domain == self.domain {
             let policy = self.limiter.policy();
-            for call in calls(demands(request)?, id) {
+            let demands = demands(request)?;
+            self.metrics.descriptors_ignored.inc_by((descriptors - demands.len()) as u64);
+            for call in calls(demands, id) {
                 self.decide(&policy, &call, &mut answer).await?;
             }
         } else {
@@ -151,7 +153,7 @@ fn calls<'a>(demands: Vec<(usize, Demand<'a>)>, mut id: Option<&'a str>) -> Vec<
         let sum = match unit {
             Unit::Requests => &mut asked.requests,
             Unit::InputTokens => &mut asked.input_tokens,
-            Unit::OutputTokens => &mut asked.output_tokens,
+            Unit::OutputTokens => asked.output_tokens.get_or_insert(0),
         };
         *sum = sum.saturating_add(amount);
         descriptors.push((place, unit));

@@ -26,6 +26,7 @@ use tollgate_wire::usage_event::{Finish, UsageEvent, UsageSource};
 use crate::config::{FailurePolicy, UnclaimedEndpoints};
 use crate::headers::{HeaderEdit, Headers, Request, text};
 use crate::metric::{Counter, Histogram, Recorder};
+use crate::outbox::Haste;
 use crate::reply::{Dialect, Reply};
 use crate::request::RequestBody;
 use crate::settle::{Known, Unreported, finish, settle};
@@ -362,7 +363,7 @@ impl Call {
     }
 
     /// The call is over; `details` is Envoy's `response.code_details`. Gives the event to be sent, once.
-    pub fn on_end(&mut self, details: &str, now_ms: u64, recorder: &impl Recorder) -> Option<UsageEvent> {
+    pub fn on_end(&mut self, details: &str, now_ms: u64, recorder: &impl Recorder) -> Option<(UsageEvent, Haste)> {
         let stage = std::mem::replace(&mut self.stage, Stage::Aside);
         let (call, finish) = match stage {
             Stage::Asking(call, _) | Stage::Passing(call) => (call, finish(details)),
@@ -370,11 +371,12 @@ impl Call {
             Stage::Stopped(call, Due::Event) => (call, Finish::LocalReply),
             Stage::Stopped(_, Due::Nothing) | Stage::Aside | Stage::Reading(_) => return None,
         };
-        let Asked { model, output_cap, input_tokens, background } = call.asked();
+        let Asked { model, output_cap, input_tokens, background, .. } = call.asked();
         if background {
             // Its answer is fetched later, past us.
             recorder.add(Counter::CallsUnclaimed, 1);
         }
+        let haste = call.haste();
         let Metered { mut event, endpoint, request, response, .. } = *call;
         event.request_bytes = request.received_bytes();
         (event.request_model, event.output_cap) = (model, output_cap);
@@ -389,6 +391,6 @@ impl Call {
             }
             None => event.usage_source = UsageSource::None,
         }
-        Some(event)
+        Some((event, haste))
     }
 }

@@ -54,8 +54,8 @@ pub struct Identity {
     pub tier: Vec<Source>,
     /// The tenant of calls without one; `null` answers them with 401.
     pub default_tenant: Option<String>,
-    /// The tier of calls without one.
-    pub default_tier: String,
+    /// The tier of calls without one; `null` leaves it to the limiter's default.
+    pub default_tier: Option<String>,
     /// Request headers that never reach the upstream, read by `tenant` and `tier` before they are taken off.
     pub remove_headers: Vec<String>,
 }
@@ -174,7 +174,7 @@ impl Default for Identity {
             tenant: vec![Source::of_header("x-tenant-id")],
             tier: vec![Source::of_header("x-plan-tier")],
             default_tenant: None,
-            default_tier: "starter".to_owned(),
+            default_tier: None,
             remove_headers: Vec::new(),
         }
     }

@@ -117,14 +117,14 @@ pub(crate) enum Refusal {
 }
 
 impl Identity {
-    /// The call's tenant and tier.
+    /// The call's tenant and tier, which is empty where no source has one and there is no default.
     pub(crate) fn of(&self, request: &impl Request) -> Result<(String, String), Refusal> {
         let tenant = first(&self.tenant, request)?.or_else(|| self.default_tenant.clone());
         let tenant = tenant.ok_or_else(|| {
             let places: Vec<_> = self.tenant.iter().map(|source| source.origin.to_string()).collect();
             Refusal::Missing(places.join(" or "))
         })?;
-        let tier = first(&self.tier, request)?.unwrap_or_else(|| self.default_tier.clone());
+        let tier = first(&self.tier, request)?.or_else(|| self.default_tier.clone()).unwrap_or_default();
         Ok((tenant, tier))
     }
 }

@@ -31,7 +31,7 @@ pub use config::{
 pub use headers::{HeaderEdit, Headers, Request};
 pub use identity::{CertificateField, Origin, Pattern, Source};
 pub use metric::{Counter, Gauge, Histogram, Recorder};
-pub use outbox::{Delivery, Outbox};
+pub use outbox::{Delivery, Haste, Outbox};
 pub use reply::Reply;
 pub use shared::Shared;
 pub use step::{Ask, Next, Step};

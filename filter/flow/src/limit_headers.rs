@@ -50,16 +50,16 @@ pub(crate) fn headers(limits: &[LimitStatus], now_ms: u64) -> Vec<(&'static str,
     let mut headers = Vec::with_capacity(NAMES.len());
     headers.push(("x-ratelimit-limit", first.capacity.to_string()));
     headers.push(("x-ratelimit-remaining", first.remaining.to_string()));
-    headers.push(("x-ratelimit-reset", now_ms.saturating_add(first.reset_ms).div_ceil(1000).to_string()));
+    headers.push(("x-ratelimit-reset", now_ms.saturating_add(reset_ms(first)).div_ceil(1000).to_string()));
     if let Some((_, limit)) = requests {
         headers.push(("x-ratelimit-limit-requests", limit.capacity.to_string()));
         headers.push(("x-ratelimit-remaining-requests", limit.remaining.to_string()));
-        headers.push(("x-ratelimit-reset-requests", duration(limit.reset_ms)));
+        headers.push(("x-ratelimit-reset-requests", duration(reset_ms(limit))));
     }
     if let Some((_, limit)) = tokens {
         headers.push(("x-ratelimit-limit-tokens", limit.capacity.to_string()));
         headers.push(("x-ratelimit-remaining-tokens", limit.remaining.to_string()));
-        headers.push(("x-ratelimit-reset-tokens", duration(limit.reset_ms)));
+        headers.push(("x-ratelimit-reset-tokens", duration(reset_ms(limit))));
     }
     let (mut policy, mut state) = (String::with_capacity(IETF_BYTES), String::with_capacity(IETF_BYTES));
     for (kind, limit) in told() {
@@ -120,7 +120,7 @@ fn ietf(kind: Kind, limit: &LimitStatus, policy: &mut String, state: &mut String
         parameter(policy, ";w=", seconds);
     }
     parameter(state, ";r=", limit.remaining.into());
-    parameter(state, ";t=", limit.reset_ms.div_ceil(1000));
+    parameter(state, ";t=", reset_ms(limit).div_ceil(1000));
 }
 
 /// The limit nearest to its end: of those that denied the one that does so longest, else the one with the smallest share
@@ -130,10 +130,16 @@ fn nearest<'a>(limits: impl Iterator<Item = &'a (Kind, &'a LimitStatus)>) -> Opt
         let share = |x: &LimitStatus, y: &LimitStatus| u64::from(x.remaining) * u64::from(y.capacity);
         let admits = |limit: &LimitStatus| limit.decision == Decision::Admitted;
         admits(a).cmp(&admits(b)).then_with(|| match a.decision {
-            Decision::Denied => b.reset_ms.cmp(&a.reset_ms),
+            // One that does not tell denies for good.
+            Decision::Denied => (a.reset_ms.is_some(), b.reset_ms).cmp(&(b.reset_ms.is_some(), a.reset_ms)),
             Decision::Admitted => share(a, b).cmp(&share(b, a)),
         })
     })
+}
+
+/// A header has to say something: a limit that does not tell when it stands anew is told as it is.
+fn reset_ms(limit: &LimitStatus) -> u64 {
+    limit.reset_ms.unwrap_or(0)
 }
 
 /// A window's name in English, in the singular.
@@ -171,7 +177,7 @@ mod tests {
 
     fn limit(unit: Unit, capacity: u32, remaining: u32, reset_ms: u64) -> LimitStatus {
         let (name, window) = (String::new(), WindowUnit::Minute);
-        LimitStatus { unit, decision: Decision::Admitted, name, capacity, window, remaining, reset_ms }
+        LimitStatus { unit, decision: Decision::Admitted, name, capacity, window, remaining, reset_ms: Some(reset_ms) }
     }
 
     #[test]

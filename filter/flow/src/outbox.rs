@@ -23,6 +23,15 @@ const SERVICE_NAME: &str = "tollgate-filter";
 /// gRPC's `INVALID_ARGUMENT`: the one answer that sending again can't mend.
 const INVALID_ARGUMENT: u32 = 3;
 
+/// How soon an event is to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Haste {
+    /// With its batch.
+    Batched,
+    /// At the next look at the outbox: others wait for what its call holds.
+    Soon,
+}
+
 /// How the collector answered for a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery<'a> {
@@ -40,6 +49,8 @@ pub struct Outbox {
     queue: VecDeque<Vec<u8>>,
     /// When the queue's first event came, as far as it still waits for a batch to fill.
     oldest_ms: u64,
+    /// Whether an event that is not under way is to be sent soon.
+    is_awaited: bool,
     /// How many of the queue's first events are under way.
     under_way: usize,
     /// Failed tries of the queue's first batch.
@@ -51,17 +62,26 @@ pub struct Outbox {
 impl Outbox {
     /// An empty outbox.
     pub fn new(config: Usage) -> Outbox {
-        Outbox { config, queue: VecDeque::new(), oldest_ms: 0, under_way: 0, failures: 0, not_before_ms: 0 }
+        Outbox {
+            config,
+            queue: VecDeque::new(),
+            oldest_ms: 0,
+            is_awaited: false,
+            under_way: 0,
+            failures: 0,
+            not_before_ms: 0,
+        }
     }
 
     /// Queues an event; a full queue drops and counts it.
-    pub fn push(&mut self, event: &UsageEvent, now_ms: u64, recorder: &impl Recorder) {
+    pub fn push(&mut self, event: &UsageEvent, haste: Haste, now_ms: u64, recorder: &impl Recorder) {
         if self.queue.len() >= self.config.max_queued_events {
             return recorder.add(Counter::EventsDropped, 1);
         }
         if self.queue.len() == self.under_way {
             self.oldest_ms = now_ms;
         }
+        self.is_awaited |= haste == Haste::Soon;
         self.queue.push_back(event.encode());
         recorder.shift(Gauge::EventsQueued, 1);
     }
@@ -70,7 +90,8 @@ impl Outbox {
     ///
     /// Once it gave one, it gives the next only after [`Outbox::on_delivery`].
     pub fn poll(&mut self, now_ms: u64) -> Option<Vec<u8>> {
-        let due = self.queue.len() >= self.config.batch_events
+        let due = self.is_awaited
+            || self.queue.len() >= self.config.batch_events
             || now_ms.saturating_sub(self.oldest_ms) >= self.config.flush_interval_ms;
         if self.queue.is_empty() || self.under_way > 0 || !due || now_ms < self.not_before_ms {
             return None;
@@ -82,6 +103,7 @@ impl Outbox {
             left.is_some()
         };
         self.under_way = self.queue.iter().take(MAX_BATCH_EVENTS).take_while(fits).count().max(1);
+        self.is_awaited &= self.under_way < self.queue.len();
         Some(encode_export(SERVICE_NAME, self.queue.iter().take(self.under_way)))
     }
 

@@ -116,28 +116,31 @@ impl Reply {
         }
         // Of several that deny, the one that does so longest: with another's wait the client would come back too early.
         let denying = answer.limits.iter().filter(|limit| limit.decision == Decision::Denied);
-        let denying = denying.max_by_key(|limit| (is_quota(limit), limit.reset_ms));
-        let mut reply = match denying {
-            Some(limit) if is_quota(limit) => {
+        let denying = denying.max_by_key(|limit| (limit.reset_ms.is_none(), is_quota(limit), limit.reset_ms));
+        let mut reply = match denying.map(|limit| (limit, limit.reset_ms)) {
+            Some((limit, None)) => {
+                let message = format!("The limit of {} has no room for this call.", describe(limit));
+                Reply::new(dialect, Code::RateLimited(limit.counts()), &message)
+            }
+            Some((limit, Some(_))) if is_quota(limit) => {
                 let message = match limit.counts() {
                     LimitUnit::Cost => format!("The limit of {} is reached.", describe(limit)),
                     _ => format!("The quota of {} is used up.", describe(limit)),
                 };
                 Reply::new(dialect, Code::QuotaExceeded, &message)
             }
-            Some(limit) => {
-                let wait = limit_headers::duration(limit.reset_ms);
+            Some((limit, Some(wait_ms))) => {
+                let wait = limit_headers::duration(wait_ms);
                 let message = format!("The limit of {} is reached. Try again in {wait}.", describe(limit));
-                Reply::new(dialect, Code::RateLimited(limit.counts()), &message)
+                let mut reply = Reply::new(dialect, Code::RateLimited(limit.counts()), &message);
+                reply.headers.push(("retry-after", wait_ms.div_ceil(1000).max(1).to_string()));
+                reply
             }
             None => {
                 let message = "A rate limit is reached. Try again later.";
                 Reply::new(dialect, Code::RateLimited(LimitUnit::Requests), message)
             }
         };
-        if let Some(limit) = denying.filter(|limit| !is_quota(limit)) {
-            reply.headers.push(("retry-after", limit.reset_ms.div_ceil(1000).max(1).to_string()));
-        }
         reply.headers.extend(limit_headers::headers(&answer.limits, now_ms));
         reply
     }
@@ -183,7 +186,7 @@ mod tests {
 
     fn limit(unit: Unit, window: WindowUnit, reset_ms: u64) -> LimitStatus {
         let (decision, name) = (Decision::Denied, String::new());
-        LimitStatus { unit, decision, name, capacity: 60, window, remaining: 0, reset_ms }
+        LimitStatus { unit, decision, name, capacity: 60, window, remaining: 0, reset_ms: Some(reset_ms) }
     }
 
     fn denied(unit: Unit, window: WindowUnit) -> Reply {
@@ -228,6 +231,23 @@ mod tests {
         let reply = denied_by(vec![minute(Unit::Requests, 900), month]);
         assert_eq!(header(&reply, "retry-after"), None);
         assert!(reply.body.contains("insufficient_quota"), "{}", reply.body);
+    }
+
+    #[test]
+    fn what_never_fits_is_not_to_be_tried_again() {
+        let never = |window| LimitStatus { reset_ms: None, ..limit(Unit::OutputTokens, window, 0) };
+        let minute = limit(Unit::Requests, WindowUnit::Minute, 900);
+        for (limits, told) in [
+            (
+                vec![never(WindowUnit::Minute), minute],
+                "The limit of 60 output tokens a minute has no room for this call.",
+            ),
+            (vec![never(WindowUnit::Day)], "The limit of 60 output tokens a day has no room for this call."),
+        ] {
+            let reply = denied_by(limits);
+            assert_eq!((reply.status, header(&reply, "retry-after")), (429, None));
+            assert!(reply.body.contains(told), "{}", reply.body);
+        }
     }
 
     fn named(name: &str, capacity: u32, limit: LimitStatus) -> LimitStatus {

@@ -48,9 +48,11 @@ pub struct RequestFacts {
     /// not to.
     pub stream: Option<bool>,
     /// The most output tokens of each choice, reasoning among them; `None` when the request sets no bound. Only those bounds
-    /// count that the endpoint's format has, any where it is not known; the greatest where a body has several. Embeddings and
-    /// rankings have 0.
+    /// count that the endpoint's format has, any where it is not known; the greatest where a body has several. What does not
+    /// generate has 0.
     pub output_cap: Option<u64>,
+    /// Whether the answer has tokens of its own: embeddings and rankings have none.
+    pub generates: bool,
     /// How many answers are generated and billed (`n`, `best_of`, `candidateCount`), at least 1: all of them together have
     /// at most `output_cap` times this.
     pub choices: u64,
@@ -165,6 +167,7 @@ impl RequestReader {
             model: seen.path_model.as_ref().or(seen.model.as_ref()).cloned(),
             stream: seen.path_stream.or(seen.stream).or(seen.streams_by_default().filter(|_| complete)),
             output_cap: if seen.generates() { seen.output_cap } else { Some(0) },
+            generates: seen.generates(),
             choices: seen.choices,
             background: seen.background && seen.may_run_in_background(),
             input_estimate: seen.input_estimate(),

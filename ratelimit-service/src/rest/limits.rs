@@ -215,7 +215,7 @@ pub(super) async fn check(
                 call: Call { model: model.as_deref(), api: api.as_deref() },
                 requests: 1,
                 input_tokens: estimated_tokens,
-                output_tokens: estimated_output_tokens,
+                output_tokens: Some(estimated_output_tokens),
                 reservation_id: None,
             };
             (plan, shared.opinion(&policy, &asked).await?)

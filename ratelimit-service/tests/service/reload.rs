@@ -38,7 +38,7 @@ async fn admit(service: &Service) -> Decision {
         model: None,
         api: None,
         input_tokens: 1,
-        output_tokens: 1,
+        output_tokens: Some(1),
     };
     let request = prost::Message::decode(asked.encode().as_slice()).unwrap();
     let request: tollgate_wire::proto::envoy::service::ratelimit::v3::RateLimitRequest = request;

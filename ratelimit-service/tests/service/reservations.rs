@@ -40,8 +40,15 @@ async fn start(folder: &Folder, timeout_s: u64) -> Service {
 /// What the filter asks for a call of this id.
 fn call(id: &str, tier: &str, input_tokens: u64, output_tokens: u64) -> tonic::Request<RateLimitRequest> {
     let model = Some("gpt-4o");
-    let asked =
-        AdmissionRequest { domain: "tollgate", tenant: "acme", tier, model, api: None, input_tokens, output_tokens };
+    let asked = AdmissionRequest {
+        domain: "tollgate",
+        tenant: "acme",
+        tier,
+        model,
+        api: None,
+        input_tokens,
+        output_tokens: Some(output_tokens),
+    };
     let mut request = tonic::Request::new(prost::Message::decode(asked.encode().as_slice()).unwrap());
     request.metadata_mut().insert(RESERVATION_ID_METADATA, id.parse().unwrap());
     request

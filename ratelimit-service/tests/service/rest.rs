@@ -227,7 +227,7 @@ async fn a_check_is_denied_while_every_slot_is_taken() {
         model: None,
         api: None,
         input_tokens: 1,
-        output_tokens: 1,
+        output_tokens: Some(1),
     };
     let decoded: RateLimitRequest = prost::Message::decode(asked.encode().as_slice()).unwrap();
     let mut request = tonic::Request::new(decoded);

@@ -51,7 +51,8 @@ pub enum Unit {
     Requests,
     /// Tokens sent to the model, as estimated before the call.
     InputTokens,
-    /// Tokens that the model may answer with; 0 when the request sets no cap.
+    /// Tokens that the model may answer with; 0 when the request sets no cap. Calls whose answers have no tokens, such as
+    /// embeddings, do not ask for them.
     OutputTokens,
 }
 
@@ -84,7 +85,7 @@ pub struct AdmissionRequest<'a> {
     pub domain: &'a str,
     /// Who pays.
     pub tenant: &'a str,
-    /// The plan's name.
+    /// The plan's name; empty where the call names none, and the server's default is meant.
     pub tier: &'a str,
     /// The model asked for, where it is known.
     pub model: Option<&'a str>,
@@ -92,25 +93,27 @@ pub struct AdmissionRequest<'a> {
     pub api: Option<&'a str>,
     /// Estimated tokens of the prompt; 0 when unknown.
     pub input_tokens: u64,
-    /// The request's cap on output tokens; 0 when it has none.
-    pub output_tokens: u64,
+    /// The request's cap on output tokens, 0 when it has none; `None` where the answer will have no tokens.
+    pub output_tokens: Option<u64>,
 }
 
 impl AdmissionRequest<'_> {
-    /// The encoded `RateLimitRequest`, one descriptor for each of [`Unit::ALL`].
+    /// The encoded `RateLimitRequest`: a descriptor for each of [`Unit::ALL`], but for output that there will not be.
     pub fn encode(&self) -> Vec<u8> {
-        RateLimitRequest {
-            domain: self.domain.to_owned(),
-            descriptors: Unit::ALL.into_iter().map(|unit| self.descriptor(unit)).collect(),
-            hits_addend: 0,
-        }
-        .encode_to_vec()
+        let amounts = [
+            (Unit::Requests, Some(1)),
+            (Unit::InputTokens, Some(self.input_tokens)),
+            (Unit::OutputTokens, self.output_tokens),
+        ];
+        let descriptors = amounts.into_iter().filter_map(|(unit, amount)| Some(self.descriptor(unit, amount?)));
+        RateLimitRequest { domain: self.domain.to_owned(), descriptors: descriptors.collect(), hits_addend: 0 }
+            .encode_to_vec()
     }
 
-    fn descriptor(&self, unit: Unit) -> RateLimitDescriptor {
+    fn descriptor(&self, unit: Unit, amount: u64) -> RateLimitDescriptor {
         let entries = [
             (key::TENANT, Some(self.tenant)),
-            (key::TIER, Some(self.tier)),
+            (key::TIER, Some(self.tier).filter(|tier| !tier.is_empty())),
             (key::MODEL, self.model),
             (key::API, self.api),
             (key::UNIT, Some(unit.as_str())),
@@ -120,11 +123,7 @@ impl AdmissionRequest<'_> {
                 .into_iter()
                 .filter_map(|(key, value)| Some(Entry { key: key.to_owned(), value: value?.to_owned() }))
                 .collect(),
-            hits_addend: Some(match unit {
-                Unit::Requests => 1,
-                Unit::InputTokens => self.input_tokens,
-                Unit::OutputTokens => self.output_tokens,
-            }),
+            hits_addend: Some(amount),
             is_negative_hits: false,
         }
     }
@@ -209,8 +208,9 @@ pub struct LimitStatus {
     pub window: WindowUnit,
     /// What is left now.
     pub remaining: u32,
-    /// Milliseconds until the limit stands at its full capacity again, or for one that denied, until it would admit.
-    pub reset_ms: u64,
+    /// Milliseconds until the limit stands at its full capacity again, or for one that denied, until it would admit; `None`
+    /// where the server does not tell. Ours does not where a call asks for more than the limit ever holds.
+    pub reset_ms: Option<u64>,
 }
 
 impl LimitStatus {
@@ -241,7 +241,7 @@ impl AdmissionResponse {
                 capacity: limit.requests_per_unit,
                 window: limit.unit(),
                 remaining: status.limit_remaining,
-                reset_ms: status.duration_until_reset.as_ref().map_or(0, duration_ms),
+                reset_ms: status.duration_until_reset.as_ref().map(duration_ms),
             })
         });
         Ok(AdmissionResponse {
@@ -327,7 +327,7 @@ mod tests {
             model: Some("gpt-4o"),
             api: None,
             input_tokens: 12,
-            output_tokens: 0,
+            output_tokens: Some(0),
         }
     }
 
@@ -385,7 +385,10 @@ mod tests {
         let answer = AdmissionResponse::decode(&response.encode_to_vec()).unwrap();
         assert_eq!(answer.decision, Decision::Denied);
         let seen: Vec<_> = answer.limits.iter().map(|limit| (limit.unit, limit.decision, limit.reset_ms)).collect();
-        assert_eq!(seen, [(Unit::Requests, Decision::Denied, 1001), (Unit::OutputTokens, Decision::Admitted, 1001)]);
+        assert_eq!(
+            seen,
+            [(Unit::Requests, Decision::Denied, Some(1001)), (Unit::OutputTokens, Decision::Admitted, Some(1001))]
+        );
     }
 
     #[test]
@@ -421,7 +424,7 @@ mod tests {
             capacity: 4096,
             window: WindowUnit::Unknown,
             remaining: 0,
-            reset_ms: 0,
+            reset_ms: None,
         }
     }
 

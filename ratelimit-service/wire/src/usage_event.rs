@@ -89,7 +89,7 @@ pub struct UsageEvent {
     pub request_id: Option<String>,
     /// Who pays.
     pub tenant: String,
-    /// The plan's name.
+    /// The plan's name; empty where the call named none.
     pub tier: String,
     /// When the call began, milliseconds since the Unix epoch. The call belongs to the period that this lies in.
     pub started_at_ms: u64,
@@ -244,7 +244,7 @@ impl UsageEvent {
         attributes.text(attribute::RESERVATION_ID, self.reservation_id.as_deref());
         attributes.text(attribute::REQUEST_ID, self.request_id.as_deref());
         attributes.text(attribute::TENANT, Some(&self.tenant));
-        attributes.text(attribute::TIER, Some(&self.tier));
+        attributes.text(attribute::TIER, Some(self.tier.as_str()).filter(|tier| !tier.is_empty()));
         attributes.count(attribute::DURATION_MS, Some(self.duration_ms));
         attributes.count(attribute::TIME_TO_FIRST_TOKEN_MS, self.time_to_first_token_ms);
         attributes.text(attribute::API, self.api.as_deref());
@@ -298,7 +298,7 @@ impl UsageEvent {
             reservation_id: from.text(attribute::RESERVATION_ID)?,
             request_id: from.text(attribute::REQUEST_ID)?,
             tenant: from.name(attribute::TENANT)?,
-            tier: from.name(attribute::TIER)?,
+            tier: from.optional_name(attribute::TIER)?.unwrap_or_default(),
             started_at_ms: record.time_unix_nano / 1_000_000,
             duration_ms: from.count(attribute::DURATION_MS)?.unwrap_or(0),
             time_to_first_token_ms: from.count(attribute::TIME_TO_FIRST_TOKEN_MS)?,

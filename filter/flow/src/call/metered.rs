@@ -1,12 +1,13 @@
 //! What is known of a metered call, and what follows from it.
 
 use tollgate_usage::{Endpoint, Hints, Reader, Strip};
-use tollgate_wire::admission::{AdmissionRequest, AdmissionResponse, Decision, LimitStatus};
+use tollgate_wire::admission::{AdmissionRequest, AdmissionResponse, Decision, LimitStatus, LimitUnit};
 use tollgate_wire::usage_event::{TokenCounts, UsageEvent};
 
 use crate::config::Config;
 use crate::headers::{HeaderEdit, Headers, text};
 use crate::limit_headers;
+use crate::outbox::Haste;
 use crate::reply::{Dialect, Reply};
 use crate::request::RequestBody;
 use crate::settle::in_headers;
@@ -49,6 +50,8 @@ pub(super) struct Asked {
     pub(super) model: Option<String>,
     /// The most output tokens, of all choices together.
     pub(super) output_cap: Option<u64>,
+    /// Whether the answer has tokens of its own.
+    pub(super) generates: bool,
     /// The prompt's tokens, as estimated.
     pub(super) input_tokens: u64,
     /// The answer is fetched later, by another request.
@@ -78,12 +81,14 @@ impl Metered {
             Some(facts) => Asked {
                 output_cap: facts.output_cap.map(|cap| cap.saturating_mul(facts.choices)),
                 model: facts.model,
+                generates: facts.generates,
                 input_tokens,
                 background: facts.background,
             },
             None => Asked {
                 model: self.endpoint.as_ref().and_then(|endpoint| endpoint.model.clone()),
                 output_cap: None,
+                generates: true,
                 input_tokens,
                 background: false,
             },
@@ -92,7 +97,7 @@ impl Metered {
 
     /// What the limiter is asked, with what is known of the request by now.
     pub(super) fn question(&mut self, config: &Config, now_ms: u64) -> Ask {
-        let Asked { model, output_cap, input_tokens, .. } = self.asked();
+        let Asked { model, output_cap, generates, input_tokens, .. } = self.asked();
         self.asked_at_ms = now_ms;
         self.event.reservation_id = Some(self.event.event_id.clone());
         self.event.input_estimate = Some(input_tokens).filter(|estimate| *estimate > 0);
@@ -103,7 +108,7 @@ impl Metered {
             model: model.as_deref(),
             api: self.event.api.as_deref(),
             input_tokens,
-            output_tokens: output_cap.unwrap_or(0),
+            output_tokens: generates.then_some(output_cap.unwrap_or(0)),
         };
         Ask { message: message.encode(), reservation_id: self.event.event_id.clone() }
     }
@@ -117,6 +122,13 @@ impl Metered {
         });
         self.told = Told { limits: answer.limits, at_ms: now_ms, headers: answer.response_headers };
         refusal
+    }
+
+    /// Whether others wait for what the call holds: slots come free by events alone, and the limiter tells of slots where
+    /// they are the scarcest.
+    pub(super) fn haste(&self) -> Haste {
+        let tells_of_slots = self.told.limits.iter().any(|limit| limit.counts() == LimitUnit::Concurrency);
+        if tells_of_slots { Haste::Soon } else { Haste::Batched }
     }
 
     /// The upstream's answer begins. Gives what is to change on its headers.

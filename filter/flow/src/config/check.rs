@@ -54,8 +54,9 @@ impl Identity {
         for (index, header) in self.remove_headers.iter().enumerate() {
             header_name(&format!("identity.remove_headers[{index}]"), header)?;
         }
-        name("identity.default_tier", &self.default_tier)?;
-        self.default_tenant.as_ref().map_or(Ok(()), |tenant| name("identity.default_tenant", tenant))
+        let defaults =
+            [("identity.default_tenant", &self.default_tenant), ("identity.default_tier", &self.default_tier)];
+        defaults.into_iter().try_for_each(|(path, value)| value.as_ref().map_or(Ok(()), |value| name(path, value)))
     }
 }
 

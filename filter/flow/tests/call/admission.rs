@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use prost::Message;
-use tollgate_flow::{Counter, Next, Reply};
-use tollgate_wire::admission::{Demand, UNKNOWN_TIER};
+use tollgate_flow::{Counter, Haste, Next, Reply};
+use tollgate_wire::admission::{Demand, UNKNOWN_TIER, Unit};
 use tollgate_wire::proto::envoy::service::ratelimit::v3::RateLimitRequest;
 use tollgate_wire::usage_event::{Finish, UsageSource};
 
@@ -52,8 +52,42 @@ fn the_limiter_is_asked_for_the_tenant_and_tier_of_the_headers() {
     let ask = asks(scene.request(&[("x-tenant-id", b"acme")], false));
     let message = RateLimitRequest::decode(ask.message.as_slice()).unwrap();
     let demand = Demand::read(&message, 0).unwrap();
-    assert_eq!((message.domain.as_str(), demand.tenant, demand.tier), ("tollgate", "acme", Some("starter")));
+    assert_eq!((message.domain.as_str(), demand.tenant, demand.tier), ("tollgate", "acme", None));
     assert_eq!(ask.reservation_id, "id-1");
+    let mut scene = Scene::new(r#"{"identity":{"default_tier":"trial"}}"#);
+    let ask = asks(scene.request(&[("x-tenant-id", b"acme")], false));
+    let message = RateLimitRequest::decode(ask.message.as_slice()).unwrap();
+    assert_eq!(Demand::read(&message, 0).unwrap().tier, Some("trial"));
+}
+
+#[test]
+fn embeddings_ask_for_no_output_and_a_chat_without_a_cap_for_an_unknown_one() {
+    let asked = |path: &'static [u8], body: &str| {
+        let mut scene = Scene::new(r#"{"request_body":{"read":"always"}}"#);
+        scene.path = path;
+        scene.request(&[("x-tenant-id", b"acme"), ("content-type", b"application/json")], true);
+        let ask = asks(scene.send(body.as_bytes(), true));
+        let message = RateLimitRequest::decode(ask.message.as_slice()).unwrap();
+        let demands = (0..message.descriptors.len()).map(|index| Demand::read(&message, index).unwrap());
+        demands.skip(2).map(|demand| (demand.unit, demand.amount)).collect::<Vec<_>>()
+    };
+    assert_eq!(asked(b"/v1/embeddings", r#"{"model":"m","input":"a b c"}"#), []);
+    let chat = |cap: &str| format!(r#"{{"model":"m",{cap}"messages":[{{"role":"user","content":"a"}}]}}"#);
+    assert_eq!(asked(b"/v1/chat/completions", &chat("")), [(Unit::OutputTokens, 0)]);
+    assert_eq!(asked(b"/v1/chat/completions", &chat(r#""max_tokens":0,"#)), [(Unit::OutputTokens, 0)]);
+    assert_eq!(asked(b"/v1/chat/completions", &chat(r#""max_tokens":7,"#)), [(Unit::OutputTokens, 7)]);
+}
+
+#[test]
+fn the_event_of_a_call_that_had_a_scarce_slot_is_sent_soon() {
+    let slots = RateLimit { requests_per_unit: 5, unit: 0, name: "concurrency".into() };
+    for (answer, haste) in [(answer_by(Code::Ok, slots, 4, &[]), Haste::Soon), (answer(Code::Ok, 59), Haste::Batched)] {
+        let mut scene = Scene::new("");
+        scene.ask();
+        scene.answer(Some(&answer));
+        scene.respond(b"200", b"application/json", b"{}");
+        assert_eq!(scene.end_in_haste("via_upstream").map(|(_, haste)| haste), Some(haste));
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use prost::Message;
 use tollgate_flow::{
-    Ask, Call, Config, Counter, Gauge, HeaderEdit, Headers, Histogram, Next, Recorder, Request, Shared, Step,
+    Ask, Call, Config, Counter, Gauge, Haste, HeaderEdit, Headers, Histogram, Next, Recorder, Request, Shared, Step,
 };
 use tollgate_wire::proto::envoy::config::core::v3::HeaderValue;
 use tollgate_wire::proto::envoy::service::ratelimit::v3::{RateLimitResponse, rate_limit_response};
@@ -119,6 +119,11 @@ impl Scene {
     }
 
     pub(crate) fn end(&mut self, details: &str) -> Option<UsageEvent> {
+        self.end_in_haste(details).map(|(event, _)| event)
+    }
+
+    /// The same, and how soon the event is to be sent.
+    pub(crate) fn end_in_haste(&mut self, details: &str) -> Option<(UsageEvent, Haste)> {
         self.call.on_end(details, START_MS + 20, &self.counts)
     }
 }

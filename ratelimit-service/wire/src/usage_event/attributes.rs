@@ -67,12 +67,18 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn name(&self, key: &'static str) -> Result<String, InvalidEvent> {
+        self.optional_name(key)?.ok_or(InvalidEvent { attribute: key, problem: Problem::Missing })
+    }
+
+    /// An empty one is none.
+    pub(super) fn optional_name(&self, key: &'static str) -> Result<Option<String>, InvalidEvent> {
         let text = self.text(key)?.filter(|text| !text.is_empty());
-        let text = text.ok_or(InvalidEvent { attribute: key, problem: Problem::Missing })?;
-        if text.len() > MAX_NAME_BYTES {
-            return Err(InvalidEvent { attribute: key, problem: Problem::TooLong });
+        match text {
+            Some(text) if text.len() > MAX_NAME_BYTES => {
+                Err(InvalidEvent { attribute: key, problem: Problem::TooLong })
+            }
+            text => Ok(text),
         }
-        Ok(text)
     }
 
     pub(super) fn one_of<T>(&self, key: &'static str, parse: fn(&str) -> Option<T>) -> Result<Option<T>, InvalidEvent> {
