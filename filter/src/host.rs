@@ -1,6 +1,6 @@
 //! What Envoy lends to a worker: its clock, random numbers, metrics and gRPC upstreams.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::time::{Duration, UNIX_EPOCH};
 
 use log::error;
@@ -20,13 +20,41 @@ pub(crate) fn random() -> u64 {
     getrandom::u64().unwrap_or(0)
 }
 
-/// A UUIDv7: ids sort by time, and 74 random bits keep them apart.
-pub(crate) fn new_id(now_ms: u64) -> String {
-    let mut bytes = [0; 10];
-    if let Err(cause) = getrandom::fill(&mut bytes) {
-        error!("no random numbers for ids: {cause}");
+/// How many random bytes an id takes.
+const ID_BYTES: usize = 10;
+/// For how many ids the host is asked at once: a call into the host costs more than the bytes.
+const IDS_AT_ONCE: usize = 64;
+
+/// Ids of a worker's calls.
+#[derive(Debug)]
+pub(crate) struct Ids {
+    random: RefCell<Random>,
+}
+
+#[derive(Debug)]
+struct Random {
+    chunks: [[u8; ID_BYTES]; IDS_AT_ONCE],
+    used: usize,
+}
+
+impl Ids {
+    pub(crate) fn new() -> Ids {
+        Ids { random: RefCell::new(Random { chunks: [[0; ID_BYTES]; IDS_AT_ONCE], used: IDS_AT_ONCE }) }
     }
-    Builder::from_unix_timestamp_millis(now_ms, &bytes).into_uuid().to_string()
+
+    /// A UUIDv7: ids sort by time, and 74 random bits keep them apart.
+    pub(crate) fn next(&self, now_ms: u64) -> String {
+        let mut random = self.random.borrow_mut();
+        if random.used >= IDS_AT_ONCE {
+            if let Err(cause) = getrandom::fill(random.chunks.as_flattened_mut()) {
+                error!("no random numbers for ids: {cause}");
+            }
+            random.used = 0;
+        }
+        let bytes = random.chunks.get(random.used).copied().unwrap_or_default();
+        random.used += 1;
+        Builder::from_unix_timestamp_millis(now_ms, &bytes).into_uuid().to_string()
+    }
 }
 
 /// One call over gRPC, as Envoy takes it.
@@ -60,15 +88,20 @@ impl Upstream {
     }
 }
 
+/// How many values histograms get between two flushes, by each worker. More are a sample, of which quantiles tell the same.
+const MAX_OBSERVED: u32 = 60;
+
 /// What the filter counts, by the ids that Envoy gave.
 ///
 /// Counters and gauges are collected here and handed over by [`Metrics::flush`]: a call into the host costs more than to
-/// count. Histograms take each value by itself.
-#[derive(Debug, Default)]
+/// count. Histograms take each value by itself, and so they get [`MAX_OBSERVED`] of them between two flushes.
+#[derive(Debug)]
 pub(crate) struct Metrics {
     counters: Vec<Sum>,
     gauges: Vec<Sum>,
     histograms: Vec<Option<u32>>,
+    /// How many values histograms still get before the next flush.
+    observable: Cell<u32>,
     /// The memory that Envoy has been told of, in bytes.
     memory_bytes: Cell<i64>,
 }
@@ -120,6 +153,7 @@ impl Metrics {
             counters: Counter::ALL.iter().map(|metric| Sum::define(MetricType::Counter, metric.name())).collect(),
             gauges: Gauge::ALL.iter().map(|metric| Sum::define(MetricType::Gauge, metric.name())).collect(),
             histograms: Histogram::ALL.iter().map(|metric| define(MetricType::Histogram, metric.name())).collect(),
+            observable: Cell::new(MAX_OBSERVED),
             memory_bytes: Cell::new(0),
         }
     }
@@ -129,6 +163,7 @@ impl Metrics {
         let now_bytes = memory_bytes();
         self.shift(Gauge::MemoryBytes, now_bytes.saturating_sub(self.memory_bytes.replace(now_bytes)));
         self.counters.iter().chain(&self.gauges).for_each(Sum::flush);
+        self.observable.set(MAX_OBSERVED);
     }
 }
 
@@ -140,6 +175,8 @@ impl Recorder for Metrics {
     }
 
     fn observe(&self, histogram: Histogram, value: u64) {
+        let Some(left) = self.observable.get().checked_sub(1) else { return };
+        self.observable.set(left);
         if let Some(id) = self.histograms.get(histogram as usize).copied().flatten() {
             let _ = hostcalls::record_metric(id, value);
         }

@@ -120,7 +120,7 @@ impl HttpContext for Http {
     fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
         let now_ms = host::now_ms();
         let headers = HeaderMap::read(MapType::HttpRequestHeaders);
-        let id = || host::new_id(now_ms);
+        let id = || self.worker.ids.next(now_ms);
         let step = self.call.on_request_headers(&headers, !end_of_stream, now_ms, id, &self.worker.metrics);
         self.step(step, 0, 0)
     }
@@ -160,10 +160,13 @@ impl HttpContext for Http {
     }
 
     fn on_log(&mut self) {
-        let details = self.get_property(vec!["response", "code_details"]).unwrap_or_default();
-        let (details, now_ms) = (String::from_utf8_lossy(&details), host::now_ms());
-        if let Some((event, haste)) = self.call.on_end(&details, now_ms, &self.worker.metrics) {
-            self.worker.outbox.borrow_mut().push(&event, haste, now_ms, &self.worker.metrics);
+        let details = || {
+            let details = hostcalls::get_property(vec!["response", "code_details"]).ok().flatten();
+            String::from_utf8_lossy(&details.unwrap_or_default()).into_owned()
+        };
+        if let Some((event, haste)) = self.call.on_end(details, host::now_ms, &self.worker.metrics) {
+            let ended_at_ms = event.started_at_ms.saturating_add(event.duration_ms);
+            self.worker.outbox.borrow_mut().push(&event, haste, ended_at_ms, &self.worker.metrics);
         }
     }
 }

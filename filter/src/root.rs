@@ -11,7 +11,7 @@ use proxy_wasm::types::{BufferType, ContextType};
 use tollgate_flow::{Config, Delivery, Outbox, Shared};
 use tollgate_wire::{admission, usage_event};
 
-use crate::host::{self, Metrics, Upstream};
+use crate::host::{self, Ids, Metrics, Upstream};
 use crate::http::Http;
 
 /// How often the outbox is looked at and metrics are handed over: a small part of the time that an event may wait.
@@ -25,6 +25,7 @@ pub(crate) struct Worker {
     pub(crate) shared: Rc<Shared>,
     pub(crate) limiter: Upstream,
     pub(crate) metrics: Metrics,
+    pub(crate) ids: Ids,
     pub(crate) outbox: RefCell<Outbox>,
     collector: Upstream,
 }
@@ -36,6 +37,7 @@ impl Worker {
             limiter: Upstream::new(&ask.cluster, admission::SERVICE, admission::METHOD, ask.timeout_ms),
             collector: Upstream::new(&tell.cluster, usage_event::SERVICE, usage_event::METHOD, tell.timeout_ms),
             metrics: Metrics::define(),
+            ids: Ids::new(),
             outbox: RefCell::new(Outbox::new(tell.clone())),
             shared: Rc::new(Shared::new(config)),
         }

@@ -29,7 +29,7 @@ use crate::metric::{Counter, Histogram, Recorder};
 use crate::outbox::Haste;
 use crate::reply::{Dialect, Reply};
 use crate::request::RequestBody;
-use crate::settle::{Known, Unreported, finish, settle};
+use crate::settle::{Known, Unreported, finish, is_success, is_told, settle};
 use crate::shared::Shared;
 use crate::step::{Next, Step};
 use crate::to_u64;
@@ -344,14 +344,15 @@ impl Call {
         recorder: &impl Recorder,
     ) -> Option<Vec<u8>> {
         let (Stage::Passing(call) | Stage::Asking(call, Hold::Released)) = &mut self.stage else { return None };
-        let event = &mut call.event;
+        let (event, response) = (&mut call.event, call.response.as_mut()?);
+        event.response_bytes = event.response_bytes.saturating_add(to_u64(bytes.len()));
         if event.time_to_first_token_ms.is_none() && !bytes.is_empty() {
             let elapsed_ms = now_ms().saturating_sub(event.started_at_ms);
             event.time_to_first_token_ms = Some(elapsed_ms);
             recorder.observe(Histogram::TimeToFirstTokenMs, elapsed_ms);
+            response.first_bytes = event.response_bytes;
         }
-        event.response_bytes = event.response_bytes.saturating_add(to_u64(bytes.len()));
-        let response = call.response.as_mut()?;
+        response.has_ended |= is_last;
         response.reader.feed(bytes);
         let strip = response.strip.as_mut()?;
         let mut kept = Vec::with_capacity(bytes.len());
@@ -362,13 +363,21 @@ impl Call {
         (kept != bytes).then_some(kept)
     }
 
-    /// The call is over; `details` is Envoy's `response.code_details`. Gives the event to be sent, once.
-    pub fn on_end(&mut self, details: &str, now_ms: u64, recorder: &impl Recorder) -> Option<(UsageEvent, Haste)> {
+    /// The call is over. Gives the event to be sent, once.
+    ///
+    /// `details`, Envoy's `response.code_details`, and the time are asked for only where nothing else tells how and when it
+    /// ended.
+    pub fn on_end(
+        &mut self,
+        details: impl FnOnce() -> String,
+        now_ms: impl FnOnce() -> u64,
+        recorder: &impl Recorder,
+    ) -> Option<(UsageEvent, Haste)> {
         let stage = std::mem::replace(&mut self.stage, Stage::Aside);
-        let (call, finish) = match stage {
-            Stage::Asking(call, _) | Stage::Passing(call) => (call, finish(details)),
+        let (call, is_ours) = match stage {
+            Stage::Asking(call, _) | Stage::Passing(call) => (call, false),
             // Whatever became of the rest of the request.
-            Stage::Stopped(call, Due::Event) => (call, Finish::LocalReply),
+            Stage::Stopped(call, Due::Event) => (call, true),
             Stage::Stopped(_, Due::Nothing) | Stage::Aside | Stage::Reading(_) => return None,
         };
         let Asked { model, output_cap, input_tokens, background, .. } = call.asked();
@@ -376,18 +385,23 @@ impl Call {
             // Its answer is fetched later, past us.
             recorder.add(Counter::CallsUnclaimed, 1);
         }
-        let haste = call.haste();
+        let (haste, ended_at_ms) = (call.haste(), call.ended_at_ms().unwrap_or_else(now_ms));
         let Metered { mut event, endpoint, request, response, .. } = *call;
         event.request_bytes = request.received_bytes();
         (event.request_model, event.output_cap) = (model, output_cap);
-        event.duration_ms = now_ms.saturating_sub(event.started_at_ms);
-        event.finish = finish;
+        event.duration_ms = ended_at_ms.saturating_sub(event.started_at_ms);
         recorder.observe(Histogram::CallMs, event.duration_ms);
-        match response {
-            Some(response) => {
+        let answer = response.map(|response| (response.has_ended, response.in_headers, response.reader.finish()));
+        event.finish = match &answer {
+            _ if is_ours => Finish::LocalReply,
+            Some((true, _, report)) if is_success(&event) && is_told(report) => Finish::Complete,
+            _ => finish(&details()),
+        };
+        match answer {
+            Some((_, in_headers, report)) => {
                 let unreported = Unreported::new(endpoint.is_some(), self.shared.config().unclaimed_endpoints);
-                let known = Known { input_estimate: input_tokens, unreported, in_headers: response.in_headers };
-                settle(&mut event, response.reader.finish(), known, recorder);
+                let known = Known { input_estimate: input_tokens, unreported, in_headers };
+                settle(&mut event, report, known, recorder);
             }
             None => event.usage_source = UsageSource::None,
         }

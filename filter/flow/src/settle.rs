@@ -45,7 +45,7 @@ pub(crate) fn settle(event: &mut UsageEvent, report: Report, known: Known, recor
         event.api = Some(format.as_str().to_owned());
         event.operation.get_or_insert_with(|| format.operation().to_owned());
     }
-    let is_success = (200..300).contains(&event.status);
+    let is_success = is_success(event);
     event.error_type = report.error.clone().or_else(|| (event.status >= 400).then(|| event.status.to_string()));
     if event.finish == Finish::Complete && event.error_type.is_some() {
         event.finish = Finish::UpstreamError;
@@ -55,7 +55,7 @@ pub(crate) fn settle(event: &mut UsageEvent, report: Report, known: Known, recor
         recorder.add(Counter::ResponsesUnreadable, 1);
     }
     (event.tokens, event.usage_source) = match (report.usage, known.in_headers) {
-        (Some(usage), _) if report.end == End::Complete => (counts(usage), UsageSource::Reported),
+        (Some(usage), _) if is_told(&report) => (counts(usage), UsageSource::Reported),
         (Some(usage), _) => {
             // What a provider says of a stream as it begins is not what it will charge for the whole.
             let output = usage.output.max(report.output_estimate);
@@ -69,6 +69,16 @@ pub(crate) fn settle(event: &mut UsageEvent, report: Report, known: Known, recor
     event.response_id = report.response_id;
     event.finish_reasons = report.finish_reasons;
     count(event, is_success, recorder);
+}
+
+/// Whether the upstream took the call.
+pub(crate) fn is_success(event: &UsageEvent) -> bool {
+    (200..300).contains(&event.status)
+}
+
+/// Whether the response told its usage, and to its end.
+pub(crate) fn is_told(report: &Report) -> bool {
+    report.usage.is_some() && report.end == End::Complete
 }
 
 /// The tokens of a successful response that reported none.

@@ -66,6 +66,10 @@ pub(super) struct Response {
     pub(super) strip: Option<Strip>,
     /// The usage that its headers report.
     pub(super) in_headers: Option<TokenCounts>,
+    /// Bytes that came at once with the first.
+    pub(super) first_bytes: u64,
+    /// Whether its body has come to its end.
+    pub(super) has_ended: bool,
 }
 
 impl Metered {
@@ -124,6 +128,14 @@ impl Metered {
         refusal
     }
 
+    /// When the answer's last byte came, where that is known.
+    pub(super) fn ended_at_ms(&self) -> Option<u64> {
+        let event = &self.event;
+        let is_in_one_piece = |response: &&Response| response.has_ended && response.first_bytes == event.response_bytes;
+        self.response.as_ref().filter(is_in_one_piece)?;
+        Some(event.started_at_ms.saturating_add(event.time_to_first_token_ms?))
+    }
+
     /// Whether others wait for what the call holds: slots come free by events alone, and the limiter tells of slots where
     /// they are the scarcest.
     pub(super) fn haste(&self) -> Haste {
@@ -153,6 +165,8 @@ impl Metered {
             reader: Reader::new(hints),
             strip,
             in_headers: in_headers(headers),
+            first_bytes: 0,
+            has_ended: false,
         });
         let ours = limit_headers::headers(&self.told.limits, self.told.at_ms);
         let is_theirs = |name: &&str| ours.iter().all(|(set, _)| set != name) && headers.get(name).is_some();

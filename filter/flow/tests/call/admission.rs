@@ -31,7 +31,7 @@ fn an_admitted_call_gives_one_event_with_all_that_was_seen() {
     assert_eq!((event.event_id.as_str(), event.reservation_id.as_deref()), ("id-1", Some("id-1")));
     assert_eq!((event.tenant.as_str(), event.tier.as_str()), ("acme", "pro"));
     assert_eq!(event.request_id.as_deref(), Some("r1"));
-    assert_eq!((event.started_at_ms, event.duration_ms), (START_MS, 20));
+    assert_eq!((event.started_at_ms, event.duration_ms), (START_MS, 10));
     assert_eq!((event.time_to_first_token_ms, event.status, event.streaming), (Some(10), 200, false));
     assert_eq!((event.tokens.input, event.tokens.output), (7, 3));
     assert_eq!((event.usage_source, event.finish), (UsageSource::Reported, Finish::Complete));

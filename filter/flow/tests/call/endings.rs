@@ -95,9 +95,14 @@ fn an_error_inside_a_stream_is_told() {
 
 #[test]
 fn a_client_that_leaves_in_the_last_chunk_is_charged_what_was_reported() {
-    let event = ended(b"200", JSON, &[std::str::from_utf8(BODY).unwrap()], "downstream_remote_disconnect");
-    assert_eq!((event.finish, event.usage_source), (Finish::ClientGone, UsageSource::Reported));
-    assert_eq!((event.tokens.input, event.tokens.output), (7, 3));
+    for (has_ended, finish) in [(true, Finish::Complete), (false, Finish::ClientGone)] {
+        let mut scene = Scene::new("");
+        scene.admit();
+        scene.respond_until(b"200", JSON, BODY, has_ended);
+        let event = scene.end("downstream_remote_disconnect").unwrap();
+        assert_eq!((event.finish, event.usage_source), (finish, UsageSource::Reported));
+        assert_eq!((event.tokens.input, event.tokens.output), (7, 3));
+    }
 }
 
 #[test]

@@ -107,8 +107,18 @@ impl Scene {
         content_type: &'static [u8],
         body: &[u8],
     ) -> Vec<HeaderEdit> {
+        self.respond_until(status, content_type, body, true)
+    }
+
+    pub(crate) fn respond_until(
+        &mut self,
+        status: &'static [u8],
+        content_type: &'static [u8],
+        body: &[u8],
+        is_last: bool,
+    ) -> Vec<HeaderEdit> {
         let set = self.call.on_response_headers(&Map(vec![(":status", status), ("content-type", content_type)]));
-        self.receive(body, true);
+        self.receive(body, is_last);
         set
     }
 
@@ -124,7 +134,7 @@ impl Scene {
 
     /// The same, and how soon the event is to be sent.
     pub(crate) fn end_in_haste(&mut self, details: &str) -> Option<(UsageEvent, Haste)> {
-        self.call.on_end(details, START_MS + 20, &self.counts)
+        self.call.on_end(|| details.to_owned(), || START_MS + 20, &self.counts)
     }
 }
 
