@@ -155,7 +155,7 @@ async fn calls(plan: &Plan, dir: &std::path::Path, report: &mut Report) -> anyho
     let filter = envoys.iter().find(|(path, _)| *path == Path::Filter).map(|(_, envoy)| envoy);
     report.memory = memory::measure(filter.context("the filter's Envoy")?).await?;
     for (path, envoy) in &envoys {
-        measure(&wrk, *path, envoy, &CASES[1], WARM_UP).await?;
+        measure(&wrk, *path, envoy, &service, &CASES[1], WARM_UP).await?;
     }
     let time = Duration::from_secs(plan.seconds.into());
     let mut rounds: BTreeMap<(usize, Path), Vec<Figures>> = BTreeMap::new();
@@ -163,7 +163,7 @@ async fn calls(plan: &Plan, dir: &std::path::Path, report: &mut Report) -> anyho
         for (index, load) in CASES.iter().enumerate() {
             eprintln!("round {round} of {}: {}", plan.rounds, load.name);
             for (path, envoy) in &envoys {
-                let figures = measure(&wrk, *path, envoy, load, time).await?;
+                let figures = measure(&wrk, *path, envoy, &service, load, time).await?;
                 rounds.entry((index, *path)).or_default().push(figures);
             }
         }
@@ -193,9 +193,17 @@ fn unlimited() -> serde_json::Value {
     })
 }
 
-async fn measure(wrk: &Wrk, path: Path, envoy: &Envoy, load: &Load, time: Duration) -> anyhow::Result<Figures> {
+async fn measure(
+    wrk: &Wrk,
+    path: Path,
+    envoy: &Envoy,
+    service: &Service,
+    load: &Load,
+    time: Duration,
+) -> anyhow::Result<Figures> {
     let what = || format!("{} on {}", load.name, path.name());
-    let (before, cpu_before_ns) = (Counts::read(path, envoy).await?, worker_cpu_ns(envoy)?);
+    let before = Counts::read(path, envoy).await?;
+    let cpu_before_ns = (worker_cpu_ns(envoy)?, service.process()?.cpu_ns()?);
     let result = wrk.run(load, envoy.listener(), time).with_context(what)?;
     ensure!(result.requests > 0 && result.status_errors + result.io_errors == 0, "{}: {result:?}", what());
     // What follows the calls belongs to them: the delivery of their events takes time of Envoy's too.
@@ -209,12 +217,14 @@ async fn measure(wrk: &Wrk, path: Path, envoy: &Envoy, load: &Load, time: Durati
         Ok(())
     })
     .await?;
-    let cpu_us = (worker_cpu_ns(envoy)? - cpu_before_ns) as f64 / 1e3;
+    let cpu_ns = (worker_cpu_ns(envoy)? - cpu_before_ns.0, service.process()?.cpu_ns()? - cpu_before_ns.1);
+    let us_per_call = |ns: u64| ns as f64 / 1e3 / result.requests as f64;
     Ok(Figures {
         rps: result.requests as f64 / (result.duration_us as f64 / 1e6),
         p50_us: result.p50_us,
         p99_us: result.p99_us,
-        envoy_cpu_us: cpu_us / result.requests as f64,
+        envoy_cpu_us: us_per_call(cpu_ns.0),
+        service_cpu_us: us_per_call(cpu_ns.1),
     })
 }
 

@@ -203,7 +203,7 @@ impl Default for Usage {
         Usage {
             cluster: "tollgate".to_owned(),
             timeout_ms: 5000,
-            batch_events: 100,
+            batch_events: 500,
             flush_interval_ms: 1000,
             max_queued_events: 10_000,
             retry_initial_ms: 500,

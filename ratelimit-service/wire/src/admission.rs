@@ -5,8 +5,8 @@
 
 use prost::{DecodeError, Message};
 
+use crate::field;
 use crate::proto::envoy::config::core::v3::{GrpcService, grpc_service};
-use crate::proto::envoy::extensions::common::ratelimit::v3::{RateLimitDescriptor, rate_limit_descriptor::Entry};
 use crate::proto::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse, rate_limit_response};
 
 pub use added_headers::{MAX_ADDED_HEADER_BYTES, MAX_ADDED_HEADERS};
@@ -29,6 +29,9 @@ pub const CONTEXT_LIMIT: &str = "context_tokens";
 /// The name of the limit by which the status of the requests tells that no plan has the tier's name. Its capacity is 0;
 /// it has no window.
 pub const UNKNOWN_TIER: &str = "unknown_tier";
+
+/// Room for what a request mostly takes; others grow.
+const ENCODED_BYTES: usize = 512;
 
 /// Descriptor entry keys.
 pub mod key {
@@ -105,12 +108,26 @@ impl AdmissionRequest<'_> {
             (Unit::InputTokens, Some(self.input_tokens)),
             (Unit::OutputTokens, self.output_tokens),
         ];
-        let descriptors = amounts.into_iter().filter_map(|(unit, amount)| Some(self.descriptor(unit, amount?)));
-        RateLimitRequest { domain: self.domain.to_owned(), descriptors: descriptors.collect(), hits_addend: 0 }
-            .encode_to_vec()
+        const DOMAIN: u32 = 1; // of RateLimitRequest
+        const DESCRIPTORS: u32 = 2;
+        let mut request = Vec::with_capacity(ENCODED_BYTES);
+        field::append(DOMAIN, self.domain.as_bytes(), &mut request);
+        let mut descriptor = Vec::with_capacity(ENCODED_BYTES / 3);
+        for (unit, amount) in amounts {
+            if let Some(amount) = amount {
+                descriptor.clear();
+                self.descriptor(unit, amount, &mut descriptor);
+                field::append(DESCRIPTORS, &descriptor, &mut request);
+            }
+        }
+        request
     }
 
-    fn descriptor(&self, unit: Unit, amount: u64) -> RateLimitDescriptor {
+    /// A `RateLimitDescriptor`.
+    fn descriptor(&self, unit: Unit, amount: u64, to: &mut Vec<u8>) {
+        const ENTRIES: u32 = 1; // of RateLimitDescriptor
+        const HITS_ADDEND: u32 = 3;
+        const VALUE: u32 = 1; // of UInt64Value
         let entries = [
             (key::TENANT, Some(self.tenant)),
             (key::TIER, Some(self.tier).filter(|tier| !tier.is_empty())),
@@ -118,14 +135,14 @@ impl AdmissionRequest<'_> {
             (key::API, self.api),
             (key::UNIT, Some(unit.as_str())),
         ];
-        RateLimitDescriptor {
-            entries: entries
-                .into_iter()
-                .filter_map(|(key, value)| Some(Entry { key: key.to_owned(), value: value?.to_owned() }))
-                .collect(),
-            hits_addend: Some(amount),
-            is_negative_hits: false,
+        for (key, value) in entries {
+            if let Some(value) = value {
+                field::append_pair(ENTRIES, key.as_bytes(), value.as_bytes(), to);
+            }
         }
+        let mut addend = Vec::with_capacity(11);
+        field::append_varint(VALUE, amount, &mut addend);
+        field::append(HITS_ADDEND, &addend, to);
     }
 }
 
@@ -317,6 +334,7 @@ pub fn encode_upstream(cluster_name: &str) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::proto::envoy::config::core::v3::HeaderValue;
+    use crate::proto::envoy::extensions::common::ratelimit::v3::{RateLimitDescriptor, rate_limit_descriptor::Entry};
     use rate_limit_response::{Code, DescriptorStatus, RateLimit};
 
     fn request() -> AdmissionRequest<'static> {

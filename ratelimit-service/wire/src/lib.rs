@@ -10,6 +10,7 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod admission;
+mod field;
 pub mod usage_event;
 
 /// Messages generated from `proto/`, under their protobuf packages.

@@ -8,7 +8,6 @@ use std::fmt;
 
 use prost::Message;
 
-use crate::proto::opentelemetry::proto::common::v1::any_value;
 use crate::proto::opentelemetry::proto::logs::v1::LogRecord;
 use attributes::{Attributes, Reader, invalid};
 pub use export::{decode_rejected, encode_export};
@@ -20,6 +19,8 @@ pub const SERVICE: &str = "opentelemetry.proto.collector.logs.v1.LogsService";
 pub const METHOD: &str = "Export";
 /// A log record's `event_name`.
 pub const EVENT_NAME: &str = "tollgate.usage";
+/// Room for what an event mostly takes; others grow.
+const ENCODED_BYTES: usize = 1024;
 /// The longest tenant, tier or event id that is taken, in bytes.
 pub const MAX_NAME_BYTES: usize = 256;
 /// The most [`UsageEvent::upstream_limits`] that are carried; the rest is left out.
@@ -239,6 +240,26 @@ impl std::error::Error for InvalidEvent {}
 impl UsageEvent {
     /// The log record that carries this event.
     pub fn to_log_record(&self) -> LogRecord {
+        LogRecord { attributes: self.attributes().into_pairs(), ..self.bare_record() }
+    }
+
+    /// The encoded log record that carries this event.
+    pub fn encode(&self) -> Vec<u8> {
+        const ATTRIBUTES: u32 = 6; // of LogRecord
+        let mut bytes = Vec::with_capacity(ENCODED_BYTES);
+        // Fields may come in any order.
+        bytes.extend_from_slice(&self.bare_record().encode_to_vec());
+        self.attributes().encode(ATTRIBUTES, &mut bytes);
+        bytes
+    }
+
+    /// The log record without attributes.
+    fn bare_record(&self) -> LogRecord {
+        let time_unix_nano = self.started_at_ms.saturating_mul(1_000_000);
+        LogRecord { time_unix_nano, event_name: EVENT_NAME.to_owned(), ..LogRecord::default() }
+    }
+
+    fn attributes(&self) -> Attributes<'_> {
         let mut attributes = Attributes::new();
         attributes.text(attribute::EVENT_ID, Some(&self.event_id));
         attributes.text(attribute::RESERVATION_ID, self.reservation_id.as_deref());
@@ -256,7 +277,7 @@ impl UsageEvent {
         attributes.text(attribute::RESPONSE_MODEL, self.response_model.as_deref());
         attributes.text(attribute::RESPONSE_ID, self.response_id.as_deref());
         attributes.texts(attribute::FINISH_REASONS, self.finish_reasons.iter());
-        attributes.push(attribute::STREAMING, any_value::Value::BoolValue(self.streaming));
+        attributes.flag(attribute::STREAMING, self.streaming);
         attributes.count(attribute::STATUS, Some(u64::from(self.status)).filter(|status| *status != 0));
         attributes.text(attribute::ERROR_TYPE, self.error_type.as_deref());
         attributes.text(attribute::UNREADABLE, self.unreadable.as_deref());
@@ -267,17 +288,7 @@ impl UsageEvent {
         attributes.text(attribute::FINISH, Some(self.finish.as_str()));
         attributes.count(attribute::REQUEST_BYTES, Some(self.request_bytes));
         attributes.count(attribute::RESPONSE_BYTES, Some(self.response_bytes));
-        LogRecord {
-            time_unix_nano: self.started_at_ms.saturating_mul(1_000_000),
-            event_name: EVENT_NAME.to_owned(),
-            attributes: attributes.into_pairs(),
-            ..LogRecord::default()
-        }
-    }
-
-    /// The encoded log record that carries this event.
-    pub fn encode(&self) -> Vec<u8> {
-        self.to_log_record().encode_to_vec()
+        attributes
     }
 
     /// Reads an event from a log record. Attributes that are not ours are passed over.
@@ -333,7 +344,7 @@ impl UsageEvent {
 mod tests {
     use super::*;
     use crate::proto::opentelemetry::proto::collector::logs::v1::ExportLogsServiceRequest;
-    use crate::proto::opentelemetry::proto::common::v1::{AnyValue, ArrayValue, KeyValue};
+    use crate::proto::opentelemetry::proto::common::v1::{AnyValue, ArrayValue, KeyValue, any_value};
     use proptest::prelude::*;
 
     fn name() -> impl Strategy<Value = String> {
@@ -390,6 +401,7 @@ mod tests {
             prop_assert_eq!(resource.scope_logs[0].log_records.len(), 2);
             for record in &resource.scope_logs[0].log_records {
                 prop_assert_eq!(&UsageEvent::from_log_record(record).unwrap(), &event);
+                prop_assert_eq!(record, &event.to_log_record());
             }
         }
     }

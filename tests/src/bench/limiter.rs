@@ -155,7 +155,7 @@ async fn admitted(service: &Service) -> anyhow::Result<u64> {
 
 impl Process {
     /// The processor time that its threads have had so far, in nanoseconds; that of threads which have ended is left out.
-    fn cpu_ns(&self) -> anyhow::Result<u64> {
+    pub(super) fn cpu_ns(&self) -> anyhow::Result<u64> {
         let mut total_ns = 0;
         for thread in fs::read_dir(format!("/proc/{}/task", self.id()))? {
             // A thread may end while this looks.

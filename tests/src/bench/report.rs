@@ -27,6 +27,8 @@ pub(super) struct Figures {
     pub(super) p99_us: u64,
     /// The processor time of Envoy's worker for each request.
     pub(super) envoy_cpu_us: f64,
+    /// The processor time of the service for each request.
+    pub(super) service_cpu_us: f64,
 }
 
 impl Figures {
@@ -37,6 +39,7 @@ impl Figures {
             p50_us: median(rounds.iter().map(|figures| figures.p50_us as f64)) as u64,
             p99_us: median(rounds.iter().map(|figures| figures.p99_us as f64)) as u64,
             envoy_cpu_us: median(rounds.iter().map(|figures| figures.envoy_cpu_us)),
+            service_cpu_us: median(rounds.iter().map(|figures| figures.service_cpu_us)),
         }
     }
 }
@@ -75,6 +78,7 @@ impl Report {
                 "p50_us": figures.p50_us,
                 "p99_us": figures.p99_us,
                 "envoy_cpu_us": tenths(figures.envoy_cpu_us),
+                "service_cpu_us": tenths(figures.service_cpu_us),
             })
         };
         let calls: Vec<_> = self.calls.iter().map(row).collect();
@@ -107,13 +111,14 @@ impl Report {
     fn write_calls(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:<10} {:<7} {:>10} {:>8} {:>8} {:>14}",
-            "case", "path", "requests/s", "p50 µs", "p99 µs", "Envoy CPU µs"
+            "{:<10} {:<7} {:>10} {:>8} {:>8} {:>14} {:>16}",
+            "case", "path", "requests/s", "p50 µs", "p99 µs", "Envoy CPU µs", "service CPU µs"
         )?;
         for (case, path, figures) in &self.calls {
-            let Figures { rps, p50_us, p99_us, envoy_cpu_us } = figures;
+            let Figures { rps, p50_us, p99_us, envoy_cpu_us, service_cpu_us } = figures;
             let path = path.name();
-            writeln!(f, "{case:<10} {path:<7} {rps:>10.0} {p50_us:>8} {p99_us:>8} {envoy_cpu_us:>14.1}")?;
+            write!(f, "{case:<10} {path:<7} {rps:>10.0} {p50_us:>8} {p99_us:>8}")?;
+            writeln!(f, " {envoy_cpu_us:>14.1} {service_cpu_us:>16.1}")?;
         }
         writeln!(f)?;
         for (case, _, filter) in self.calls.iter().filter(|row| row.1 == Path::Filter) {
@@ -154,7 +159,7 @@ mod tests {
 
     #[test]
     fn the_ratio_is_stated_with_its_verdict() {
-        let figures = |rps| Figures { rps, p50_us: 1, p99_us: 2, envoy_cpu_us: 3.0 };
+        let figures = |rps| Figures { rps, p50_us: 1, p99_us: 2, envoy_cpu_us: 3.0, service_cpu_us: 4.0 };
         let text = |filter| {
             let calls = vec![
                 ("json-c1", Path::Plain, figures(2000.0)),

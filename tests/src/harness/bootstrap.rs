@@ -150,7 +150,8 @@ impl Bootstrap {
         Ok(())
     }
 
-    /// Puts Envoy's own rate limit filter in the filter's place, with the service and timeout that it was configured with.
+    /// Puts Envoy's own rate limit filter in the filter's place, with the service and timeout that it was configured with. It
+    /// tells clients where limits stand, as ours does.
     ///
     /// # Errors
     /// When the bootstrap has another shape than is expected.
@@ -162,6 +163,7 @@ impl Bootstrap {
             "typed_config": {
                 "@type": "type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit",
                 "domain": "tollgate",
+                "enable_x_ratelimit_headers": "DRAFT_VERSION_03",
                 "timeout": format!("{}.{:03}s", timeout_ms / 1000, timeout_ms % 1000),
                 "rate_limit_service": {
                     "transport_api_version": "V3",

@@ -1,47 +1,99 @@
 //! A log record's attributes, typed: absent is `None`, another type than ours is an error that names the attribute.
 
 use super::{InvalidEvent, MAX_NAME_BYTES, Problem};
+use crate::field;
 use crate::proto::opentelemetry::proto::common::v1::{AnyValue, ArrayValue, KeyValue, any_value};
 
 pub(super) fn invalid(attribute: &'static str) -> InvalidEvent {
     InvalidEvent { attribute, problem: Problem::Invalid }
 }
 
-/// Attributes to be written.
-pub(super) struct Attributes(Vec<KeyValue>);
+/// Attributes to be written, borrowed from an event.
+pub(super) struct Attributes<'a>(Vec<(&'static str, Value<'a>)>);
 
-impl Attributes {
+enum Value<'a> {
+    Text(&'a str),
+    Texts(Vec<&'a str>),
+    Count(i64),
+    Flag(bool),
+}
+
+impl<'a> Attributes<'a> {
     /// None, with room for those of a call.
-    pub(super) fn new() -> Attributes {
+    pub(super) fn new() -> Attributes<'a> {
         Attributes(Vec::with_capacity(32))
     }
 
-    pub(super) fn into_pairs(self) -> Vec<KeyValue> {
-        self.0
+    pub(super) fn text(&mut self, key: &'static str, value: Option<&'a str>) {
+        self.0.extend(value.map(|value| (key, Value::Text(value))));
     }
 
-    pub(super) fn push(&mut self, key: &str, value: any_value::Value) {
-        self.0.push(KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }) });
-    }
-
-    pub(super) fn text(&mut self, key: &str, value: Option<&str>) {
-        if let Some(value) = value {
-            self.push(key, any_value::Value::StringValue(value.to_owned()));
-        }
-    }
-
-    pub(super) fn texts<'a>(&mut self, key: &str, values: impl Iterator<Item = &'a String>) {
-        let text = |value: &String| AnyValue { value: Some(any_value::Value::StringValue(value.clone())) };
-        let values: Vec<_> = values.map(text).collect();
+    pub(super) fn texts(&mut self, key: &'static str, values: impl Iterator<Item = &'a String>) {
+        let values: Vec<_> = values.map(String::as_str).collect();
         if !values.is_empty() {
-            self.push(key, any_value::Value::ArrayValue(ArrayValue { values }));
+            self.0.push((key, Value::Texts(values)));
         }
     }
 
     /// OTLP's integers are signed: a count past `i64::MAX` is sent as that.
-    pub(super) fn count(&mut self, key: &str, value: Option<u64>) {
-        if let Some(value) = value {
-            self.push(key, any_value::Value::IntValue(i64::try_from(value).unwrap_or(i64::MAX)));
+    pub(super) fn count(&mut self, key: &'static str, value: Option<u64>) {
+        self.0.extend(value.map(|value| (key, Value::Count(i64::try_from(value).unwrap_or(i64::MAX)))));
+    }
+
+    pub(super) fn flag(&mut self, key: &'static str, value: bool) {
+        self.0.push((key, Value::Flag(value)));
+    }
+
+    /// As messages.
+    pub(super) fn into_pairs(self) -> Vec<KeyValue> {
+        let text = |text: &str| any_value::Value::StringValue(text.to_owned());
+        let pair = |(key, value): (&str, Value<'_>)| {
+            let value = match value {
+                Value::Text(value) => text(value),
+                Value::Texts(values) => {
+                    let values = values.into_iter().map(|value| AnyValue { value: Some(text(value)) }).collect();
+                    any_value::Value::ArrayValue(ArrayValue { values })
+                }
+                Value::Count(count) => any_value::Value::IntValue(count),
+                Value::Flag(flag) => any_value::Value::BoolValue(flag),
+            };
+            KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }) }
+        };
+        self.0.into_iter().map(pair).collect()
+    }
+
+    /// The bytes of [`Attributes::into_pairs`], each as the field `number` of the message that `to` is.
+    pub(super) fn encode(&self, number: u32, to: &mut Vec<u8>) {
+        let mut bytes = Vec::with_capacity(64);
+        for (key, value) in &self.0 {
+            bytes.clear();
+            value.encode(&mut bytes);
+            field::append_pair(number, key.as_bytes(), &bytes, to);
+        }
+    }
+}
+
+impl Value<'_> {
+    /// An `AnyValue`.
+    fn encode(&self, to: &mut Vec<u8>) {
+        const TEXT: u32 = 1;
+        const FLAG: u32 = 2;
+        const COUNT: u32 = 3;
+        const ARRAY: u32 = 5;
+        const VALUES: u32 = 1; // of ArrayValue
+        match self {
+            Value::Text(text) => field::append(TEXT, text.as_bytes(), to),
+            Value::Flag(flag) => field::append_varint(FLAG, u64::from(*flag), to),
+            Value::Count(count) => field::append_varint(COUNT, count.cast_unsigned(), to),
+            Value::Texts(texts) => {
+                let mut array = Vec::new();
+                for text in texts {
+                    let mut value = Vec::with_capacity(text.len() + 4);
+                    field::append(TEXT, text.as_bytes(), &mut value);
+                    field::append(VALUES, &value, &mut array);
+                }
+                field::append(ARRAY, &array, to);
+            }
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Events on their way: the export that carries them, and its answer.
 
 use prost::Message;
-use prost::encoding::{WireType, encode_key, encode_varint};
 
 use super::attribute;
 use super::attributes::Attributes;
+use crate::field;
 use crate::proto::opentelemetry::proto::collector::logs::v1::ExportLogsServiceResponse;
 use crate::proto::opentelemetry::proto::common::v1::InstrumentationScope;
 use crate::proto::opentelemetry::proto::logs::v1::{ResourceLogs, ScopeLogs};
@@ -21,15 +21,15 @@ pub fn encode_export<'a>(service_name: &str, events: impl IntoIterator<Item = &'
     let scope = InstrumentationScope { name: "tollgate".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() };
     let mut scope_logs = ScopeLogs { scope: Some(scope), ..ScopeLogs::default() }.encode_to_vec();
     for event in events {
-        append_field(LOG_RECORDS, event, &mut scope_logs);
+        field::append(LOG_RECORDS, event, &mut scope_logs);
     }
     let mut attributes = Attributes::new();
     attributes.text(attribute::SERVICE_NAME, Some(service_name));
     let resource = Resource { attributes: attributes.into_pairs() };
     let mut resource_logs = ResourceLogs { resource: Some(resource), ..ResourceLogs::default() }.encode_to_vec();
-    append_field(SCOPE_LOGS, &scope_logs, &mut resource_logs);
+    field::append(SCOPE_LOGS, &scope_logs, &mut resource_logs);
     let mut request = Vec::with_capacity(resource_logs.len() + 8);
-    append_field(RESOURCE_LOGS, &resource_logs, &mut request);
+    field::append(RESOURCE_LOGS, &resource_logs, &mut request);
     request
 }
 
@@ -38,12 +38,6 @@ pub fn encode_export<'a>(service_name: &str, events: impl IntoIterator<Item = &'
 pub fn decode_rejected(response: &[u8]) -> u64 {
     let response = ExportLogsServiceResponse::decode(response).unwrap_or_default();
     response.partial_success.map_or(0, |partial| u64::try_from(partial.rejected_log_records).unwrap_or(0))
-}
-
-fn append_field(number: u32, message: &[u8], to: &mut Vec<u8>) {
-    encode_key(number, WireType::LengthDelimited, to);
-    encode_varint(u64::try_from(message.len()).unwrap_or(u64::MAX), to);
-    to.extend_from_slice(message);
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ macro_rules! counts {
                 [$(self.$count),+].into_iter().fold(0, u64::max)
             }
 
-            pub(super) fn write(&self, attributes: &mut Attributes) {
+            pub(super) fn write(&self, attributes: &mut Attributes<'_>) {
                 $(attributes.count(attribute::$attribute, Some(self.$count).filter(|count| *count != 0));)+
             }
 
