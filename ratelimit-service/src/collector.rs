@@ -14,12 +14,9 @@ use tollgate_wire::proto::opentelemetry::proto::collector::logs::v1::{
 use tollgate_wire::usage_event::{UsageEvent, UsageSource};
 use tonic::{Request, Response, Status};
 
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Ledger, LedgerError, MAX_COUNT};
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
-
-/// The largest count that an event may carry: daily sums of such stay far from the end of the ledger's integers.
-pub const MAX_COUNT: u64 = 1_000_000_000_000;
 
 /// The most reasons that an answer lists for its rejected records.
 const MAX_REASONS: usize = 10;

@@ -11,7 +11,7 @@ use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
 
 use crate::answers::Answers;
 use crate::counters::{Counters, Unavailable};
-use crate::ledger::{Ledger, Spent, Usage};
+use crate::ledger::{Ledger, MAX_COUNT, Spent, Usage};
 use crate::metrics::Metrics;
 
 /// What the limiter goes by; replaced as a whole.
@@ -360,6 +360,8 @@ fn token_counts(usage: &Usage) -> TokenCounts {
 /// The entry for a call that nobody settled: its estimate.
 fn unsettled(tenant: &str, expired: &Expired) -> UsageEvent {
     let call = &expired.call;
+    // A request may ask for any number of tokens.
+    let summed = |tokens: u64| tokens.min(MAX_COUNT);
     UsageEvent {
         event_id: expired.id.clone(),
         reservation_id: Some(expired.id.clone()),
@@ -370,7 +372,11 @@ fn unsettled(tenant: &str, expired: &Expired) -> UsageEvent {
         api: call.api.clone(),
         request_model: call.model.clone(),
         input_estimate: Some(call.input_tokens),
-        tokens: TokenCounts { input: call.input_tokens, output: call.output_tokens, ..TokenCounts::default() },
+        tokens: TokenCounts {
+            input: summed(call.input_tokens),
+            output: summed(call.output_tokens),
+            ..TokenCounts::default()
+        },
         usage_source: UsageSource::Unsettled,
         finish: Finish::Unknown,
         ..UsageEvent::default()

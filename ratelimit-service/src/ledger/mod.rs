@@ -17,6 +17,10 @@ use tollgate_wire::usage_event::UsageEvent;
 pub use sqlite::{MAX_QUEUED_WRITES, SqliteLedger};
 pub use usage::Usage;
 
+/// The largest count that is summed, of an event or an estimate: sums of such stay far from the end of SQLite's integers.
+/// A larger one is stored as this.
+pub const MAX_COUNT: u64 = 1_000_000_000_000;
+
 /// A store of usage events.
 #[tonic::async_trait]
 pub trait Ledger: Send + Sync {

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tollgate_wire::usage_event::{UsageEvent, UsageSource};
 
-use super::LedgerError;
+use super::{LedgerError, MAX_COUNT};
 use crate::audit::Entry;
 use crate::metrics::Metrics;
 
@@ -151,7 +151,7 @@ async fn insert_real(
             .push_bind(&event.tenant)
             .push_bind(&event.tier)
             .push_bind(count(event.started_at_ms))
-            .push_bind(count(event.duration_ms))
+            .push_bind(summed(event.duration_ms))
             .push_bind(event.time_to_first_token_ms.map(count))
             .push_bind(&event.api)
             .push_bind(&event.operation)
@@ -167,20 +167,20 @@ async fn insert_real(
             .push_bind(&event.error_type)
             .push_bind(&event.unreadable)
             .push_bind(array(&event.upstream_limits))
-            .push_bind(count(event.tokens.input))
-            .push_bind(count(event.tokens.output))
-            .push_bind(count(event.tokens.cache_read))
-            .push_bind(count(event.tokens.cache_creation))
-            .push_bind(count(event.tokens.cache_creation_5m))
-            .push_bind(count(event.tokens.cache_creation_1h))
-            .push_bind(count(event.tokens.reasoning))
-            .push_bind(count(event.tokens.audio_input))
-            .push_bind(count(event.tokens.audio_output))
-            .push_bind(count(event.tokens.extra_input))
-            .push_bind(count(event.tokens.extra_output))
-            .push_bind(count(event.tokens.billed_input))
-            .push_bind(count(event.tokens.billed_output))
-            .push_bind(count(event.tokens.tool_requests))
+            .push_bind(summed(event.tokens.input))
+            .push_bind(summed(event.tokens.output))
+            .push_bind(summed(event.tokens.cache_read))
+            .push_bind(summed(event.tokens.cache_creation))
+            .push_bind(summed(event.tokens.cache_creation_5m))
+            .push_bind(summed(event.tokens.cache_creation_1h))
+            .push_bind(summed(event.tokens.reasoning))
+            .push_bind(summed(event.tokens.audio_input))
+            .push_bind(summed(event.tokens.audio_output))
+            .push_bind(summed(event.tokens.extra_input))
+            .push_bind(summed(event.tokens.extra_output))
+            .push_bind(summed(event.tokens.billed_input))
+            .push_bind(summed(event.tokens.billed_output))
+            .push_bind(summed(event.tokens.tool_requests))
             .push_bind(event.usage_source.as_str())
             .push_bind(event.finish.as_str())
             .push_bind(count(event.request_bytes))
@@ -205,8 +205,8 @@ async fn insert_unsettled(
             .push_bind(count(event.started_at_ms))
             .push_bind(&event.api)
             .push_bind(&event.request_model)
-            .push_bind(count(event.tokens.input))
-            .push_bind(count(event.tokens.output));
+            .push_bind(summed(event.tokens.input))
+            .push_bind(summed(event.tokens.output));
     });
     statement.push(" ON CONFLICT (event_id) DO NOTHING RETURNING event_id");
     statement.build_query_scalar().persistent(false).fetch_all(&mut **transaction).await
@@ -225,7 +225,11 @@ async fn insert_entry(transaction: &mut Transaction<'_, Sqlite>, entry: &Entry) 
     Ok(id.unsigned_abs())
 }
 
-/// SQLite's integers are signed; the collector refuses sums that come near to that.
+fn summed(number: u64) -> i64 {
+    count(number.min(MAX_COUNT))
+}
+
+/// SQLite's integers are signed.
 fn count(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -57,6 +57,23 @@ async fn the_event_takes_the_place_of_the_unsettled_call_and_both_stay_readable(
 }
 
 #[tokio::test]
+async fn no_count_is_so_large_that_sums_of_it_fail() {
+    let opened = Opened::new().await;
+    let tokens = TokenCounts { input: u64::MAX, output: u64::MAX, ..TokenCounts::default() };
+    let huge = |event: UsageEvent| UsageEvent { tokens, duration_ms: u64::MAX, ..event };
+    for id in ["e1", "e2", "e3"] {
+        assert_eq!(opened.append(&[huge(unsettled(id))]).await.len(), 1);
+    }
+    assert_eq!(opened.append(&[huge(real("e1")), huge(real("e4"))]).await.len(), 2);
+    let [(_, usage)] = opened.days("acme").await[..] else { panic!("one day") };
+    assert_eq!(
+        (usage.input_tokens, usage.output_tokens, usage.duration_ms),
+        (4 * MAX_COUNT, 4 * MAX_COUNT, 2 * MAX_COUNT)
+    );
+    assert_eq!(opened.spent_since(0, None).await[0].usage, usage);
+}
+
+#[tokio::test]
 async fn each_is_counted_in_its_own_day() {
     let opened = Opened::new().await;
     let late = UsageEvent { started_at_ms: 3 * DAY_MS, ..unsettled("e1") };

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tollgate_domain::{Day, Period};
 use tollgate_wire::usage_event::{TokenCounts, UsageEvent, UsageSource};
 
-use super::{Ledger, Spent, SqliteLedger, Usage};
+use super::{Ledger, MAX_COUNT, Spent, SqliteLedger, Usage};
 use crate::metrics::Metrics;
 
 const DAY_MS: u64 = 86_400_000;
