@@ -1,11 +1,16 @@
 //! The audit log: who did what to whose limits, for good.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
 use crate::ledger::LedgerError;
 
 /// The most entries that one question is answered with.
 pub const MAX_ENTRIES: usize = 1000;
+
+/// The action by which a tenant's limits were forgiven.
+pub const RESET: &str = "reset";
 
 /// What somebody did.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,7 +19,7 @@ pub struct Entry {
     pub at_ms: u64,
     /// Who, by the name under which they are known to the service.
     pub actor: String,
-    /// What, by a stable name: `reset`, …
+    /// What, by a stable name: [`RESET`], …
     pub action: String,
     /// The tenant that it concerned; `None` when it concerned no single one.
     pub tenant: Option<String>,
@@ -51,4 +56,10 @@ pub trait Audit: Send + Sync {
         before: Option<u64>,
         limit: usize,
     ) -> Result<Vec<Recorded>, LedgerError>;
+
+    /// Tenants that were reset at or after `from_ms`, each with when that was last.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    async fn last_resets(&self, from_ms: u64) -> Result<HashMap<String, u64>, LedgerError>;
 }

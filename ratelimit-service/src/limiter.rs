@@ -1,18 +1,24 @@
 //! The limiter: plans, and the counters that hold tenants to them.
 
+mod restore;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tollgate_domain::{
-    Anchor, Call, Decision, Expired, Extent, HeldCall, Hold, Plan, Plans, Quantities, Settled, Side, Standing, Take,
-    Tier, TokenClass, Tokens, Used, Window,
+    Call, Decision, Expired, Extent, HeldCall, Hold, Plan, Plans, Quantities, Settled, Side, Standing, Take, Tier,
+    TokenClass, Tokens, Used,
 };
 use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
 
 use crate::answers::Answers;
 use crate::counters::{Counters, Unavailable};
-use crate::ledger::{Ledger, MAX_COUNT, Spent, Usage};
+use crate::ledger::{Ledger, MAX_COUNT};
 use crate::metrics::Metrics;
+
+pub use restore::MAX_RESTORED;
 
 /// What the limiter goes by; replaced as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,19 +200,15 @@ impl Limiter {
         if matches!(event.usage_source, UsageSource::Reported) && event.tokens.output > 0 {
             self.answers.record(&event.tenant, event.request_model.as_deref(), event.tokens.output);
         }
-        // What was used is used, whatever tier it says.
-        let Ok(plan) =
-            policy.plans.plan(&event.tenant, Some(&event.tier)).or_else(|_| policy.plans.plan(&event.tenant, None))
-        else {
-            return Ok(Settled::Unreserved);
-        };
+        let Some(plan) = used_plan(&policy, &event.tenant, &event.tier) else { return Ok(Settled::Unreserved) };
         let call = Call { model: event.request_model.as_deref(), api: event.api.as_deref() };
         let cost_nanousd = match event.usage_source {
             UsageSource::None => 0,
-            _ => cost_nanousd(&policy, plan.plan, &call, 1, &tokens),
+            _ => cost_nanousd(&policy, plan, &call, 1, &tokens),
         };
-        let quantities = Quantities { requests: 1, slots: 0, tokens, cost_nanousd };
-        let asks = plan.plan.asks(&call, &quantities, self.counters.now_ms());
+        let requests = u64::from(!is_refused(event));
+        let quantities = Quantities { requests, slots: 0, tokens, cost_nanousd };
+        let asks = plan.asks(&call, &quantities, self.counters.now_ms());
         let used = Used {
             asks: &asks,
             extent: if quantities.is_void() { Extent::Nothing } else { Extent::Something },
@@ -255,53 +257,6 @@ impl Limiter {
     pub async fn reset(&self, tenant: &str) -> Result<(), Unavailable> {
         self.counters.reset(tenant).await
     }
-
-    /// Brings the counters of days and months to what `ledger` holds. Call it once, before the first decision.
-    ///
-    /// Requests count there only when their usage event came; admissions whose calls were still going on are not known.
-    ///
-    /// # Errors
-    /// When the ledger cannot be read.
-    pub async fn restore(&self, ledger: &dyn Ledger) -> anyhow::Result<()> {
-        let policy = self.policy();
-        let now_ms = self.counters.now_ms();
-        let anchored: Vec<_> = policy.plans.anchored().collect();
-        for window in [Window::Day, Window::Month] {
-            if !policy.plans.all().any(|plan| plan.has_calendar(window)) {
-                continue;
-            }
-            let begin_ms = |anchor: Anchor| match window {
-                Window::Day => anchor.days(now_ms)[1],
-                _ => anchor.months(now_ms)[1],
-            };
-            let in_utc = ledger.spent_since(begin_ms(Anchor::UTC), None).await?;
-            for spent in in_utc.iter().filter(|spent| anchored.iter().all(|(tenant, _)| *tenant != spent.tenant)) {
-                self.restore_one(&policy, spent, window).await?;
-            }
-            for (tenant, anchor) in &anchored {
-                for spent in &ledger.spent_since(begin_ms(*anchor), Some(tenant)).await? {
-                    self.restore_one(&policy, spent, window).await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn restore_one(&self, policy: &Policy, spent: &Spent, window: Window) -> Result<(), Unavailable> {
-        let Ok(found) =
-            policy.plans.plan(&spent.tenant, Some(&spent.tier)).or_else(|_| policy.plans.plan(&spent.tenant, None))
-        else {
-            return Ok(());
-        };
-        let call = Call { model: spent.model.as_deref(), api: spent.api.as_deref() };
-        let tokens = tokens(&token_counts(&spent.usage));
-        let requests = spent.usage.requests;
-        let cost_nanousd = cost_nanousd(policy, found.plan, &call, requests, &tokens);
-        let quantities = Quantities { requests, slots: 0, tokens, cost_nanousd };
-        let mut asks = found.plan.asks(&call, &quantities, self.counters.now_ms());
-        asks.retain(|ask| ask.limit.window == Some(window));
-        self.counters.restore(&spent.tenant, &asks).await
-    }
 }
 
 /// Whether a decision takes what is asked for.
@@ -309,6 +264,18 @@ impl Limiter {
 enum Intent {
     Ask,
     Take,
+}
+
+/// The plan of a call that was made: what was used is used, whatever tier it says.
+fn used_plan<'p>(policy: &'p Policy, tenant: &str, tier: &str) -> Option<&'p Plan> {
+    let found = policy.plans.plan(tenant, Some(tier)).or_else(|_| policy.plans.plan(tenant, None));
+    found.ok().map(|found| found.plan)
+}
+
+/// Whether we, or the proxy, refused the call before anything was made of it: what it may hold is given back, and it costs no
+/// request.
+fn is_refused(event: &UsageEvent) -> bool {
+    event.usage_source == UsageSource::None && event.finish == Finish::LocalReply
 }
 
 /// What a call asks for with an answer of so many tokens.
@@ -339,22 +306,6 @@ fn tokens(counts: &TokenCounts) -> Tokens {
     let output = [(TokenClass::Reasoning, counts.reasoning), (TokenClass::AudioOutput, counts.audio_output)];
     tokens.add(Side::Output, counts.output, &output);
     tokens
-}
-
-fn token_counts(usage: &Usage) -> TokenCounts {
-    TokenCounts {
-        input: usage.input_tokens,
-        output: usage.output_tokens,
-        cache_read: usage.cache_read_tokens,
-        cache_creation: usage.cache_creation_tokens,
-        cache_creation_1h: usage.cache_creation_1h_tokens,
-        reasoning: usage.reasoning_tokens,
-        audio_input: usage.audio_input_tokens,
-        audio_output: usage.audio_output_tokens,
-        extra_input: usage.extra_input_tokens,
-        extra_output: usage.extra_output_tokens,
-        ..TokenCounts::default()
-    }
 }
 
 /// The entry for a call that nobody settled: its estimate.

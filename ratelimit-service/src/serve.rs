@@ -61,7 +61,7 @@ impl Service {
         let ledger = SqliteLedger::open(&config.sqlite, metrics.clone()).await.context("ledger.sqlite")?;
         let counters = counters::start(&config.counters, &metrics, &mut registry);
         let limiter = Limiter::new(config.policy.clone(), counters, metrics.clone());
-        limiter.restore(&ledger).await.context("ledger.sqlite")?;
+        limiter.restore(&ledger, &ledger).await.context("ledger.sqlite")?;
         let (limiter, ledger, status) = (Arc::new(limiter), Arc::new(ledger), Arc::new(Status::new()));
         let domain = config.domain.clone();
         let reloader = match source.filter(|(file, _)| reload::is_watchable(file)) {

@@ -173,6 +173,16 @@ impl Book {
         None
     }
 
+    /// Knows of a reservation that ran out before a restart and is in the ledger.
+    pub(crate) fn restore(&mut self, expired: &Expired, lines: Vec<Line>) {
+        let state = State::Expired { at_ms: expired.expired_at_ms };
+        let (due_ms, started_at_ms) = (expired.expired_at_ms.saturating_add(EXPIRED_KEPT_MS), expired.started_at_ms);
+        self.insert(
+            expired.id.as_str().into(),
+            Entry { state, due_ms, started_at_ms, lines: lines.into(), call: None },
+        );
+    }
+
     /// Expired reservations that may be offered now, and when the next one may be.
     pub(crate) fn offer(&mut self, now_ms: u64) -> Vec<Expired> {
         let mut offered = Vec::new();

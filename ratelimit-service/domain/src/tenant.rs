@@ -158,6 +158,23 @@ impl TenantCounters {
         }
     }
 
+    /// Knows again of a reservation that had run out before a restart and is in the ledger, so that a late event corrects
+    /// what [`TenantCounters::restore`] took of its estimate, the `asks`. What shorter windows were asked is forgotten.
+    pub fn restore_expired(&mut self, expired: &Expired, asks: &[Ask<'_>], now_ms: u64) {
+        if self.state(&expired.id).is_some() {
+            return;
+        }
+        let mut lines = Vec::with_capacity(asks.len());
+        for ask in asks.iter().filter(|ask| ask.limit.is_calendar() && ask.limit.unit != Unit::Requests) {
+            let counter = self.advanced(ask, now_ms);
+            // A period counts what began in it.
+            if expired.started_at_ms >= counter.at_ms {
+                lines.push(Line::new(ask, &counter));
+            }
+        }
+        self.book.get_or_insert_default().restore(expired, lines);
+    }
+
     /// Forgives what is spent. What is held stays: its calls are still going on.
     pub fn reset(&mut self) {
         for (_, counter) in &mut self.counters {

@@ -216,6 +216,10 @@ impl Counters for Guarded {
         self.shared.redis.restore(tenant, asks).await
     }
 
+    async fn restore_expired(&self, tenant: &str, expired: &Expired, asks: &[Ask<'_>]) -> Result<(), Unavailable> {
+        self.shared.redis.restore_expired(tenant, expired, asks).await
+    }
+
     async fn reset(&self, tenant: &str) -> Result<(), Unavailable> {
         if let Policy::Local(local) = &self.shared.policy {
             local.reset(tenant).await?;

@@ -191,6 +191,11 @@ impl Counters for MemoryCounters {
         Ok(())
     }
 
+    async fn restore_expired(&self, tenant: &str, expired: &Expired, asks: &[Ask<'_>]) -> Result<(), Unavailable> {
+        self.change(tenant, |counters, now_ms| counters.restore_expired(expired, asks, now_ms));
+        Ok(())
+    }
+
     async fn reset(&self, tenant: &str) -> Result<(), Unavailable> {
         self.change(tenant, |counters, _| counters.reset());
         Ok(())

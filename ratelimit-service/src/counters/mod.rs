@@ -38,6 +38,10 @@ pub trait Counters: Send + Sync {
     /// does nothing.
     async fn restore(&self, tenant: &str, asks: &[Ask<'_>]) -> Result<(), Unavailable>;
 
+    /// Knows again of a reservation that ran out before a restart, so that a late event corrects what was restored of its
+    /// estimate, the `asks`. An engine that outlives the service does nothing.
+    async fn restore_expired(&self, tenant: &str, expired: &Expired, asks: &[Ask<'_>]) -> Result<(), Unavailable>;
+
     /// Forgives what the tenant has spent. What is held stays.
     async fn reset(&self, tenant: &str) -> Result<(), Unavailable>;
 }

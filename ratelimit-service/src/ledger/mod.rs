@@ -45,6 +45,13 @@ pub trait Ledger: Send + Sync {
     /// When the database cannot be read.
     async fn spent_since(&self, from_ms: u64, tenant: Option<&str>) -> Result<Vec<Spent>, LedgerError>;
 
+    /// Calls that began at or after `from_ms` and expired, and whose event has not come: the latest ones, at most `limit`,
+    /// each as far as [`Ledger::append`] keeps it.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    async fn unsettled_since(&self, from_ms: u64, limit: usize) -> Result<Vec<UsageEvent>, LedgerError>;
+
     /// The tier of a tenant's latest call.
     async fn last_tier(&self, tenant: &str) -> Result<Option<String>, LedgerError>;
 
@@ -68,6 +75,8 @@ pub struct Spent {
     pub api: Option<String>,
     /// What they used.
     pub usage: Usage,
+    /// Of the requests, those that were refused before anything was made of them: no limit counts these.
+    pub refused: u64,
 }
 
 /// Why the ledger did not do as asked.

@@ -7,6 +7,7 @@
 //! - Whether an event is new is the primary keys' word; corrections and the daily sums follow by triggers, in the same
 //!   transaction. Nothing else is ever changed.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,11 +21,11 @@ use sqlx::{ConnectOptions, QueryBuilder, Row, SqlStr, Sqlite};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tollgate_domain::{Day, Period};
-use tollgate_wire::usage_event::UsageEvent;
+use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
 
 use super::writer::{self, Write};
 use super::{Ledger, LedgerError, Spent, Usage};
-use crate::audit::{Audit, Entry, MAX_ENTRIES, Recorded};
+use crate::audit::{Audit, Entry, MAX_ENTRIES, RESET, Recorded};
 use crate::metrics::Metrics;
 
 /// The most exports and audit entries that wait to be written.
@@ -55,12 +56,19 @@ const LAST_TIER: &str = "
     )
     SELECT tier FROM (SELECT * FROM settled UNION ALL SELECT * FROM unsettled) ORDER BY at_ms DESC LIMIT 1";
 
+const UNSETTLED: &str = "
+    SELECT event_id, tenant, tier, started_at_ms, api, request_model, input_tokens, output_tokens FROM unsettled_events
+    WHERE started_at_ms >= ?1
+        AND NOT EXISTS (SELECT 1 FROM corrections WHERE corrections.event_id = unsettled_events.event_id)
+    ORDER BY started_at_ms DESC LIMIT ?2";
+
 /// What brings a database from each version to the next. One that has landed is never changed.
 pub(super) fn migrations() -> Migrator {
     let migrations = [
         ("ledger", include_str!("../../migrations/0001_ledger.sql")),
         ("usage details", include_str!("../../migrations/0002_usage_details.sql")),
         ("corrections", include_str!("../../migrations/0003_corrections.sql")),
+        ("refused calls", include_str!("../../migrations/0004_refused.sql")),
     ];
     let migration = |(version, (name, sql)): (i64, (&'static str, &'static str))| {
         Migration::new(version, name.into(), MigrationType::Simple, SqlStr::from_static(sql), false)
@@ -131,6 +139,13 @@ impl Ledger for SqliteLedger {
         rows.iter().map(spent).collect()
     }
 
+    async fn unsettled_since(&self, from_ms: u64, limit: usize) -> Result<Vec<UsageEvent>, LedgerError> {
+        let bounds = (i64::try_from(from_ms), i64::try_from(limit));
+        let (Ok(from_ms), Ok(limit)) = bounds else { return Ok(Vec::new()) };
+        let rows = sqlx::query(UNSETTLED).bind(from_ms).bind(limit).fetch_all(&self.readers).await?;
+        rows.iter().map(unsettled).collect()
+    }
+
     async fn last_tier(&self, tenant: &str) -> Result<Option<String>, LedgerError> {
         Ok(sqlx::query_scalar(LAST_TIER).bind(tenant).fetch_optional(&self.readers).await?)
     }
@@ -166,7 +181,7 @@ fn usage(row: &SqliteRow) -> Result<Usage, sqlx::Error> {
 
 pub(super) fn spent_query(from_ms: i64, tenant: Option<&str>) -> QueryBuilder<Sqlite> {
     let sums: Vec<_> = Usage::COLUMNS.iter().map(|column| format!("sum({column}) AS {column}")).collect();
-    let mut query = QueryBuilder::<Sqlite>::new("SELECT tenant, tier, model, api, ");
+    let mut query = QueryBuilder::<Sqlite>::new("SELECT tenant, tier, model, api, sum(refused) AS refused, ");
     query.push(sums.join(", ")).push(" FROM calls WHERE started_at_ms >= ").push_bind(from_ms);
     if let Some(tenant) = tenant {
         query.push(" AND tenant = ").push_bind(tenant);
@@ -182,6 +197,29 @@ fn spent(row: &SqliteRow) -> Result<Spent, LedgerError> {
         model: row.try_get("model")?,
         api: row.try_get("api")?,
         usage: usage(row)?,
+        refused: row.try_get::<i64, _>("refused")?.unsigned_abs(),
+    })
+}
+
+fn unsettled(row: &SqliteRow) -> Result<UsageEvent, LedgerError> {
+    let count = |column: &str| row.try_get::<i64, _>(column).map(i64::unsigned_abs);
+    let event_id: String = row.try_get("event_id")?;
+    Ok(UsageEvent {
+        reservation_id: Some(event_id.clone()),
+        event_id,
+        tenant: row.try_get("tenant")?,
+        tier: row.try_get("tier")?,
+        started_at_ms: count("started_at_ms")?,
+        api: row.try_get("api")?,
+        request_model: row.try_get("request_model")?,
+        tokens: TokenCounts {
+            input: count("input_tokens")?,
+            output: count("output_tokens")?,
+            ..TokenCounts::default()
+        },
+        usage_source: UsageSource::Unsettled,
+        finish: Finish::Unknown,
+        ..UsageEvent::default()
     })
 }
 
@@ -208,6 +246,14 @@ impl Audit for SqliteLedger {
         query.push(" ORDER BY id DESC LIMIT ").push_bind(limit.min(MAX_ENTRIES) as i64);
         let rows = query.build().fetch_all(&self.readers).await?;
         rows.iter().map(recorded).collect()
+    }
+
+    async fn last_resets(&self, from_ms: u64) -> Result<HashMap<String, u64>, LedgerError> {
+        let Ok(from_ms) = i64::try_from(from_ms) else { return Ok(HashMap::new()) };
+        let query = "SELECT tenant, max(at_ms) FROM audit_log \
+                     WHERE action = ? AND at_ms >= ? AND tenant IS NOT NULL GROUP BY tenant";
+        let rows: Vec<(String, i64)> = sqlx::query_as(query).bind(RESET).bind(from_ms).fetch_all(&self.readers).await?;
+        Ok(rows.into_iter().map(|(tenant, at_ms)| (tenant, at_ms.unsigned_abs())).collect())
     }
 }
 

@@ -13,7 +13,7 @@ use tollgate_wire::usage_event::MAX_NAME_BYTES;
 use super::limits::Limits;
 use super::problem::Problem;
 use super::{Shared, check_tenant, rfc3339};
-use crate::audit::{Entry, MAX_ENTRIES, Recorded};
+use crate::audit::{Entry, MAX_ENTRIES, RESET, Recorded};
 use crate::clock;
 
 /// The longest reason, in bytes.
@@ -46,7 +46,7 @@ pub(super) async fn reset(
     let entry = Entry {
         at_ms: clock::now_ms(),
         actor: actor(&headers)?,
-        action: "reset".to_owned(),
+        action: RESET.to_owned(),
         tenant: Some(tenant.clone()),
         detail: json!({ "reason": reason }),
     };

@@ -262,6 +262,11 @@ impl Counters for RedisCounters {
         Ok(())
     }
 
+    async fn restore_expired(&self, _tenant: &str, _expired: &Expired, _asks: &[Ask<'_>]) -> Result<(), Unavailable> {
+        // Nor has it forgotten this.
+        Ok(())
+    }
+
     async fn reset(&self, tenant: &str) -> Result<(), Unavailable> {
         let call = self.scripts.reset(tenant, self.given_ms());
         Ok(self.on_tenant(tenant, &call, Repeat::Harmless).await.map(drop)?)

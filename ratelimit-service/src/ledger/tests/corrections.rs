@@ -202,7 +202,7 @@ impl Model {
         }
         let spent = |((tier, model, api), usages): (_, Vec<Usage>)| {
             let usage = usages.into_iter().sum();
-            Spent { tenant: tenant.to_owned(), tier, model, api, usage }
+            Spent { tenant: tenant.to_owned(), tier, model, api, usage, refused: 0 }
         };
         groups.into_iter().map(spent).collect()
     }

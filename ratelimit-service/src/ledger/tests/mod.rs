@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, SqliteConnection};
 use tempfile::TempDir;
 use tollgate_domain::{Day, Period};
-use tollgate_wire::usage_event::{TokenCounts, UsageEvent, UsageSource};
+use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
 
 use super::{Ledger, MAX_COUNT, Spent, SqliteLedger, Usage};
 use crate::metrics::Metrics;

@@ -10,7 +10,7 @@ use crate::ledger::LedgerError;
 
 fn spent(tenant: &str, tier: &str, model: Option<&str>, usage: Usage) -> Spent {
     let (tenant, tier, model) = (tenant.to_owned(), tier.to_owned(), model.map(str::to_owned));
-    Spent { tenant, tier, model, api: Some("openai-chat".to_owned()), usage }
+    Spent { tenant, tier, model, api: Some("openai-chat".to_owned()), usage, refused: 0 }
 }
 
 #[tokio::test]
@@ -47,6 +47,27 @@ async fn what_was_spent_is_told_by_what_limits_and_prices_depend_on() {
     assert_eq!(opened.spent_since(1000, Some("acme")).await, acme);
     assert_eq!(opened.spent_since(2001, None).await, []);
     assert_eq!(opened.spent_since(u64::MAX, None).await, []);
+}
+
+#[tokio::test]
+async fn refused_calls_are_told_from_those_that_used_nothing() {
+    let opened = Opened::new().await;
+    let void = |id: &str, finish, usage_source| UsageEvent {
+        finish,
+        usage_source,
+        tokens: TokenCounts::default(),
+        ..real(id)
+    };
+    opened
+        .append(&[
+            void("e1", Finish::LocalReply, UsageSource::None),
+            void("e2", Finish::UpstreamReset, UsageSource::None),
+            void("e3", Finish::LocalReply, UsageSource::Estimated),
+            unsettled("e4"),
+        ])
+        .await;
+    let [spent] = &opened.spent_since(0, None).await[..] else { panic!("one tenant") };
+    assert_eq!((spent.refused, spent.usage.requests, spent.usage.requests_none), (1, 4, 2));
 }
 
 #[tokio::test]

@@ -47,7 +47,8 @@ async fn counts_on(opened: &Opened) {
         ..Usage::default()
     };
     assert_eq!(opened.days("acme").await, [(1, kept)]);
-    let spent = Spent { tenant: "acme".to_owned(), tier: "pro".to_owned(), model: None, api: None, usage: kept };
+    let spent =
+        Spent { tenant: "acme".to_owned(), tier: "pro".to_owned(), model: None, api: None, usage: kept, refused: 0 };
     assert_eq!(opened.spent_since(DAY_MS, None).await, [spent]);
     assert_eq!(opened.spent_since(DAY_MS + 1, None).await, []);
     assert_eq!(opened.last_tier("acme").await.as_deref(), Some("pro"));

@@ -1,0 +1,245 @@
+//! The limiter with its counters in memory, a real ledger, and a clock of its own.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tempfile::TempDir;
+use tollgate_domain::Outcome;
+
+use super::*;
+use crate::audit::{Audit, Entry, RESET};
+use crate::config::Config;
+use crate::counters::MemoryCounters;
+use crate::ledger::SqliteLedger;
+
+/// 2026-03-20T12:00:00Z
+const NOON_MS: u64 = 1_774_008_000_000;
+const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
+const TIMEOUT_MS: u64 = 600_000;
+
+/// Plans, the moment, and a ledger that outlives any number of limiters.
+struct World {
+    policy: Policy,
+    now_ms: Arc<AtomicU64>,
+    ledger: SqliteLedger,
+    _folder: TempDir,
+}
+
+impl World {
+    /// With one tier of these limits, and these `tenants` and `prices`.
+    async fn new(limits: &str, rest: &str) -> World {
+        let text = format!(
+            "limiter: {{ default_tier: free }}\ntiers:\n  free: {{ context_tokens: 1000000000, limits: [{limits}] }}\n{rest}"
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let file: PathBuf = folder.path().join("ledger.db");
+        let ledger = SqliteLedger::open(&file, Metrics::new().0).await.unwrap();
+        let policy = Config::parse(&text, "test").unwrap().policy;
+        World { policy, now_ms: Arc::new(AtomicU64::new(NOON_MS)), ledger, _folder: folder }
+    }
+
+    /// A limiter that knows of nothing.
+    fn empty(&self) -> Limiter {
+        let (now_ms, (metrics, _)) = (Arc::clone(&self.now_ms), Metrics::new());
+        let clock = Arc::new(move || now_ms.load(Ordering::Relaxed));
+        let counters = MemoryCounters::new(1000, clock, metrics.clone());
+        Limiter::new(self.policy.clone(), Arc::new(counters), metrics)
+    }
+
+    /// A limiter after a restart.
+    async fn restarted(&self) -> Limiter {
+        let limiter = self.empty();
+        limiter.restore(&self.ledger, &self.ledger).await.unwrap();
+        limiter
+    }
+
+    fn at(&self, now_ms: u64) {
+        self.now_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// A call of now that used so much.
+    fn event(&self, id: &str, tenant: &str, input: u64, output: u64) -> UsageEvent {
+        UsageEvent {
+            event_id: id.to_owned(),
+            reservation_id: Some(id.to_owned()),
+            tenant: tenant.to_owned(),
+            tier: "free".to_owned(),
+            started_at_ms: self.now_ms.load(Ordering::Relaxed),
+            request_model: Some("gpt-4o".to_owned()),
+            api: Some("openai-chat".to_owned()),
+            status: 200,
+            tokens: TokenCounts { input, output, ..TokenCounts::default() },
+            usage_source: UsageSource::Reported,
+            ..UsageEvent::default()
+        }
+    }
+
+    /// As the collector does.
+    async fn take(&self, limiter: &Limiter, events: &[UsageEvent]) -> Vec<Settled> {
+        let mut settled = Vec::new();
+        for event in self.ledger.append(events.to_vec()).await.unwrap() {
+            settled.push(limiter.settle(&event).await.unwrap());
+        }
+        settled
+    }
+
+    async fn admit(&self, limiter: &Limiter, id: &str, tenant: &str, input: u64, output: u64) -> Outcome {
+        let asked = Admission {
+            tenant,
+            tier: Some("free"),
+            call: Call { model: Some("gpt-4o"), api: Some("openai-chat") },
+            requests: 1,
+            input_tokens: input,
+            output_tokens: output,
+            reservation_id: Some(id),
+        };
+        limiter.admit(&self.policy, &asked).await.unwrap().outcome
+    }
+
+    /// What is used of each limit, in the plan's order.
+    async fn used(&self, limiter: &Limiter, tenant: &str) -> Vec<u64> {
+        let plan = limiter.plan(&self.policy, tenant, None).unwrap();
+        limiter.standings(tenant, plan).await.unwrap().iter().map(|standing| standing.used).collect()
+    }
+}
+
+fn void(finish: Finish, event: UsageEvent) -> UsageEvent {
+    UsageEvent { finish, status: 503, usage_source: UsageSource::None, tokens: TokenCounts::default(), ..event }
+}
+
+#[tokio::test]
+async fn an_estimate_of_any_size_is_posted_and_read_again() {
+    let world = World::new("{ unit: requests, capacity: 100, window: day }", "").await;
+    let limiter = world.empty();
+    for id in ["a", "b", "c"] {
+        assert_eq!(world.admit(&limiter, id, "acme", 1, u64::MAX - 1).await, Outcome::Admitted);
+    }
+    world.at(NOON_MS + TIMEOUT_MS);
+    limiter.post_unsettled(&world.ledger).await.unwrap();
+    let spent = world.ledger.spent_since(0, None).await.unwrap();
+    assert_eq!((spent[0].usage.requests_unsettled, spent[0].usage.output_tokens), (3, 3 * MAX_COUNT));
+    assert_eq!(world.take(&limiter, &[world.event("d", "acme", 1, 1)]).await, [Settled::Unreserved]);
+    assert_eq!(world.used(&world.restarted().await, "acme").await, [4]);
+}
+
+#[tokio::test]
+async fn a_call_that_was_refused_costs_no_request() {
+    let limits = "{ unit: requests, capacity: 10, window: hour }, { unit: requests, capacity: 10, window: day }, \
+                  { unit: tokens, capacity: 1000, window: day }";
+    let world = World::new(limits, "").await;
+    let limiter = world.empty();
+    let refused = |id: &str| void(Finish::LocalReply, world.event(id, "acme", 0, 0));
+    assert_eq!(world.take(&limiter, &[refused("a"), refused("b")]).await, [Settled::Unreserved; 2]);
+    assert_eq!(world.used(&limiter, "acme").await, [0, 0, 0]);
+    // What may have been reserved all the same is given back; its request was taken for good.
+    world.admit(&limiter, "c", "acme", 10, 20).await;
+    assert_eq!(world.take(&limiter, &[refused("c")]).await, [Settled::Posted]);
+    assert_eq!(world.used(&limiter, "acme").await, [1, 1, 0]);
+    // A call that the upstream broke off was made.
+    let broken = void(Finish::UpstreamReset, world.event("d", "acme", 0, 0));
+    world.take(&limiter, &[broken]).await;
+    assert_eq!(world.used(&limiter, "acme").await, [2, 2, 0]);
+    assert_eq!(world.used(&world.restarted().await, "acme").await, [0, 1, 0]);
+}
+
+#[tokio::test]
+async fn a_restart_counts_days_and_months_as_they_were_counted() {
+    let limits = "
+        { unit: requests, capacity: 1000, window: day },
+        { unit: tokens, capacity: 1000000, window: day, weights: { output: 2.5, cache_read: 0.5, models: { gpt-4o: 2 } } },
+        { unit: requests, capacity: 1000, window: month, weights: { models: { gpt-4o: 3 } } },
+        { unit: tokens, capacity: 1000000, window: month, match: { models: [gpt-4o] } },
+        { unit: cost, capacity: 100, window: month }";
+    let rest = "
+tenants: { zeta: { billing_anchor: 2026-03-15T14:00:00Z } }
+prices: [{ model: '*', input: 2, output: 4, per_request: 0.25 }]";
+    let world = World::new(limits, rest).await;
+    let limiter = world.empty();
+    let (months, days) = ([40, 10, 5, 3], [1, 0]);
+    let moments = months.iter().chain(&days).map(|days| NOON_MS - days * DAY_MS);
+    for (at, now_ms) in moments.chain([NOON_MS + 3 * HOUR_MS]).enumerate() {
+        world.at(now_ms);
+        for tenant in ["acme", "zeta"] {
+            let event =
+                |kind: &str, input, output| world.event(&format!("{tenant}-{at}-{kind}"), tenant, input, output);
+            let mut cached = event("cached", 100 << at, 10);
+            cached.tokens.cache_read = 40;
+            let other = UsageEvent { request_model: Some("o1".to_owned()), ..event("other", 2 << at, 4) };
+            let broken = void(Finish::UpstreamReset, event("broken", 0, 0));
+            let refused = void(Finish::LocalReply, event("refused", 0, 0));
+            world.take(&limiter, &[cached, other, broken, refused]).await;
+            let live = world.used(&limiter, tenant).await;
+            assert_eq!(world.used(&world.restarted().await, tenant).await, live, "{tenant} at {now_ms}");
+        }
+    }
+    // Since midnight: three calls at noon and three now. Its month began on the 15th, and its day an hour ago.
+    assert_eq!(world.used(&limiter, "acme").await[0], 6);
+    assert_eq!(world.used(&limiter, "zeta").await[0], 3);
+}
+
+#[tokio::test]
+async fn a_late_event_takes_its_estimates_place_after_a_restart_too() {
+    let limits = "{ unit: tokens, capacity: 1000000, window: day }, { unit: cost, capacity: 100, window: month }, \
+                  { unit: requests, capacity: 10, window: day }";
+    let world = World::new(limits, "prices: [{ model: '*', input: 2, output: 4, per_request: 0.25 }]").await;
+    let limiter = world.empty();
+    for id in ["a", "b", "c"] {
+        world.admit(&limiter, id, "acme", 100, 200).await;
+    }
+    world.at(NOON_MS + TIMEOUT_MS);
+    limiter.post_unsettled(&world.ledger).await.unwrap();
+    let event =
+        |id: &str, input, output| UsageEvent { started_at_ms: NOON_MS, ..world.event(id, "acme", input, output) };
+    assert_eq!(world.take(&limiter, &[event("a", 10, 10)]).await, [Settled::Corrected]);
+
+    let restarted = world.restarted().await;
+    assert_eq!(world.used(&restarted, "acme").await, world.used(&limiter, "acme").await);
+    for (id, input, output) in [("b", 90, 10), ("c", 300, 300)] {
+        for limiter in [&restarted, &limiter] {
+            assert_eq!(limiter.settle(&event(id, input, output)).await.unwrap(), Settled::Corrected);
+        }
+        let live = world.used(&limiter, "acme").await;
+        assert_eq!(world.used(&restarted, "acme").await, live, "{id}");
+    }
+    assert_eq!(world.used(&restarted, "acme").await[0], 20 + 100 + 600);
+
+    // It is in the ledger: it is not posted again, and after a day it is forgotten.
+    let restarted = world.restarted().await;
+    world.at(NOON_MS + TIMEOUT_MS + DAY_MS);
+    assert_eq!(restarted.counters.unposted().await.unwrap(), []);
+    assert_eq!(restarted.metrics.reservations.get(), 0);
+}
+
+#[tokio::test]
+async fn a_restart_takes_no_reset_back() {
+    let world = World::new(
+        "{ unit: tokens, capacity: 1000, window: day }, { unit: tokens, capacity: 1000, window: month }",
+        "tenants: { zeta: { billing_anchor: 2026-03-15T14:00:00Z } }",
+    )
+    .await;
+    let limiter = world.empty();
+    let reset = async |tenant: &str| {
+        let (at_ms, tenant) = (world.now_ms.load(Ordering::Relaxed), Some(tenant.to_owned()));
+        let (actor, action, detail) = ("ada".to_owned(), RESET.to_owned(), serde_json::Value::Null);
+        world.ledger.record(Entry { at_ms, actor, action, tenant: tenant.clone(), detail }).await.unwrap();
+        limiter.reset(&tenant.unwrap()).await.unwrap();
+    };
+    for (at, now_ms) in [NOON_MS - 2 * DAY_MS, NOON_MS, NOON_MS + HOUR_MS, NOON_MS + DAY_MS].into_iter().enumerate() {
+        world.at(now_ms);
+        for tenant in ["acme", "zeta", "other"] {
+            world.take(&limiter, &[world.event(&format!("{tenant}-{at}"), tenant, 1 << at, 0)]).await;
+        }
+        if at == 1 {
+            world.at(now_ms + 1);
+            for tenant in ["acme", "zeta"] {
+                reset(tenant).await;
+            }
+        }
+        let restarted = world.restarted().await;
+        for tenant in ["acme", "zeta", "other"] {
+            assert_eq!(world.used(&restarted, tenant).await, world.used(&limiter, tenant).await, "{tenant} at {at}");
+        }
+    }
+    assert_eq!(world.used(&limiter, "acme").await, [8, 4 + 8]);
+}
