@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use serde::de::IgnoredAny;
 use tokio::signal::unix::Signal;
 use tokio::time::MissedTickBehavior;
 
@@ -119,9 +120,17 @@ impl Reloader {
         }
     }
 
+    /// An empty file would be all defaults. It is rather one whose writer failed, and plans would be lost by it.
+    fn parse(&self, text: &str, name: &str) -> Result<Config, ConfigError> {
+        if let Ok(None) = serde_saphyr::from_str::<Option<IgnoredAny>>(text) {
+            return Err(ConfigError::new(&self.file, "is empty; write {} where every field is to have its default"));
+        }
+        Config::parse(text, name)
+    }
+
     fn take_over(&mut self, contents: Contents) {
         let name = self.file.display().to_string();
-        let config = contents.as_ref().map_err(Clone::clone).and_then(|text| Config::parse(text, &name));
+        let config = contents.as_ref().map_err(Clone::clone).and_then(|text| self.parse(text, &name));
         let before = self.status.get();
         let (state, result) = match config {
             Ok(config) => {
@@ -147,6 +156,14 @@ impl Reloader {
         // Last: whoever sees it counted finds all else as it is now.
         result.inc();
         self.settled = contents;
+    }
+}
+
+/// Answers the signals of an operator whose service has no file to be read again, until it is dropped.
+pub async fn run_without_file(mut hangups: Signal, metrics: Metrics) {
+    while hangups.recv().await.is_some() {
+        tracing::warn!("SIGHUP changes nothing: the configuration came from no file that can be read again");
+        metrics.config_unchanged.inc();
     }
 }
 

@@ -45,7 +45,8 @@ pub struct Service {
     metrics: Metrics,
     registry: Registry,
     config: Arc<Status>,
-    reloader: Option<(Reloader, Signal)>,
+    reloader: Option<Reloader>,
+    hangups: Signal,
 }
 
 impl Service {
@@ -55,6 +56,8 @@ impl Service {
     /// # Errors
     /// When a port is taken or the ledger cannot be opened; the error names the config's key.
     pub async fn start(config: Config, source: Option<(PathBuf, String)>) -> anyhow::Result<Service> {
+        // From here on: before, the signal ends the process.
+        let hangups = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
         let grpc = bind("grpc.listen", config.grpc_listen).await?;
         let rest = bind("rest.listen", config.rest_listen).await?;
         let (metrics, mut registry) = Metrics::new();
@@ -64,15 +67,10 @@ impl Service {
         limiter.restore(&ledger, &ledger).await.context("ledger.sqlite")?;
         let (limiter, ledger, status) = (Arc::new(limiter), Arc::new(ledger), Arc::new(Status::new()));
         let domain = config.domain.clone();
-        let reloader = match source.filter(|(file, _)| reload::is_watchable(file)) {
-            Some(source) => {
-                // From here on: before, the signal ends the process.
-                let hangups = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
-                Some((Reloader::new(source, config, limiter.clone(), metrics.clone(), status.clone()), hangups))
-            }
-            None => None,
-        };
-        Ok(Service { grpc, rest, domain, limiter, ledger, metrics, registry, config: status, reloader })
+        let source = source.filter(|(file, _)| reload::is_watchable(file));
+        let reloader =
+            source.map(|source| Reloader::new(source, config, limiter.clone(), metrics.clone(), status.clone()));
+        Ok(Service { grpc, rest, domain, limiter, ledger, metrics, registry, config: status, reloader, hangups })
     }
 
     /// Where gRPC listens: the configured address, with the port that was given for 0.
@@ -96,7 +94,7 @@ impl Service {
     /// # Errors
     /// When a server fails.
     pub async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Service { grpc, rest, domain, limiter, ledger, metrics, registry, config, reloader } = self;
+        let Service { grpc, rest, domain, limiter, ledger, metrics, registry, config, reloader, hangups } = self;
         let (stopping, stopped) = watch::channel(());
         let rls = Rls::new(domain, limiter.clone(), metrics.clone());
         let collector = Collector::new(ledger.clone(), limiter.clone(), metrics.clone());
@@ -116,9 +114,10 @@ impl Service {
             .serve_with_incoming_shutdown(TcpIncoming::from(grpc).with_nodelay(Some(true)), until(stopped.clone()));
         let mut background = JoinSet::new();
         background.spawn(post_unsettled(limiter.clone(), ledger.clone()));
-        if let Some((reloader, hangups)) = reloader {
-            background.spawn(reloader.run(hangups));
-        }
+        match reloader {
+            Some(reloader) => background.spawn(reloader.run(hangups)),
+            None => background.spawn(reload::run_without_file(hangups, metrics)),
+        };
         let shared = Shared { limiter, ledger: ledger.clone(), audit: ledger.clone(), config, registry };
         let rest = axum::serve(rest, rest::router(shared)).with_graceful_shutdown(until(stopped));
         let mut servers = std::pin::pin!(async {

@@ -1,6 +1,6 @@
 //! Starts the real service on free ports, with its ledger in a temporary folder, and talks to it.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -86,8 +86,19 @@ impl Service {
     }
 
     pub(crate) fn start_with(config: &Path) -> Service {
-        let mut command = tollgate(&["serve", "--config"]);
-        let mut child = command.arg(config).stderr(Stdio::piped()).spawn().unwrap();
+        Service::serving(tollgate(&["serve", "--config"]).arg(config).stderr(Stdio::piped()).spawn().unwrap())
+    }
+
+    /// With a configuration that can be read once.
+    pub(crate) fn start_piped(config: &str) -> Service {
+        let mut command = tollgate(&["serve", "--config", "/dev/stdin"]);
+        let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(config.as_bytes()).unwrap();
+        Service::serving(child)
+    }
+
+    /// Once it is.
+    fn serving(mut child: Child) -> Service {
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let (mut line, mut begun) = (String::new(), String::new());
         let serving = loop {

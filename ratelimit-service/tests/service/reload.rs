@@ -132,6 +132,35 @@ async fn a_bad_edit_changes_nothing_and_is_told_until_it_is_right_again() {
 }
 
 #[tokio::test]
+async fn an_empty_file_is_refused_and_the_defaults_are_not() {
+    let folder = Folder::new();
+    let file = folder.write("config.yaml", &config(&folder, "2"));
+    let service = Service::start_with(&file);
+    let error = format!("{}: is empty; write {{}} where every field is to have its default", file.display());
+    for (times, text) in (1..).zip(["", "\n\n", "# tiers:\n", "---\n# tiers:\n"]) {
+        fs::write(&file, text).unwrap();
+        let refused = wait_for(&service, "refused", |_, metrics| metrics.contains(&reloads("refused", times))).await;
+        assert_eq!(refused["error"], error, "{text:?}");
+        assert_eq!(requests(&service).await.0, 2);
+    }
+    fs::write(&file, "{}\n").unwrap();
+    assert_eq!(wait_for_applied(&service, 1).await["error"], json!(null));
+    // The default plan's.
+    assert_eq!(requests(&service).await.0, 60);
+}
+
+#[tokio::test]
+async fn a_hangup_ends_no_service_without_a_file() {
+    let folder = Folder::new();
+    let service = Service::start_piped(&config(&folder, "2"));
+    for times in [1, 2] {
+        service.signal("HUP");
+        wait_for(&service, "heard", |_, metrics| metrics.contains(&reloads("unchanged", times))).await;
+    }
+    assert_eq!(requests(&service).await.0, 2);
+}
+
+#[tokio::test]
 async fn renames_and_swapped_links_are_seen() {
     let folder = Folder::new();
     // As Kubernetes mounts a ConfigMap: file -> ..data/file, ..data -> a folder for each version.
