@@ -14,7 +14,7 @@ use tollgate_domain::{
 use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
 
 use crate::answers::Answers;
-use crate::counters::{Counters, Unavailable};
+use crate::counters::{Counters, MAX_UNPOSTED, Unavailable};
 use crate::ledger::{Ledger, MAX_COUNT};
 use crate::metrics::Metrics;
 
@@ -221,22 +221,26 @@ impl Limiter {
         Ok(settled)
     }
 
-    /// Posts reservations that ran out to the ledger, each at its estimate.
+    /// Posts all reservations that ran out to the ledger, each at its estimate.
     ///
     /// # Errors
-    /// When the counters or the ledger do not answer; they are offered again.
+    /// When the counters or the ledger do not answer; what is not posted is offered again.
     pub async fn post_unsettled(&self, ledger: &dyn Ledger) -> anyhow::Result<()> {
-        let expired = self.counters.unposted().await?;
-        if expired.is_empty() {
-            return Ok(());
+        loop {
+            let expired = self.counters.unposted().await?;
+            if expired.is_empty() {
+                return Ok(());
+            }
+            let events = expired.iter().map(|(tenant, expired)| unsettled(tenant, expired)).collect();
+            let new = ledger.append(events).await?;
+            self.metrics.reservations_expired.inc_by(new.len() as u64);
+            for (tenant, expired) in &expired {
+                self.counters.posted(tenant, &expired.id).await?;
+            }
+            if expired.len() < MAX_UNPOSTED {
+                return Ok(());
+            }
         }
-        let events = expired.iter().map(|(tenant, expired)| unsettled(tenant, expired)).collect();
-        self.metrics.reservations_expired.inc_by(expired.len() as u64);
-        ledger.append(events).await?;
-        for (tenant, expired) in &expired {
-            self.counters.posted(tenant, &expired.id).await?;
-        }
-        Ok(())
     }
 
     /// Where each limit of the plan stands for `tenant`.

@@ -42,7 +42,7 @@ pub struct Metrics {
     pub settled_again: Counter,
     /// Settlements that the counters did not answer to.
     pub settlements_failed: Counter,
-    /// Reservations that ran out.
+    /// Reservations that ran out and were posted, each once.
     pub reservations_expired: Counter,
     /// Reservations that are remembered, settled ones too.
     pub reservations: Gauge,

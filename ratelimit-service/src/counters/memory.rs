@@ -197,7 +197,10 @@ impl Counters for MemoryCounters {
     }
 
     async fn reset(&self, tenant: &str) -> Result<(), Unavailable> {
-        self.change(tenant, |counters, _| counters.reset());
+        // Of one that is not known nothing is spent.
+        if let Some(known) = self.shard(tenant).lock().tenants.get_mut(tenant) {
+            known.counters.reset();
+        }
         Ok(())
     }
 }
@@ -310,6 +313,16 @@ mod tests {
         crowded.wait(tollgate_domain::EXPIRED_KEPT_MS);
         assert_eq!(crowded.counters.unposted().await.unwrap(), []);
         assert_eq!(crowded.metrics.reservations.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_tenant_never_seen_is_reset_without_being_remembered() {
+        let crowded = Crowded::new();
+        crowded.counters.reset("tenant").await.unwrap();
+        assert_eq!(crowded.tenants(), (0, 0, 0));
+        assert_eq!(crowded.settle(0, "id", 10).await, Settled::Unreserved);
+        crowded.counters.reset("tenant").await.unwrap();
+        assert_eq!(crowded.take(0, Take::ForGood).await, Outcome::Admitted);
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tempfile::TempDir;
-use tollgate_domain::Outcome;
+use tollgate_domain::{OFFER_AGAIN_MS, Outcome};
 
 use super::*;
 use crate::audit::{Audit, Entry, RESET};
@@ -23,7 +23,7 @@ struct World {
     policy: Policy,
     now_ms: Arc<AtomicU64>,
     ledger: SqliteLedger,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl World {
@@ -36,7 +36,7 @@ impl World {
         let file: PathBuf = folder.path().join("ledger.db");
         let ledger = SqliteLedger::open(&file, Metrics::new().0).await.unwrap();
         let policy = Config::parse(&text, "test").unwrap().policy;
-        World { policy, now_ms: Arc::new(AtomicU64::new(NOON_MS)), ledger, _folder: folder }
+        World { policy, now_ms: Arc::new(AtomicU64::new(NOON_MS)), ledger, folder }
     }
 
     /// A limiter that knows of nothing.
@@ -242,4 +242,35 @@ async fn a_restart_takes_no_reset_back() {
         }
     }
     assert_eq!(world.used(&limiter, "acme").await, [8, 4 + 8]);
+}
+
+#[tokio::test]
+async fn all_that_ran_out_is_posted_at_once_and_counted_once_it_is() {
+    let world = World::new("{ unit: tokens, capacity: 1000, window: day }", "").await;
+    let limiter = world.empty();
+    let calls = 2 * MAX_UNPOSTED + 1;
+    for number in 0..calls {
+        let tenant = format!("tenant-{}", number % 100);
+        assert_eq!(world.admit(&limiter, &format!("call-{number}"), &tenant, 1, 1).await, Outcome::Admitted);
+    }
+    world.at(NOON_MS + TIMEOUT_MS);
+    let closed = SqliteLedger::open(&world.folder.path().join("closed.db"), Metrics::new().0).await.unwrap();
+    closed.close().await;
+    limiter.post_unsettled(&closed).await.unwrap_err();
+    assert_eq!(limiter.metrics.reservations_expired.get(), 0);
+    world.at(NOON_MS + TIMEOUT_MS + OFFER_AGAIN_MS);
+    limiter.post_unsettled(&world.ledger).await.unwrap();
+    assert_eq!(limiter.metrics.reservations_expired.get(), calls as u64);
+    assert_eq!(limiter.counters.unposted().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_call_that_names_no_tier_is_on_the_default_one() {
+    let world = World::new("{ unit: tokens, capacity: 1000, window: day }", "").await;
+    let limiter = world.empty();
+    world.take(&limiter, &[UsageEvent { tier: String::new(), ..world.event("a", "acme", 10, 20) }]).await;
+    let tier = world.ledger.last_tier("acme").await.unwrap();
+    assert_eq!(limiter.plan(&world.policy, "acme", tier.as_deref()).unwrap().tier, "free");
+    assert_eq!(limiter.metrics.unknown_tiers.get(), 0);
+    assert_eq!(world.used(&world.restarted().await, "acme").await, [30]);
 }
