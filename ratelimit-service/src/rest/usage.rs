@@ -11,8 +11,11 @@ use tollgate_domain::{Day, Period, Plan, Span};
 use super::problem::Problem;
 use super::{Shared, rfc3339};
 use crate::clock;
-use crate::ledger::{LedgerError, Usage};
+use crate::ledger::Usage;
 use crate::limiter::Policy;
+
+/// The limit whose standing is told with the usage.
+const MONTHLY_TOKENS: &str = "tokens_per_month";
 
 /// The longest daily series.
 const MAX_DAYS: u16 = 366;
@@ -43,7 +46,7 @@ pub(super) struct SummaryQuery {
     period: PeriodName,
 }
 
-/// A tenant's usage in one period, and how its month stands against its plan.
+/// A tenant's usage in one period, and how it stands against its plan's month.
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
     tenant_id: String,
@@ -152,17 +155,18 @@ impl Summary {
         plan: &Plan,
         period_name: PeriodName,
         now_ms: u64,
-    ) -> Result<Summary, LedgerError> {
+    ) -> Result<Summary, Problem> {
         let period = Period::around(period_name.span(), now_ms);
-        let month = Period::around(Span::Month, now_ms);
         let (week_back, month_back) = (Period::last_days(7, now_ms), Period::last_days(30, now_ms));
-        let all = [period, month, month_back].into_iter().fold(week_back, Period::covering);
+        let all = [period, month_back].into_iter().fold(week_back, Period::covering);
         let days = shared.ledger.days(&tenant, all).await?;
         let sum = |period: Period| -> Usage {
             days.iter().filter(|(day, _)| period.contains(*day)).map(|(_, usage)| *usage).sum()
         };
-        let month_tokens = sum(month).total_tokens();
-        let token_limit = monthly_tokens(plan);
+        let limit = plan.limits.iter().find(|limit| limit.name() == MONTHLY_TOKENS);
+        let capacity = limit.map(|limit| limit.capacity.get());
+        let spent = shared.spent(&tenant, plan, MONTHLY_TOKENS).await?;
+        let of_limit = capacity.zip(spent);
         Ok(Summary {
             tenant_id: tenant,
             period: period_name,
@@ -172,16 +176,11 @@ impl Summary {
             usage: sum(period).into(),
             last_7_days_tokens: sum(week_back).total_tokens(),
             last_30_days_tokens: sum(month_back).total_tokens(),
-            token_limit,
-            limit_used_percent: token_limit.map(|limit| rounded(month_tokens as f64 / limit as f64 * 100.0)),
-            overage_tokens: token_limit.map_or(0, |limit| month_tokens.saturating_sub(limit)),
+            token_limit: capacity,
+            limit_used_percent: of_limit.map(|(limit, spent)| rounded(spent as f64 / limit as f64 * 100.0)),
+            overage_tokens: of_limit.map_or(0, |(limit, spent)| spent.saturating_sub(limit)),
         })
     }
-}
-
-fn monthly_tokens(plan: &Plan) -> Option<u64> {
-    let monthly = plan.limits.iter().find(|limit| limit.name() == "tokens_per_month");
-    monthly.map(|limit| limit.capacity.get())
 }
 
 #[derive(Debug, Deserialize)]
@@ -227,6 +226,14 @@ pub(super) async fn daily(
 }
 
 impl Shared {
+    /// What is spent of the plan's limit of this name, as its counter has it; `None` without one, and while the counters do
+    /// not answer.
+    async fn spent(&self, tenant: &str, plan: &Plan, name: &str) -> Result<Option<u64>, Problem> {
+        let standings = self.limiter.standings(tenant, plan).await?;
+        let standing = standings.iter().find(|standing| standing.limit.name() == name);
+        Ok(standing.map(|standing| standing.used.saturating_sub(standing.held)))
+    }
+
     /// The plan of a tenant's latest call, the default one for a tenant never seen.
     pub(super) async fn last_plan<'p>(&self, policy: &'p Policy, tenant: &str) -> Result<&'p Plan, Problem> {
         let tier = self.ledger.last_tier(tenant).await?;

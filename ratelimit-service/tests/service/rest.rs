@@ -69,7 +69,8 @@ async fn usage_is_the_sum_of_a_tenants_calls() {
         ("last_7_days_tokens", json!(1504)),
         ("last_30_days_tokens", json!(1504)),
         ("token_limit", json!(20000)),
-        ("limit_used_percent", json!(7.52)),
+        // With the passes that the totals leave out: 1535 of 20000.
+        ("limit_used_percent", json!(7.675)),
         ("overage_tokens", json!(0)),
     ] {
         assert_eq!(usage[field], value, "{field}");
@@ -116,6 +117,42 @@ async fn limits_tell_what_is_left() {
     assert_eq!((&usage["overage_tokens"], &usage["limit_used_percent"]), (&json!(1001), &json!(120.02)));
     let (_, standings) = service.get("/api/v1/usage/acme/limit?plan_tier=large").await;
     assert_eq!(standings["limits"][1]["remaining"], 13_999);
+}
+
+#[tokio::test]
+async fn usage_stands_against_the_month_as_its_limit_counts_it() {
+    let folder = Folder::new();
+    // The month began a minute ago, and an hour before that it was another one.
+    let begun_ms = now_ms() - 60_000;
+    let anchor = jiff::Timestamp::from_millisecond(begun_ms as i64).unwrap();
+    let text = format!(
+        "
+grpc: {{ listen: 127.0.0.1:0 }}
+rest: {{ listen: 127.0.0.1:0 }}
+log: {{ format: json, filter: info }}
+ledger: {{ sqlite: {} }}
+limiter: {{ default_tier: paid }}
+tiers:
+  paid:
+    context_tokens: 1000
+    limits:
+      - {{ unit: tokens, capacity: 1000, window: month, weights: {{ output: 3 }} }}
+  open: {{ context_tokens: 1000, limits: [] }}
+tenants:
+  acme: {{ billing_anchor: {anchor} }}
+  free: {{ tier: open }}
+",
+        folder.ledger().display()
+    );
+    let service = Service::start_with(&folder.write("weighed.yaml", &text));
+    let before = UsageEvent { started_at_ms: begun_ms - 3_600_000, ..event("e1", "acme", 5000, 5000) };
+    service.export(&[before, event("e2", "acme", 500, 200), event("e3", "free", 500, 200)]).await;
+    let told = async |tenant: &str| {
+        let (_, usage) = service.get(&format!("/api/v1/usage/{tenant}")).await;
+        ["plan_tier", "token_limit", "limit_used_percent", "overage_tokens"].map(|field| usage[field].clone())
+    };
+    assert_eq!(told("acme").await, [json!("paid"), json!(1000), json!(110.0), json!(100)]);
+    assert_eq!(told("free").await, [json!("open"), json!(null), json!(null), json!(0)]);
 }
 
 #[tokio::test]
