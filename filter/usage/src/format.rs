@@ -56,6 +56,11 @@ impl Format {
         self.spec().name
     }
 
+    /// Every format.
+    pub fn all() -> impl Iterator<Item = Format> {
+        TABLE.iter().map(|spec| spec.format)
+    }
+
     /// OpenTelemetry's `gen_ai.operation.name`, as in `chat`.
     pub fn operation(self) -> &'static str {
         self.spec().operation

@@ -166,6 +166,11 @@ impl Weights {
         self.classes.is_empty() && self.models.is_empty()
     }
 
+    /// The classes that have a weight.
+    pub fn classes(&self) -> impl Iterator<Item = TokenClass> {
+        self.classes.iter().map(|(class, _)| *class)
+    }
+
     /// Calls of `model`, weighed; rounded up.
     pub(crate) fn requests(&self, model: Option<&str>, requests: u64) -> u64 {
         rounded_up(u128::from(requests) * 1000 * self.of_model(model))

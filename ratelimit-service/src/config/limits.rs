@@ -5,9 +5,10 @@ use std::marker::PhantomData;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
-use tollgate_domain::{Action, Limit, MAX_LIMITS, Price, Scope, TokenClass, Unit, Weight, Weights, Window};
+use tollgate_domain::{Action, Limit, LimitError, MAX_LIMITS, Price, Scope, TokenClass, Unit, Weight, Weights, Window};
 
-use super::scalar::{Capacity, Pattern, TokenWeight, Usd};
+use super::FIELD;
+use super::scalar::{self, Capacity, Pattern, TokenWeight, Usd};
 
 /// The most prices.
 pub const MAX_PRICES: usize = 1000;
@@ -145,10 +146,17 @@ impl TryFrom<RawLimit> for OneLimit {
 
     fn try_from(raw: RawLimit) -> Result<OneLimit, String> {
         let RawLimit { unit, capacity, window, burst, action, scope, weights } = raw;
-        let said = |error: tollgate_domain::LimitError| error.to_string();
-        let limit = Limit::new(unit, window, capacity.in_unit(unit, "capacity")?).map_err(said)?;
+        let said = |error: LimitError| format!("{FIELD}{error}");
+        let too_large = |error: LimitError, key: &str| match error {
+            LimitError::TooLarge => scalar::too_large(key),
+            error => said(error),
+        };
+        let limit = Limit::new(unit, window, capacity.in_unit(unit, "capacity")?)
+            .map_err(|error| too_large(error, "capacity"))?;
         let limit = match burst {
-            Some(burst) => limit.with_burst(burst.in_unit(unit, "burst")?).map_err(said)?,
+            Some(burst) => {
+                limit.with_burst(burst.in_unit(unit, "burst")?).map_err(|error| too_large(error, "burst"))?
+            }
             None => limit,
         };
         let scope = scope.map_or_else(Scope::default, |Match(scope)| scope);

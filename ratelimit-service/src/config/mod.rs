@@ -7,6 +7,7 @@ mod counters;
 mod limits;
 mod raw;
 mod scalar;
+mod warnings;
 
 use std::fmt;
 use std::fs::File;
@@ -137,9 +138,17 @@ impl Config {
     }
 }
 
+/// What the message of an error begins with that names a field of the value: `.field: what`.
+const FIELD: char = '.';
+
 fn refused(file: &str, path: &str, error: &serde_saphyr::Error) -> ConfigError {
     let what = UserMessageFormatter.format_message(error.without_snippet());
     // `Spanned` puts its own field into the path, and is used for tiers' names alone.
     let path = if path.ends_with("tier.value") { path.trim_end_matches(".value") } else { path };
-    ConfigError::at(file, error.location().unwrap_or(Location::UNKNOWN), path, &what)
+    let at = error.location().unwrap_or(Location::UNKNOWN);
+    // What only fails together with others names its own field.
+    match what.strip_prefix(FIELD).and_then(|what| what.split_once(": ")) {
+        Some((field, what)) => ConfigError::at(file, at, &format!("{path}.{field}"), what),
+        None => ConfigError::at(file, at, path, &what),
+    }
 }

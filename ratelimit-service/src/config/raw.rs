@@ -7,12 +7,13 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
-use tollgate_domain::{Action, Anchor, Limit, MAX_LIMITS, MissingTier, Plan, Plans, Terms, Unit, UnknownTier, Window};
+use tollgate_domain::{Anchor, Limit, MAX_LIMITS, MissingTier, Plan, Plans, Terms, Unit, UnknownTier, Window};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::{ParseError, Targets};
 
 use super::limits::{Limits, Prices};
 use super::scalar::{BillingAnchor, Name, Within};
+use super::warnings::{self, Around};
 use super::{ConfigError, Engine, LogFormat};
 use crate::limiter::Policy;
 
@@ -59,7 +60,7 @@ impl Default for Rest {
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Limiter {
-    domain: String,
+    domain: Name,
     default_tier: Spanned<String>,
     unknown_tier: WhenUnknown,
     reservation_timeout_s: Within<1, 86_400>,
@@ -70,7 +71,7 @@ struct Limiter {
 impl Default for Limiter {
     fn default() -> Limiter {
         Limiter {
-            domain: "tollgate".to_owned(),
+            domain: Name("tollgate".to_owned()),
             default_tier: Spanned::new(DEFAULT_TIER.to_owned(), Location::UNKNOWN, Location::UNKNOWN),
             unknown_tier: WhenUnknown::Default,
             reservation_timeout_s: Within(600),
@@ -212,7 +213,7 @@ impl Config {
         Ok(super::Config {
             grpc_listen: grpc.listen,
             rest_listen: rest.listen,
-            domain: limiter.domain,
+            domain: limiter.domain.0,
             policy: Policy {
                 plans,
                 reservation_timeout_ms: limiter.reservation_timeout_s.get() * 1000,
@@ -235,28 +236,18 @@ impl Config {
         let tenants = tenants.map(|(name, tenant)| (format!("tenants.{name}"), tenant.context_tokens, &tenant.limits));
         let mut warnings = Vec::new();
         for (path, context_tokens, Limits(limits)) in tiers.chain(tenants) {
+            let around = Around {
+                context_tokens,
+                unknown_answer_tokens: self.limiter.unknown_answer_tokens.get(),
+                prices_are_complete: self.prices.are_complete,
+            };
             for (index, limit) in limits.iter().enumerate() {
-                let what = match limit.unit {
-                    Unit::Cost if !self.prices.are_complete => "calls of models without a price cost nothing here; \
-                                                                end `prices` with one for *"
-                        .to_owned(),
-                    Unit::Tokens | Unit::InputTokens
-                        if context_tokens.is_some_and(|tokens| is_below(limit, tokens)) =>
-                    {
-                        format!("a prompt as long as context_tokens never passes: {} are taken at once", limit.burst)
-                    }
-                    _ => continue,
-                };
-                warnings.push(format!("{path}.limits[{index}]: {what}"));
+                let of_limit = warnings::of(limit, &around);
+                warnings.extend(of_limit.iter().map(|what| format!("{path}.limits[{index}]: {what}")));
             }
         }
         warnings
     }
-}
-
-/// Whether it denies prompts for their length that the context allows.
-fn is_below(limit: &Limit, context_tokens: NonZeroU64) -> bool {
-    limit.action == Action::Enforce && limit.weights.is_plain() && limit.burst < context_tokens
 }
 
 /// What is left of the text once plans are made of it, to say where it is wrong.

@@ -4,8 +4,10 @@ use std::num::NonZeroU64;
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use tollgate_domain::{Anchor, LimitError, Unit, Weight};
+use tollgate_domain::{Anchor, MAX_AMOUNT, Unit, Weight};
 use tollgate_wire::usage_event::MAX_NAME_BYTES;
+
+use super::FIELD;
 
 /// The highest price, in US dollars: for a million tokens or for a call.
 pub const MAX_PRICE_USD: u64 = 1_000_000;
@@ -46,18 +48,23 @@ fn digits(text: &str, places: u32) -> Option<u128> {
 pub(super) struct Capacity(Decimal<9>);
 
 impl Capacity {
-    /// In what `unit` counts; cost is counted in 1e-9 US dollars. `key` is what errors call it.
+    /// In what `unit` counts; cost is counted in 1e-9 US dollars. `key` is its field, which errors name.
     pub(super) fn in_unit(self, unit: Unit, key: &str) -> Result<NonZeroU64, String> {
         const ONE: u128 = 1_000_000_000;
         let Capacity(Decimal(billionths)) = self;
         let amount = match unit {
             Unit::Cost => billionths,
             _ if billionths % ONE == 0 => billionths / ONE,
-            _ => return Err(format!("{key}: only cost has decimals; give a whole number")),
+            _ => return Err(format!("{FIELD}{key}: only cost has decimals; give a whole number")),
         };
-        let amount = u64::try_from(amount).map_err(|_| LimitError::TooLarge.to_string())?;
-        NonZeroU64::new(amount).ok_or_else(|| format!("{key}: is zero; give more, or leave the limit out"))
+        let amount = u64::try_from(amount).map_err(|_| too_large(key))?;
+        NonZeroU64::new(amount).ok_or_else(|| format!("{FIELD}{key}: is zero; give more, or leave the limit out"))
     }
+}
+
+/// Why the amount under `key` is none.
+pub(super) fn too_large(key: &str) -> String {
+    format!("{FIELD}{key}: at most {MAX_AMOUNT} can be counted, or ${} of cost", MAX_AMOUNT / 1_000_000_000)
 }
 
 /// What counts how often: at most three decimals.
@@ -211,8 +218,8 @@ mod tests {
         let capacity = |text: &str| Capacity(text.to_owned().try_into().unwrap());
         assert_eq!(capacity("10.1").in_unit(Unit::Cost, "capacity").unwrap().get(), 10_100_000_000);
         assert_eq!(capacity("10.0").in_unit(Unit::Tokens, "capacity").unwrap().get(), 10);
-        assert!(capacity("10.1").in_unit(Unit::Tokens, "burst").unwrap_err().starts_with("burst: only cost"));
-        assert!(capacity("0").in_unit(Unit::Tokens, "capacity").unwrap_err().starts_with("capacity: is zero"));
+        assert!(capacity("10.1").in_unit(Unit::Tokens, "burst").unwrap_err().starts_with(".burst: only cost"));
+        assert!(capacity("0").in_unit(Unit::Tokens, "capacity").unwrap_err().starts_with(".capacity: is zero"));
         assert!(capacity("99999999999").in_unit(Unit::Cost, "capacity").is_err());
     }
 }

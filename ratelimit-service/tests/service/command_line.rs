@@ -42,11 +42,11 @@ fn a_config_error_names_the_place_and_the_field() {
         ),
         (
             &format!("{limit}{{unit: tokens, capacity: 0, window: day}}\n"),
-            "5:9: tiers.pro.limits[0]: capacity: is zero; give more, or leave the limit out",
+            "5:9: tiers.pro.limits[0].capacity: is zero; give more, or leave the limit out",
         ),
         (
             &format!("{limit}{{unit: tokens, capacity: 1}}\n"),
-            "5:9: tiers.pro.limits[0]: window: is missing; give second, minute, hour, day or month",
+            "5:9: tiers.pro.limits[0].window: is missing; give second, minute, hour, day or month",
         ),
         (
             &format!(
@@ -83,7 +83,7 @@ fn what_a_limit_a_price_or_a_tenant_cannot_be_is_told_at_its_place() {
     let cases = [
         (
             limit("unit: tokens").replace("y: 1,", "y: 1.5,"),
-            "5:9: tiers.pro.limits[0]: capacity: only cost has decimals; give a whole number",
+            "5:9: tiers.pro.limits[0].capacity: only cost has decimals; give a whole number",
         ),
         (
             limit("unit: cost").replace("y: 1,", "y: 1e3,"),
@@ -92,15 +92,24 @@ fn what_a_limit_a_price_or_a_tenant_cannot_be_is_told_at_its_place() {
         ),
         (
             limit("unit: tokens, burst: 3"),
-            "5:9: tiers.pro.limits[0]: burst: only a second, minute or hour is refilled; leave it out here",
+            "5:9: tiers.pro.limits[0].burst: only a second, minute or hour is refilled; leave it out here",
         ),
         (
+            limit("unit: tokens").replace("y: 1,", "y: 99999999999999999,"),
+            "5:9: tiers.pro.limits[0].capacity: at most 9007199254740991 can be counted, or $9007199 of cost",
+        ),
+        (
+            limit("unit: cost, burst: 9007200").replace("day", "hour"),
+            "5:9: tiers.pro.limits[0].burst: at most 9007199254740991 can be counted, or $9007199 of cost",
+        ),
+        ("limiter: { domain: '' }\n".into(), "1:20: limiter.domain: a name has 1 to 256 bytes; this one has 0"),
+        (
             limit("unit: concurrency"),
-            "5:9: tiers.pro.limits[0]: window: concurrency counts what is going on now; leave it out",
+            "5:9: tiers.pro.limits[0].window: concurrency counts what is going on now; leave it out",
         ),
         (
             limit("unit: cost, weights: { output: 2 }"),
-            "5:9: tiers.pro.limits[0]: weights: cost and concurrency count as they are; leave them out",
+            "5:9: tiers.pro.limits[0].weights: cost and concurrency count as they are; leave them out",
         ),
         (
             limit("unit: tokens, match: { models: [''] }"),
@@ -202,6 +211,11 @@ tiers:
       - { unit: cost, capacity: 0.1, window: day }
       - { unit: tokens, capacity: 1000, window: hour, burst: 999 }
       - { unit: tokens, capacity: 10, window: day, action: warn }
+      - { unit: input_tokens, capacity: 2000, window: day, weights: { cache_read: 0.1, reasoning: 2 } }
+      - { unit: output_tokens, capacity: 10, window: day, weights: { output: 2, input: 1 } }
+      - { unit: requests, capacity: 10, window: day, weights: { output: 2 } }
+      - { unit: requests, capacity: 10, window: day, match: { apis: [openai.chat, '*-chat'] } }
+      - { unit: output_tokens, capacity: 999, window: hour }
 prices:
   - { model: gpt-4o, input: 1 }
 ";
@@ -211,7 +225,20 @@ prices:
     let warning = |text: &str| format!("tollgate: {}: warning: tiers.a.limits{text}\n", file.display());
     let cost = warning("[0]: calls of models without a price cost nothing here; end `prices` with one for *");
     let burst = warning("[1]: a prompt as long as context_tokens never passes: 999 are taken at once");
-    assert_eq!(stderr(&output), cost + &burst);
+    let unknown = |index: usize| {
+        warning(&format!(
+            "[{index}]: a call without a cap holds all of it: its answer is taken to have limiter.unknown_answer_tokens, \
+             1000, and 999 are taken at once"
+        ))
+    };
+    let idle = |index: usize, unit: &str| {
+        warning(&format!("[{index}]: weights: some are of tokens that {unit} do not count, and change nothing"))
+    };
+    let apis = warning("[6]: match.apis: `openai.chat` is none that the filter knows: openai-chat, ");
+    let (told, known) = stderr(&output).split_once(apis.trim_end()).unwrap();
+    let idle = idle(3, "input_tokens") + &idle(4, "output_tokens") + &idle(5, "requests");
+    assert_eq!(told, cost + &burst + &unknown(1) + &idle);
+    assert_eq!(known.split_once('\n').unwrap().1, unknown(7));
 }
 
 #[test]
