@@ -14,8 +14,9 @@ use crate::metrics::Metrics;
 /// The most writes in one transaction.
 const MAX_COMMITTED_WRITES: usize = 64;
 
-/// Rows in one statement: 40 variables each, of the 32766 that SQLite takes.
-const STATEMENT_ROWS: usize = 100;
+/// Rows in one statement, 40 variables each of the 32766 that SQLite takes: of few lengths, so that all are prepared once.
+/// To prepare one, with its triggers, takes longer than to run it.
+const STATEMENT_ROWS: [usize; 4] = [64, 16, 4, 1];
 
 /// Answers whoever waits for a write.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, LedgerError>>;
@@ -119,13 +120,23 @@ async fn commit(connection: &mut SqliteConnection, writes: &mut [Write]) -> Resu
 async fn insert(transaction: &mut Transaction<'_, Sqlite>, events: &[UsageEvent]) -> Result<NewIds, sqlx::Error> {
     let (unsettled, real): (Vec<_>, Vec<_>) = events.iter().partition(|event| is_unsettled(event));
     let mut new = NewIds { real: HashSet::with_capacity(real.len()), unsettled: HashSet::new() };
-    for events in real.chunks(STATEMENT_ROWS) {
+    for events in statements(&real) {
         new.real.extend(insert_real(transaction, events).await?);
     }
-    for events in unsettled.chunks(STATEMENT_ROWS) {
+    for events in statements(&unsettled) {
         new.unsettled.extend(insert_unsettled(transaction, events).await?);
     }
     Ok(new)
+}
+
+/// The rows of each statement.
+fn statements<'r, T>(mut rows: &'r [T]) -> impl Iterator<Item = &'r [T]> {
+    std::iter::from_fn(move || {
+        let length = STATEMENT_ROWS.into_iter().find(|length| *length <= rows.len())?;
+        let (first, rest) = rows.split_at(length);
+        rows = rest;
+        Some(first)
+    })
 }
 
 /// In the order in which [`insert_real`] binds them.
@@ -187,7 +198,7 @@ async fn insert_real(
             .push_bind(count(event.response_bytes));
     });
     statement.push(" ON CONFLICT (event_id) DO NOTHING RETURNING event_id");
-    statement.build_query_scalar().persistent(false).fetch_all(&mut **transaction).await
+    statement.build_query_scalar().fetch_all(&mut **transaction).await
 }
 
 async fn insert_unsettled(
@@ -209,7 +220,7 @@ async fn insert_unsettled(
             .push_bind(summed(event.tokens.output));
     });
     statement.push(" ON CONFLICT (event_id) DO NOTHING RETURNING event_id");
-    statement.build_query_scalar().persistent(false).fetch_all(&mut **transaction).await
+    statement.build_query_scalar().fetch_all(&mut **transaction).await
 }
 
 async fn insert_entry(transaction: &mut Transaction<'_, Sqlite>, entry: &Entry) -> Result<u64, sqlx::Error> {

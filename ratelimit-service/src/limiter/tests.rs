@@ -91,7 +91,7 @@ impl World {
             call: Call { model: Some("gpt-4o"), api: Some("openai-chat") },
             requests: 1,
             input_tokens: input,
-            output_tokens: output,
+            output_tokens: Some(output),
             reservation_id: Some(id),
         };
         limiter.admit(&self.policy, &asked).await.unwrap().outcome
