@@ -6,7 +6,7 @@ const BINS: usize = 42;
 /// When so many answers are counted, all counts are halved: the older an answer, the less it weighs.
 const FORGET_AT: u32 = 128;
 
-/// With fewer answers than these, nothing is said.
+/// Fewer answers than these have no quantiles: the next may well be twice as long as the longest of them.
 const MIN_ANSWERS: u32 = 5;
 
 /// The lengths of recent answers, each known to within a half, in 48 bytes.
@@ -36,11 +36,11 @@ impl AnswerLengths {
         }
     }
 
-    /// The length that so many percent of the recent answers did not exceed, rounded up to its bin's longest; `None` while
-    /// there were too few.
+    /// The length that so many percent of the recent answers did not exceed, rounded up to its bin's longest; of few answers
+    /// twice the longest; `None` before the first.
     pub fn quantile(&self, percent: u8) -> Option<u64> {
         if self.answers < MIN_ANSWERS {
-            return None;
+            return self.bins.iter().rposition(|count| *count > 0).map(|bin| 2 * longest_in(bin));
         }
         let wanted = (self.answers * u32::from(percent.min(100))).div_ceil(100).max(1);
         let mut seen = 0;
@@ -74,12 +74,13 @@ mod tests {
     }
 
     #[test]
-    fn few_answers_say_nothing_and_old_ones_fade() {
+    fn few_answers_are_doubled_and_old_ones_fade() {
         let mut lengths = AnswerLengths::default();
-        for _ in 0..4 {
-            lengths.record(100);
-        }
         assert_eq!(lengths.quantile(90), None);
+        for tokens in [50, 100, 7, 20] {
+            lengths.record(tokens);
+        }
+        assert_eq!(lengths.quantile(1), Some(256));
         lengths.record(0);
         assert_eq!((lengths.quantile(90), lengths.quantile(1)), (Some(128), Some(1)));
         for _ in 0..10_000 {

@@ -121,6 +121,26 @@ async fn answers_without_a_cap_reserve_what_answers_were_long_lately() {
 }
 
 #[tokio::test]
+async fn a_guess_denies_no_call_for_good() {
+    let folder = Folder::new();
+    let config = CONFIG.replace("unknown_answer_tokens: 200", "unknown_answer_tokens: 5000");
+    let config = config.replace("LEDGER", &folder.ledger().display().to_string()).replace("TIMEOUT", "600");
+    let service = Service::start_with(&folder.write("config.yaml", &config));
+    // More than the month ever holds: it is cut to what is left beside the prompt.
+    assert_eq!(admit(&service, call("a", "free", 30, 0)).await.decision, Decision::Admitted);
+    assert_eq!(standing(&service, "tokens_per_month").await, [json!(1000), json!(1000), json!(0)]);
+    assert_eq!(admit(&service, call("b", "free", 30, 0)).await.decision, Decision::Denied);
+    service.export(&[settling("a", 30, 40)]).await;
+    // The next is taken to be twice as long as the only one that is known.
+    assert_eq!(admit(&service, call("b", "free", 30, 0)).await.decision, Decision::Admitted);
+    assert_eq!(standing(&service, "tokens_per_month").await, [json!(70 + 30 + 96), json!(126), json!(804)]);
+    // A cap is the client's word.
+    let denied = admit(&service, call("c", "free", 30, 5000)).await;
+    let limit = denied.limits.iter().find(|limit| limit.name == "tokens_per_month").unwrap();
+    assert_eq!((denied.decision, limit.reset_ms), (Decision::Denied, None));
+}
+
+#[tokio::test]
 async fn what_nobody_settles_runs_out_is_billed_as_unsettled_and_corrected_by_a_late_event() {
     let folder = Folder::new();
     let service = start(&folder, 1).await;
