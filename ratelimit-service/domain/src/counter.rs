@@ -182,13 +182,20 @@ impl Counter {
         u64::try_from(excess.div_ceil(u128::from(*capacity))).unwrap_or(MAX_AMOUNT)
     }
 
-    /// Whether a call that began and ended so still counts here: what it would have taken of a window that is refilled has
-    /// come back once it ended a whole window ago, and a period counts what began in it.
-    pub fn reaches_back_to(&self, rule: &Rule, started_at_ms: u64, ended_at_ms: u64) -> bool {
+    /// How much of what a call used that began and ended so still counts here. Of what is refilled, all of it within a
+    /// window of its end, and later what has not come back since; a period counts what began in it.
+    pub fn still_counted(&self, amount: u64, rule: &Rule, started_at_ms: u64, ended_at_ms: u64) -> u64 {
         match rule {
-            Rule::Refilled { window_ms, .. } => self.at_ms.saturating_sub(ended_at_ms) < *window_ms,
-            Rule::Calendar { .. } => started_at_ms >= self.at_ms,
-            Rule::Slots { .. } => false,
+            Rule::Refilled { capacity, window_ms, .. } => {
+                let late_ms = self.at_ms.saturating_sub(ended_at_ms);
+                if late_ms < *window_ms {
+                    return amount;
+                }
+                let come_back = u128::from(*capacity) * u128::from(late_ms) / u128::from(*window_ms);
+                amount.saturating_sub(u64::try_from(come_back).unwrap_or(u64::MAX))
+            }
+            Rule::Calendar { .. } if started_at_ms >= self.at_ms => amount,
+            Rule::Calendar { .. } | Rule::Slots { .. } => 0,
         }
     }
 }
@@ -246,6 +253,36 @@ mod tests {
                 None => prop_assert!(amount > burst && !fits_after(1 << 40)),
                 Some(_) if counter.fits(&rule, amount) => {}
                 Some(wait_ms) => prop_assert!(fits_after(wait_ms) && !fits_after(wait_ms - 1)),
+            }
+        }
+
+        /// What is told a window late or later leaves what telling it at the end of its call had left; where others came in
+        /// between, no more than that.
+        #[test]
+        fn an_event_that_is_late_takes_what_has_not_come_back(
+            capacity in 1..2000u64, window_ms in prop::sample::select(vec![1_000u64, 60_000, 3_600_000]),
+            amount in 0..100_000u64, late_windows in 1..20u64, late_ms in 0..60_000u64,
+            others in prop::collection::vec((0..60_000u64, 0..3000u64), 0..10),
+        ) {
+            let (rule, ended_at_ms) = (refilled(capacity, 1, window_ms), 7);
+            let now_ms = ended_at_ms + late_windows * window_ms + late_ms;
+            let (mut in_time, mut late, mut at_ms) = (Counter::default(), Counter::default(), ended_at_ms);
+            in_time.advance(&rule, at_ms);
+            in_time.spend(amount);
+            for (step_ms, other) in &others {
+                at_ms = now_ms.min(at_ms + step_ms);
+                for counter in [&mut in_time, &mut late] {
+                    counter.advance(&rule, at_ms);
+                    counter.spend(*other);
+                }
+            }
+            in_time.advance(&rule, now_ms);
+            late.advance(&rule, now_ms);
+            late.spend(late.still_counted(amount, &rule, ended_at_ms, ended_at_ms));
+            if others.is_empty() {
+                prop_assert_eq!(late.used(), in_time.used());
+            } else {
+                prop_assert!(late.used() <= in_time.used() + 1, "{late:?} {in_time:?}");
             }
         }
 
@@ -308,7 +345,7 @@ mod tests {
             }
             assert_eq!(counter.used(), used, "on day {day}");
         }
-        assert!(counter.reaches_back_to(&rule(31 * DAY_MS), 31 * DAY_MS, 0));
-        assert!(!counter.reaches_back_to(&rule(31 * DAY_MS), 31 * DAY_MS - 1, 31 * DAY_MS));
+        assert_eq!(counter.still_counted(7, &rule(31 * DAY_MS), 31 * DAY_MS, 0), 7);
+        assert_eq!(counter.still_counted(7, &rule(31 * DAY_MS), 31 * DAY_MS - 1, 31 * DAY_MS), 0);
     }
 }

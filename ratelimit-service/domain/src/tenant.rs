@@ -291,9 +291,7 @@ impl Line {
 }
 
 fn spend(counter: &mut Counter, ask: &Ask<'_>, used: &Used<'_>) {
-    if counter.reaches_back_to(&ask.rule, used.started_at_ms, used.ended_at_ms) {
-        counter.spend(ask.amount);
-    }
+    counter.spend(counter.still_counted(ask.amount, &ask.rule, used.started_at_ms, used.ended_at_ms));
 }
 
 /// What was spent for an expired reservation becomes what was used.
@@ -301,7 +299,8 @@ fn correct(line: &Line, counter: &mut Counter, amount: u64, used: &Used<'_>, exp
     let rule = line.rule();
     if amount <= line.amount {
         counter.refund(line.amount - amount, line.amount, expired_at_ms, &rule);
-    } else if counter.reaches_back_to(&rule, used.started_at_ms, used.ended_at_ms) {
-        counter.spend(amount - line.amount);
+    } else {
+        let more = amount - line.amount;
+        counter.spend(counter.still_counted(more, &rule, used.started_at_ms, used.ended_at_ms));
     }
 }

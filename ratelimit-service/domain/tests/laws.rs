@@ -58,10 +58,16 @@ impl Tenant {
     }
 
     fn settle(&mut self, id: u8, tokens: u64) -> Settled {
+        self.settle_late(id, tokens, 0)
+    }
+
+    /// By an event that comes `late_ms` after its call ended.
+    fn settle_late(&mut self, id: u8, tokens: u64, late_ms: u64) -> Settled {
         let quantities = Quantities { slots: 0, ..call(tokens) };
         let asks = self.plan.asks(&Call::default(), &quantities, self.now_ms);
         let extent = if tokens == 0 { Extent::Nothing } else { Extent::Something };
-        let used = Used { asks: &asks, extent, started_at_ms: self.now_ms, ended_at_ms: self.now_ms };
+        let ended_at_ms = self.now_ms - late_ms;
+        let used = Used { asks: &asks, extent, started_at_ms: ended_at_ms, ended_at_ms };
         self.counters.settle(&id.to_string(), &used, self.now_ms)
     }
 
@@ -200,6 +206,28 @@ proptest! {
                 }
             }
         }
+    }
+
+    /// However late the events of calls come that use more than they reserve: made one after the other, they use no more
+    /// than the burst, one call and twice what is refilled.
+    #[test]
+    fn a_limit_holds_however_late_events_come(
+        (capacity, burst) in (1..100u64, 1..2000u64), tokens in 0..5_000u64, late_ms in 0..10_000u64,
+    ) {
+        let limit = limit(Unit::Tokens, capacity, Some(Window::Second)).with_burst(NonZeroU64::new(burst).unwrap());
+        let mut tenant = Tenant::new(vec![limit.unwrap()]);
+        let mut used = 0;
+        for id in 0..200 {
+            if tenant.admit(id, 1) == Outcome::Admitted {
+                used += tokens;
+                tenant.advance(late_ms);
+                tenant.settle_late(id, tokens, late_ms);
+            } else {
+                tenant.advance(1_000);
+            }
+        }
+        let refilled = capacity * (tenant.now_ms - NOW_MS) / 1_000;
+        prop_assert!(used <= burst + tokens + 2 * refilled, "{used}, and {refilled} is refilled");
     }
 
     /// A settlement that overtakes its admission leaves what the other order leaves.

@@ -137,7 +137,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(id, timeout_ms)| How::Hold { id, timeout_ms }),
     ];
     let (tenant, plan) = (0..TENANTS.len(), prop_oneof![5 => Just(0), 1 => 1..4usize]);
-    let ago = prop_oneof![3 => 0..5_000u64, 1 => 0..200_000_000u64];
+    let ago = prop_oneof![3 => 0..5_000u64, 2 => 0..600_000u64, 1 => 0..200_000_000u64];
     prop_oneof![
         5 => wait.prop_map(Step::Wait),
         8 => (tenant.clone(), plan.clone(), asked(), how)

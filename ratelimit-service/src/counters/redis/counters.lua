@@ -126,10 +126,13 @@ local function fits(ask, counter)
   return used(counter) + max(ask.amount, 1) <= ask.rule.depth
 end
 
-local function reaches_back_to(counter, rule, started, ended)
-  if rule.kind == 'R' then return max(counter.at - ended, 0) < rule.window end
-  if rule.kind == 'C' then return started >= counter.at end
-  return false
+local function still_counted(counter, amount, rule, started, ended)
+  if rule.kind == 'R' then
+    local late = max(counter.at - ended, 0)
+    if late < rule.window then return amount end
+    return max(amount - drained_in(late, rule.capacity, rule.window), 0)
+  end
+  return rule.kind == 'C' and started >= counter.at and amount or 0
 end
 
 -- The counter that is asked, as it stands now; a copy.
@@ -213,8 +216,8 @@ local function correct(line, counter, amount, started, ended, expired_at)
   local rule = line_rule(line)
   if amount <= line[2] then
     refund(counter, line[2] - amount, line[2], expired_at, rule)
-  elseif reaches_back_to(counter, rule, started, ended) then
-    spend(counter, amount - line[2])
+  else
+    spend(counter, still_counted(counter, amount - line[2], rule, started, ended))
   end
 end
 
@@ -395,7 +398,7 @@ local function settle_ask(ask, line, entry, started, ended)
     correct(line, counter, ask.amount, started, ended, entry.at)
   elseif line or not entry or ask.unit ~= 'r' then
     if line then release(counter, line[2]) end
-    if reaches_back_to(counter, ask.rule, started, ended) then spend(counter, ask.amount) end
+    spend(counter, still_counted(counter, ask.amount, ask.rule, started, ended))
   end
   keep(ask.name, counter, ask.rule)
 end
