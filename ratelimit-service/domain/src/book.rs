@@ -67,7 +67,7 @@ pub(crate) struct Line {
 /// What of a limit's rule is needed after it may have changed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
-    Refilled { capacity: u64, window_ms: u64 },
+    Refilled { capacity: u64, window_ms: u64, most_spent: u64 },
     Calendar { begun_at_ms: u64 },
     Slots,
 }
@@ -75,7 +75,9 @@ pub(crate) enum Kind {
 impl Line {
     pub(crate) fn new(ask: &Ask<'_>, counter: &Counter) -> Line {
         let kind = match ask.rule {
-            Rule::Refilled { capacity, window_ms, .. } => Kind::Refilled { capacity, window_ms },
+            Rule::Refilled { capacity, window_ms, .. } => {
+                Kind::Refilled { capacity, window_ms, most_spent: ask.most_spent() }
+            }
             Rule::Calendar { .. } => Kind::Calendar { begun_at_ms: counter.at_ms },
             Rule::Slots { .. } => Kind::Slots,
         };

@@ -112,9 +112,9 @@ impl Counter {
         self.at_ms = now_ms;
     }
 
-    /// Takes for good.
-    pub fn spend(&mut self, amount: u64) {
-        self.spent = plus(self.spent, amount);
+    /// Takes for good, until `most` is spent. What is spent already stays.
+    pub fn spend(&mut self, amount: u64, most: u64) {
+        self.spent = self.spent.max(plus(self.spent, amount).min(most));
     }
 
     /// Takes until [`Counter::release`].
@@ -237,7 +237,7 @@ mod tests {
                 counter.advance(&refilled(capacity, capacity, window_ms), now_ms);
                 let level = i128::from(counter.spent) * i128::from(window_ms) + i128::from(counter.fraction);
                 prop_assert_eq!(level, spent_naively(window_ms, capacity, &history, now_ms));
-                counter.spend(amount);
+                counter.spend(amount, MAX_AMOUNT);
                 history.push((now_ms, amount));
             }
         }
@@ -268,17 +268,17 @@ mod tests {
             let now_ms = ended_at_ms + late_windows * window_ms + late_ms;
             let (mut in_time, mut late, mut at_ms) = (Counter::default(), Counter::default(), ended_at_ms);
             in_time.advance(&rule, at_ms);
-            in_time.spend(amount);
+            in_time.spend(amount, MAX_AMOUNT);
             for (step_ms, other) in &others {
                 at_ms = now_ms.min(at_ms + step_ms);
                 for counter in [&mut in_time, &mut late] {
                     counter.advance(&rule, at_ms);
-                    counter.spend(*other);
+                    counter.spend(*other, MAX_AMOUNT);
                 }
             }
             in_time.advance(&rule, now_ms);
             late.advance(&rule, now_ms);
-            late.spend(late.still_counted(amount, &rule, ended_at_ms, ended_at_ms));
+            late.spend(late.still_counted(amount, &rule, ended_at_ms, ended_at_ms), MAX_AMOUNT);
             if others.is_empty() {
                 prop_assert_eq!(late.used(), in_time.used());
             } else {
@@ -293,13 +293,13 @@ mod tests {
             prop_assume!(kept <= first);
             let rule = refilled(capacity, 1000, 1000);
             let (mut refunded, mut exact, mut now_ms) = (Counter::default(), Counter::default(), 0);
-            refunded.spend(first);
-            exact.spend(kept);
+            refunded.spend(first, MAX_AMOUNT);
+            exact.spend(kept, MAX_AMOUNT);
             for (step_ms, amount) in others {
                 now_ms += step_ms;
                 for counter in [&mut refunded, &mut exact] {
                     counter.advance(&rule, now_ms);
-                    counter.spend(amount);
+                    counter.spend(amount, MAX_AMOUNT);
                 }
             }
             refunded.refund(first - kept, first, 0, &rule);
@@ -322,7 +322,7 @@ mod tests {
         let rule = refilled(1, 1, 3_600_000);
         let mut counter = Counter::default();
         for _ in 0..4 {
-            counter.spend(u64::MAX);
+            counter.spend(u64::MAX, MAX_AMOUNT);
             counter.hold(u64::MAX);
         }
         assert_eq!((counter.spent, counter.held), (MAX_AMOUNT, MAX_AMOUNT));
@@ -341,7 +341,7 @@ mod tests {
         for (day, used) in [(400, 7), (10, 7), (30, 7), (31, 0)] {
             counter.advance(&rule(day * DAY_MS), day * DAY_MS);
             if day == 400 {
-                counter.spend(7);
+                counter.spend(7, MAX_AMOUNT);
             }
             assert_eq!(counter.used(), used, "on day {day}");
         }

@@ -1,5 +1,6 @@
 //! What a call asks of each limit, and what the limits say to it.
 
+use crate::amount::MAX_AMOUNT;
 use crate::counter::{Counter, Rule};
 use crate::limit::{Action, Limit, Unit};
 
@@ -27,6 +28,17 @@ pub enum Role {
     Shadow,
     /// It belongs to another plan, and is counted lest it begin at nothing when the tenant changes to that one.
     Tracked,
+}
+
+impl Ask<'_> {
+    /// How much may be spent of it. A limit that binds nobody is gone over without end: where it is refilled, it owes no
+    /// more than this, so that it recovers when the load does.
+    pub(crate) fn most_spent(&self) -> u64 {
+        match (self.role, self.rule) {
+            (Role::Warning | Role::Shadow, Rule::Refilled { burst, .. }) => burst.saturating_mul(2).min(MAX_AMOUNT),
+            _ => MAX_AMOUNT,
+        }
+    }
 }
 
 impl From<Action> for Role {

@@ -1,5 +1,6 @@
 //! What one tenant has spent and reserved: the model that every engine of counters follows.
 
+use crate::amount::MAX_AMOUNT;
 use crate::book::{Book, Expired, Hold, Kind, Line, State};
 use crate::counter::{Counter, Rule};
 use crate::decision::{Ask, Outcome, Role, Verdict};
@@ -83,7 +84,7 @@ impl TenantCounters {
                 // Without a reservation nothing tells when a slot is free again.
                 let spent = asks.iter().zip(&mut counters).filter(|(ask, _)| ask.limit.unit != Unit::Concurrency);
                 for (ask, counter) in spent {
-                    counter.spend(ask.amount);
+                    counter.spend(ask.amount, ask.most_spent());
                     self.keep(ask, *counter, now_ms);
                 }
             }
@@ -91,7 +92,7 @@ impl TenantCounters {
                 let mut lines = Vec::with_capacity(asks.len());
                 for (ask, counter) in asks.iter().zip(&mut counters) {
                     if ask.limit.unit == Unit::Requests {
-                        counter.spend(ask.amount);
+                        counter.spend(ask.amount, ask.most_spent());
                     } else if ask.amount > 0 {
                         counter.hold(ask.amount);
                         lines.push(Line::new(ask, counter));
@@ -153,7 +154,7 @@ impl TenantCounters {
     pub fn restore(&mut self, asks: &[Ask<'_>], now_ms: u64) {
         for ask in asks {
             let mut counter = self.advanced(ask, now_ms);
-            counter.spend(ask.amount);
+            counter.spend(ask.amount, ask.most_spent());
             self.keep(ask, counter, now_ms);
         }
     }
@@ -235,7 +236,7 @@ impl TenantCounters {
         self.change(line, now_ms, |counter| {
             counter.release(line.amount);
             if !matches!(line.kind, Kind::Slots) {
-                counter.spend(line.amount);
+                counter.spend(line.amount, line.most_spent());
             }
         });
     }
@@ -281,9 +282,17 @@ impl Line {
         }
     }
 
+    /// See [`Ask::most_spent`].
+    fn most_spent(&self) -> u64 {
+        match self.kind {
+            Kind::Refilled { most_spent, .. } => most_spent,
+            Kind::Calendar { .. } | Kind::Slots => MAX_AMOUNT,
+        }
+    }
+
     fn rule(&self) -> Rule {
         match self.kind {
-            Kind::Refilled { capacity, window_ms } => Rule::Refilled { capacity, burst: 0, window_ms },
+            Kind::Refilled { capacity, window_ms, .. } => Rule::Refilled { capacity, burst: 0, window_ms },
             Kind::Calendar { begun_at_ms } => Rule::Calendar { capacity: 0, edges: [begun_at_ms; 4] },
             Kind::Slots => Rule::Slots { capacity: 0 },
         }
@@ -291,7 +300,8 @@ impl Line {
 }
 
 fn spend(counter: &mut Counter, ask: &Ask<'_>, used: &Used<'_>) {
-    counter.spend(counter.still_counted(ask.amount, &ask.rule, used.started_at_ms, used.ended_at_ms));
+    let amount = counter.still_counted(ask.amount, &ask.rule, used.started_at_ms, used.ended_at_ms);
+    counter.spend(amount, ask.most_spent());
 }
 
 /// What was spent for an expired reservation becomes what was used.
@@ -300,7 +310,7 @@ fn correct(line: &Line, counter: &mut Counter, amount: u64, used: &Used<'_>, exp
     if amount <= line.amount {
         counter.refund(line.amount - amount, line.amount, expired_at_ms, &rule);
     } else {
-        let more = amount - line.amount;
-        counter.spend(counter.still_counted(more, &rule, used.started_at_ms, used.ended_at_ms));
+        let more = counter.still_counted(amount - line.amount, &rule, used.started_at_ms, used.ended_at_ms);
+        counter.spend(more, line.most_spent());
     }
 }

@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 
 use proptest::prelude::*;
 use tollgate_domain::{
-    Anchor, Ask, Call, Counter, Decision, Extent, Hold, Limit, Outcome, Plan, Quantities, Settled, Take,
+    Action, Anchor, Ask, Call, Counter, Decision, Extent, Hold, Limit, Outcome, Plan, Quantities, Settled, Take,
     TenantCounters, Tokens, Unit, Used, Window,
 };
 
@@ -230,6 +230,29 @@ proptest! {
         prop_assert!(used <= burst + tokens + 2 * refilled, "{used}, and {refilled} is refilled");
     }
 
+    /// A limit that does not bind tells of every call that it has no room for, and owes no more than twice its depth.
+    #[test]
+    fn a_limit_that_does_not_bind_tells_all_and_owes_little((capacity, burst) in (1..100u64, 1..100u64), steps in steps(20_000, 50)) {
+        let tokens = limit(Unit::Tokens, capacity, Some(Window::Minute)).with_burst(NonZeroU64::new(burst).unwrap());
+        let mut tenant = Tenant::new(vec![tokens.unwrap().with_action(Action::Shadow)]);
+        for step in steps {
+            match step {
+                Step::Wait(ms) => tenant.advance(ms),
+                Step::Settle(id, tokens) => { tenant.settle(id, tokens); }
+                Step::Admit(id, tokens) if id % 2 == 0 => { tenant.admit(id, tokens); }
+                Step::Admit(_, tokens) => {
+                    let before = tenant.standing()[0].used();
+                    let asks = tenant.plan.asks(&Call::default(), &call(tokens), tenant.now_ms);
+                    let verdict = tenant.counters.admit(&asks, Take::ForGood, tenant.now_ms);
+                    prop_assert_eq!(verdict.outcome, Outcome::Admitted);
+                    let told = !Decision::new(&asks, &verdict).shadowed.is_empty();
+                    prop_assert_eq!(told, before + tokens > burst);
+                }
+            }
+            prop_assert!(tenant.standing()[0].spent <= 2 * burst);
+        }
+    }
+
     /// A settlement that overtakes its admission leaves what the other order leaves.
     #[test]
     fn the_order_of_admission_and_settlement_does_not_matter(
@@ -280,6 +303,22 @@ fn a_reservation_that_ran_out_is_corrected_by_its_late_event() {
         assert_eq!(tenant.standing()[..2].iter().map(used_of).collect::<Vec<_>>(), [month, hour]);
         assert_eq!(tenant.settle(1, used), Settled::Repeated);
     }
+}
+
+#[test]
+fn a_days_overload_that_was_only_counted_is_over_in_a_window() {
+    let limit = |action| limit(Unit::Requests, 60, Some(Window::Minute)).with_action(action);
+    let mut tenant = Tenant::new(vec![limit(Action::Shadow)]);
+    for _ in 0..24 * 60 * 600 {
+        tenant.advance(100);
+        let asks = tenant.plan.asks(&Call::default(), &call(0), tenant.now_ms);
+        tenant.counters.admit(&asks, Take::ForGood, tenant.now_ms);
+    }
+    tenant.plan = plan(vec![limit(Action::Enforce)]);
+    assert_eq!(tenant.admit(1, 0), Outcome::Denied);
+    // Back to its depth, and two seconds more for a begun request and this one.
+    tenant.advance(62_000);
+    assert_eq!(tenant.admit(1, 0), Outcome::Admitted);
 }
 
 #[test]

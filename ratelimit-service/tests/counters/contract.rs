@@ -84,6 +84,7 @@ fn plans() -> Vec<Plan> {
                 burst(limit(Unit::Requests, minute, 1_000), 2_000),
                 limit(Unit::Tokens, minute, 13).with_action(Action::Warn),
                 limit(Unit::OutputTokens, second, 61),
+                burst(limit(Unit::InputTokens, minute, 300), 50).with_action(Action::Shadow),
                 limit(Unit::Cost, month, 70_000).with_action(Action::Shadow),
             ],
         ),

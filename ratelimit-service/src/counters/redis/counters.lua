@@ -97,8 +97,9 @@ local function advance(counter, rule)
   end
 end
 
-local function spend(counter, amount)
-  counter.spent = min(counter.spent + amount, MAX_AMOUNT)
+-- Until `most` is spent; what is spent already stays.
+local function spend(counter, amount, most)
+  counter.spent = max(counter.spent, min(counter.spent + amount, most or MAX_AMOUNT))
 end
 
 local function hold(counter, amount)
@@ -183,7 +184,7 @@ local function set_entry(entry_id, entry, due_at)
   if entry then needed_until = max(needed_until, due_at, entry[1] == 's' and 0 or due_at + EXPIRED_KEPT_MS) end
 end
 
--- A line is {counter's id, amount, kind, and capacity and window or when the period began}.
+-- A line is {counter's id, amount, kind, and capacity, window and the most that is spent, or when the period began}.
 local function line_rule(line)
   if line[3] == 'R' then return { kind = 'R', capacity = line[4], window = line[5] } end
   return { kind = line[3], before = line[4], begin = line[4] }
@@ -207,7 +208,7 @@ end
 local function post_estimate(line)
   change(line, function(counter)
     release(counter, line[2])
-    if line[3] ~= 'S' then spend(counter, line[2]) end
+    if line[3] ~= 'S' then spend(counter, line[2], line[6]) end
   end)
 end
 
@@ -217,7 +218,7 @@ local function correct(line, counter, amount, started, ended, expired_at)
   if amount <= line[2] then
     refund(counter, line[2] - amount, line[2], expired_at, rule)
   else
-    spend(counter, still_counted(counter, amount - line[2], rule, started, ended))
+    spend(counter, still_counted(counter, amount - line[2], rule, started, ended), line[6])
   end
 end
 
@@ -305,7 +306,10 @@ local function read_asks()
     local ask = { name = ARGV[at], binding = ARGV[at + 1] == 'b', unit = ARGV[at + 2], amount = tonumber(ARGV[at + 3]) }
     local kind, capacity = ARGV[at + 4], tonumber(ARGV[at + 5])
     if kind == 'R' then
-      ask.rule = { kind = 'R', capacity = capacity, depth = tonumber(ARGV[at + 6]), window = tonumber(ARGV[at + 7]) }
+      local depth = tonumber(ARGV[at + 6])
+      ask.rule = { kind = 'R', capacity = capacity, depth = depth, window = tonumber(ARGV[at + 7]) }
+      -- Where nobody is bound, no more is owed.
+      ask.most = not ask.binding and min(2 * depth, MAX_AMOUNT) or nil
       at = at + 8
     elseif kind == 'C' then
       ask.rule = {
@@ -340,7 +344,7 @@ end
 local function take(asks, asked)
   for place, ask in ipairs(asks) do
     if ask.unit ~= 's' then
-      spend(asked[place], ask.amount)
+      spend(asked[place], ask.amount, ask.most)
       keep(ask.name, asked[place], ask.rule)
     end
   end
@@ -351,11 +355,11 @@ local function reserve(asks, asked)
   for place, ask in ipairs(asks) do
     local counter, rule = asked[place], ask.rule
     if ask.unit == 'r' then
-      spend(counter, ask.amount)
+      spend(counter, ask.amount, ask.most)
     elseif ask.amount > 0 then
       hold(counter, ask.amount)
       if rule.kind == 'R' then
-        lines[#lines + 1] = { ask.name, ask.amount, 'R', rule.capacity, rule.window }
+        lines[#lines + 1] = { ask.name, ask.amount, 'R', rule.capacity, rule.window, ask.most }
       elseif rule.kind == 'C' then
         lines[#lines + 1] = { ask.name, ask.amount, 'C', counter.at }
       else
@@ -398,7 +402,7 @@ local function settle_ask(ask, line, entry, started, ended)
     correct(line, counter, ask.amount, started, ended, entry.at)
   elseif line or not entry or ask.unit ~= 'r' then
     if line then release(counter, line[2]) end
-    spend(counter, still_counted(counter, ask.amount, ask.rule, started, ended))
+    spend(counter, still_counted(counter, ask.amount, ask.rule, started, ended), ask.most)
   end
   keep(ask.name, counter, ask.rule)
 end
