@@ -171,6 +171,11 @@ impl Weights {
         self.classes.iter().map(|(class, _)| *class)
     }
 
+    /// Whether every model's calls count whole times.
+    pub(crate) fn has_whole_models(&self) -> bool {
+        self.models.iter().all(|(_, weight)| weight.0.is_multiple_of(Weight::ONE.0))
+    }
+
     /// Calls of `model`, weighed; rounded up.
     pub(crate) fn requests(&self, model: Option<&str>, requests: u64) -> u64 {
         rounded_up(u128::from(requests) * 1000 * self.of_model(model))

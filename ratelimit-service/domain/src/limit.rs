@@ -168,6 +168,8 @@ pub enum LimitError {
     TooLarge,
     /// Cost and concurrency are not weighed.
     NotWeighed,
+    /// A request counts whole times: its part could not be told from the next one's.
+    PartOfRequest,
 }
 
 impl std::fmt::Display for LimitError {
@@ -178,6 +180,9 @@ impl std::fmt::Display for LimitError {
             LimitError::BurstNotRefilled => "burst: only a second, minute or hour is refilled; leave it out here",
             LimitError::TooLarge => "capacity, burst: at most 9007199254740991 can be counted, or $9007199 of cost",
             LimitError::NotWeighed => "weights: cost and concurrency count as they are; leave them out",
+            LimitError::PartOfRequest => {
+                "weights.models: a request counts whole times; give whole numbers, and multiply the capacity instead"
+            }
         })
     }
 }
@@ -240,10 +245,12 @@ impl Limit {
     /// The same, counting otherwise.
     ///
     /// # Errors
-    /// When its unit is not weighed.
+    /// When its unit is not weighed, or requests are by parts.
     pub fn with_weights(self, weights: Weights) -> Result<Limit, LimitError> {
-        if matches!(self.unit, Unit::Cost | Unit::Concurrency) && !weights.is_plain() {
-            return Err(LimitError::NotWeighed);
+        match self.unit {
+            Unit::Cost | Unit::Concurrency if !weights.is_plain() => return Err(LimitError::NotWeighed),
+            Unit::Requests if !weights.has_whole_models() => return Err(LimitError::PartOfRequest),
+            _ => {}
         }
         Ok(Limit { weights, ..self })
     }
@@ -340,5 +347,15 @@ mod tests {
         let weights = Weights::new(Vec::new(), vec![(Pattern::new("*"), crate::Weight::ONE)]);
         assert_eq!(day.with_weights(weights), Err(LimitError::NotWeighed));
         assert_eq!(Limit::new(Unit::Tokens, Some(Window::Hour), NonZeroU64::MAX), Err(LimitError::TooLarge));
+        let weighed = |unit, thousandths| {
+            let weight = crate::Weight::from_thousandths(thousandths).unwrap();
+            let weights = Weights::new(Vec::new(), vec![(Pattern::new("*"), weight)]);
+            limit(unit, Some(Window::Day)).unwrap().with_weights(weights)
+        };
+        assert!(weighed(Unit::Requests, 0).is_ok() && weighed(Unit::Requests, 7_000).is_ok());
+        assert!(weighed(Unit::Tokens, 100).is_ok());
+        for thousandths in [1, 100, 999, 1_500] {
+            assert_eq!(weighed(Unit::Requests, thousandths), Err(LimitError::PartOfRequest));
+        }
     }
 }

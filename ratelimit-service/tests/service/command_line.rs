@@ -112,6 +112,11 @@ fn what_a_limit_a_price_or_a_tenant_cannot_be_is_told_at_its_place() {
             "5:9: tiers.pro.limits[0].weights: cost and concurrency count as they are; leave them out",
         ),
         (
+            limit("unit: requests, weights: { models: { 'o1*': 0.1 } }"),
+            "5:9: tiers.pro.limits[0]: weights.models: a request counts whole times; give whole numbers, and multiply the \
+             capacity instead",
+        ),
+        (
             limit("unit: tokens, match: { models: [''] }"),
             "5:69: tiers.pro.limits[0].match.models[0]: the pattern is empty; * stands for all",
         ),
