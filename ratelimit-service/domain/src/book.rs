@@ -1,6 +1,6 @@
 //! A tenant's reservations: open, then settled or expired, then forgotten.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::counter::{Counter, Rule};
@@ -91,8 +91,8 @@ pub(crate) struct Book {
     entries: HashMap<Arc<str>, Entry>,
     /// When each changes by itself.
     due: BTreeSet<(u64, Arc<str>)>,
-    /// Expired ones that are not known to be in the ledger, and when each may be offered.
-    unposted: BTreeMap<Arc<str>, u64>,
+    /// When each expired one that is not known to be in the ledger may be offered.
+    offers: BTreeSet<(u64, Arc<str>)>,
 }
 
 #[derive(Debug, Clone)]
@@ -108,7 +108,11 @@ struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     Open,
-    Expired { at_ms: u64 },
+    Expired {
+        at_ms: u64,
+        /// `None` once it is known to be in the ledger.
+        offer_ms: Option<u64>,
+    },
     Settled,
 }
 
@@ -138,7 +142,9 @@ impl Book {
         let (id, lines) = match self.entries.remove_entry(id) {
             Some((id, entry)) => {
                 self.due.remove(&(entry.due_ms, Arc::clone(&id)));
-                self.unposted.remove(&id);
+                if let State::Expired { offer_ms: Some(offer_ms), .. } = entry.state {
+                    self.offers.remove(&(offer_ms, Arc::clone(&id)));
+                }
                 (id, entry.lines)
             }
             None => (id.into(), Box::default()),
@@ -152,18 +158,17 @@ impl Book {
     pub(crate) fn expire_next(&mut self, now_ms: u64) -> Option<Vec<Line>> {
         while self.next_due_ms() <= now_ms {
             let (_, id) = self.due.pop_first()?;
-            let is_unposted = self.unposted.contains_key(&id);
             let entry = self.entries.get_mut(&id)?;
             match entry.state {
                 State::Open => {
-                    entry.state = State::Expired { at_ms: now_ms };
+                    entry.state = State::Expired { at_ms: now_ms, offer_ms: Some(now_ms) };
                     entry.due_ms = now_ms + EXPIRED_KEPT_MS;
                     let lines = entry.lines.to_vec();
                     self.due.insert((entry.due_ms, Arc::clone(&id)));
-                    self.unposted.insert(id, now_ms);
+                    self.offers.insert((now_ms, id));
                     return Some(lines);
                 }
-                State::Expired { .. } if is_unposted => {
+                State::Expired { offer_ms: Some(_), .. } => {
                     entry.due_ms = now_ms + EXPIRED_KEPT_MS;
                     self.due.insert((entry.due_ms, id));
                 }
@@ -177,7 +182,7 @@ impl Book {
 
     /// Knows of a reservation that ran out before a restart and is in the ledger.
     pub(crate) fn restore(&mut self, expired: &Expired, lines: Vec<Line>) {
-        let state = State::Expired { at_ms: expired.expired_at_ms };
+        let state = State::Expired { at_ms: expired.expired_at_ms, offer_ms: None };
         let (due_ms, started_at_ms) = (expired.expired_at_ms.saturating_add(EXPIRED_KEPT_MS), expired.started_at_ms);
         self.insert(
             expired.id.as_str().into(),
@@ -185,32 +190,46 @@ impl Book {
         );
     }
 
-    /// Expired reservations that may be offered now, and when the next one may be.
-    pub(crate) fn offer(&mut self, now_ms: u64) -> Vec<Expired> {
+    /// What open ones hold that are to run out by now.
+    pub(crate) fn running_out(&self, now_ms: u64) -> impl Iterator<Item = &Line> {
+        let due = self.due.iter().take_while(move |(due_ms, _)| *due_ms <= now_ms);
+        let open = due.filter_map(|(_, id)| self.entries.get(id)).filter(|entry| entry.state == State::Open);
+        open.flat_map(|entry| &entry.lines)
+    }
+
+    /// Expired reservations that may be offered now, `most` at most; first those that could be for longest.
+    pub(crate) fn offer(&mut self, most: usize, now_ms: u64) -> Vec<Expired> {
         let mut offered = Vec::new();
-        for (id, offer_at_ms) in self.unposted.iter_mut().filter(|(_, offer_at_ms)| **offer_at_ms <= now_ms) {
-            let Some(Entry { state: State::Expired { at_ms }, started_at_ms, call: Some(call), .. }) =
-                self.entries.get(id)
+        while offered.len() < most
+            && self.next_offer_ms() <= now_ms
+            && let Some((_, id)) = self.offers.pop_first()
+        {
+            let Some(Entry { state: State::Expired { at_ms, offer_ms }, started_at_ms, call: Some(call), .. }) =
+                self.entries.get_mut(&id)
             else {
                 continue;
             };
-            *offer_at_ms = now_ms + OFFER_AGAIN_MS;
-            let (id, started_at_ms, expired_at_ms) = (id.to_string(), *started_at_ms, *at_ms);
-            offered.push(Expired { id, started_at_ms, expired_at_ms, call: HeldCall::clone(call) });
+            let (again_ms, started_at_ms, expired_at_ms) = (now_ms + OFFER_AGAIN_MS, *started_at_ms, *at_ms);
+            *offer_ms = Some(again_ms);
+            offered.push(Expired { id: id.to_string(), started_at_ms, expired_at_ms, call: HeldCall::clone(call) });
+            self.offers.insert((again_ms, id));
         }
         offered
     }
 
+    /// When the next expired one may be offered; `u64::MAX` for never.
     pub(crate) fn next_offer_ms(&self) -> u64 {
-        self.unposted.values().min().copied().unwrap_or(u64::MAX)
+        self.offers.first().map_or(u64::MAX, |(offer_ms, _)| *offer_ms)
     }
 
     /// The expired reservation is in the ledger.
     pub(crate) fn posted(&mut self, id: &str) {
-        if self.unposted.remove(id).is_some()
-            && let Some(entry) = self.entries.get_mut(id)
+        if let Some(entry) = self.entries.get_mut(id)
+            && let State::Expired { offer_ms, .. } = &mut entry.state
+            && let Some(offer_ms) = offer_ms.take()
         {
             entry.call = None;
+            self.offers.remove(&(offer_ms, id.into()));
         }
     }
 

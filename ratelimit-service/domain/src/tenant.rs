@@ -9,7 +9,7 @@ use crate::limit::{CounterId, Unit};
 /// How the asked amounts are taken when all binding limits agree.
 #[derive(Debug, Clone, Copy)]
 pub enum Take<'a> {
-    /// Not at all.
+    /// Not at all; nothing runs out by it either.
     Nothing,
     /// For good.
     ForGood,
@@ -68,17 +68,16 @@ pub struct TenantCounters {
 impl TenantCounters {
     /// Decides about a call. All is taken, or nothing.
     pub fn admit(&mut self, asks: &[Ask<'_>], take: Take<'_>, now_ms: u64) -> Verdict {
+        if matches!(take, Take::Nothing) {
+            return self.look(asks, now_ms);
+        }
         self.expire(now_ms);
-        let mut counters: Vec<Counter> = asks.iter().map(|ask| self.advanced(ask, now_ms)).collect();
+        let Verdict { outcome, mut counters, .. } = self.judge(asks, now_ms);
         if let Take::Hold(hold) = take
             && self.state(&hold.id).is_some()
         {
             return Verdict { outcome: Outcome::Admitted, counters, now_ms };
         }
-        let fits =
-            |(ask, counter): (&Ask<'_>, &Counter)| ask.role != Role::Binding || counter.fits(&ask.rule, ask.amount);
-        let all_fit = asks.iter().zip(&counters).all(fits);
-        let outcome = if all_fit { Outcome::Admitted } else { Outcome::Denied };
         match (take, outcome) {
             (Take::Used, _) | (Take::ForGood, Outcome::Admitted) => {
                 // Without a reservation nothing tells when a slot is free again.
@@ -106,6 +105,17 @@ impl TenantCounters {
         Verdict { outcome, counters, now_ms }
     }
 
+    /// What [`TenantCounters::admit`] says to one who takes [`Take::Nothing`]. It copies no reservations.
+    pub fn look(&self, asks: &[Ask<'_>], now_ms: u64) -> Verdict {
+        let due = self.book.as_ref().filter(|book| book.next_due_ms() <= now_ms);
+        let Some(book) = due else { return self.judge(asks, now_ms) };
+        let mut run_out = TenantCounters { counters: self.counters.clone(), ..TenantCounters::default() };
+        for line in book.running_out(now_ms) {
+            run_out.post_estimate(line, now_ms);
+        }
+        run_out.judge(asks, now_ms)
+    }
+
     /// Settles a call to what it has used.
     pub fn settle(&mut self, id: &str, used: &Used<'_>, now_ms: u64) -> Settled {
         self.expire(now_ms);
@@ -122,7 +132,9 @@ impl TenantCounters {
             let mut counter = self.advanced(ask, now_ms);
             match (line, state) {
                 (Some(line), _) if !line.is_counted_by(&counter) => {}
-                (Some(line), Some(State::Expired { at_ms })) => correct(line, &mut counter, ask.amount, used, at_ms),
+                (Some(line), Some(State::Expired { at_ms, .. })) => {
+                    correct(line, &mut counter, ask.amount, used, at_ms)
+                }
                 (Some(line), _) => {
                     counter.release(line.amount);
                     spend(&mut counter, ask, used);
@@ -141,7 +153,7 @@ impl TenantCounters {
                 (Some(State::Open), Extent::Nothing) => {
                     self.change(line, now_ms, |counter| counter.release(line.amount))
                 }
-                (Some(State::Expired { at_ms }), Extent::Nothing) => {
+                (Some(State::Expired { at_ms, .. }), Extent::Nothing) => {
                     self.change(line, now_ms, |counter| correct(line, counter, 0, used, at_ms));
                 }
                 _ => {}
@@ -183,13 +195,13 @@ impl TenantCounters {
         }
     }
 
-    /// Reservations that ran out and are not known to be in the ledger; each is offered again after [`OFFER_AGAIN_MS`]
+    /// Reservations that ran out and are not known to be in the ledger, `most` at most; each is offered again after [`OFFER_AGAIN_MS`]
     /// until [`TenantCounters::posted`] is told of it.
     ///
     /// [`OFFER_AGAIN_MS`]: crate::OFFER_AGAIN_MS
-    pub fn unposted(&mut self, now_ms: u64) -> Vec<Expired> {
+    pub fn unposted(&mut self, most: usize, now_ms: u64) -> Vec<Expired> {
         self.expire(now_ms);
-        self.book.as_mut().map_or_else(Vec::new, |book| book.offer(now_ms))
+        self.book.as_mut().map_or_else(Vec::new, |book| book.offer(most, now_ms))
     }
 
     /// The expired reservation is in the ledger.
@@ -214,6 +226,16 @@ impl TenantCounters {
     /// How many reservations are remembered, settled ones too.
     pub fn reservations(&self) -> usize {
         self.book.as_ref().map_or(0, |book| book.len())
+    }
+
+    /// What the limits say, and their counters before anything is taken.
+    fn judge(&self, asks: &[Ask<'_>], now_ms: u64) -> Verdict {
+        let counters: Vec<Counter> = asks.iter().map(|ask| self.advanced(ask, now_ms)).collect();
+        let fits =
+            |(ask, counter): (&Ask<'_>, &Counter)| ask.role != Role::Binding || counter.fits(&ask.rule, ask.amount);
+        let all_fit = asks.iter().zip(&counters).all(fits);
+        let outcome = if all_fit { Outcome::Admitted } else { Outcome::Denied };
+        Verdict { outcome, counters, now_ms }
     }
 
     fn state(&self, id: &str) -> Option<State> {

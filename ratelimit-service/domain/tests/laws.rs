@@ -6,8 +6,8 @@ use std::num::NonZeroU64;
 
 use proptest::prelude::*;
 use tollgate_domain::{
-    Action, Anchor, Ask, Call, Counter, Decision, Extent, Hold, Limit, Outcome, Plan, Quantities, Settled, Take,
-    TenantCounters, Tokens, Unit, Used, Window,
+    Action, Anchor, Ask, Call, Counter, Decision, Extent, Hold, Limit, OFFER_AGAIN_MS, Outcome, Plan, Quantities,
+    Settled, Take, TenantCounters, Tokens, Unit, Used, Window,
 };
 
 /// 2026-11-23T00:00:00Z
@@ -72,9 +72,9 @@ impl Tenant {
     }
 
     /// The limits' counters, as they stand now.
-    fn standing(&mut self) -> Vec<Counter> {
+    fn standing(&self) -> Vec<Counter> {
         let asks = self.plan.questions(self.now_ms);
-        self.counters.admit(&asks, Take::Nothing, self.now_ms).counters
+        self.counters.look(&asks, self.now_ms).counters
     }
 
     fn advance(&mut self, ms: u64) {
@@ -253,6 +253,25 @@ proptest! {
         }
     }
 
+    /// Who looks sees what has run out by now, though it runs out by what comes next alone.
+    #[test]
+    fn who_looks_sees_what_has_run_out(steps in steps(30_000, 50)) {
+        let limits = [(Unit::Tokens, Some(Window::Minute)), (Unit::Tokens, Some(Window::Day)), (Unit::Concurrency, None)];
+        let mut tenant = Tenant::new(limits.map(|(unit, window)| limit(unit, 500, window)).to_vec());
+        for step in steps {
+            match step {
+                Step::Wait(ms) => tenant.advance(ms),
+                Step::Admit(id, tokens) => { tenant.admit(id, tokens); }
+                Step::Settle(id, tokens) => { tenant.settle(id, tokens); }
+            }
+            let seen = tenant.standing();
+            let before = tenant.counters.clone();
+            tenant.counters.unposted(0, tenant.now_ms);
+            prop_assert_eq!(seen, tenant.standing());
+            tenant.counters = before;
+        }
+    }
+
     /// A settlement that overtakes its admission leaves what the other order leaves.
     #[test]
     fn the_order_of_admission_and_settlement_does_not_matter(
@@ -287,7 +306,7 @@ fn a_reservation_that_ran_out_is_corrected_by_its_late_event() {
         assert_eq!((tenant.admit(1, 100), tenant.admit(2, 1)), (Outcome::Admitted, Outcome::Denied));
         tenant.advance(TIMEOUT_MS);
         assert_eq!(tenant.admit(2, 0), Outcome::Admitted, "the slot is free");
-        let expired = tenant.counters.unposted(tenant.now_ms);
+        let expired = tenant.counters.unposted(9, tenant.now_ms);
         assert_eq!(
             expired.iter().map(|expired| (expired.id.as_str(), expired.started_at_ms)).collect::<Vec<_>>(),
             [("1", NOW_MS)]
@@ -303,6 +322,28 @@ fn a_reservation_that_ran_out_is_corrected_by_its_late_event() {
         assert_eq!(tenant.standing()[..2].iter().map(used_of).collect::<Vec<_>>(), [month, hour]);
         assert_eq!(tenant.settle(1, used), Settled::Repeated);
     }
+}
+
+#[test]
+fn what_ran_out_is_offered_a_few_at_a_time_until_it_is_posted() {
+    let mut tenant = Tenant::new(vec![limit(Unit::Tokens, 1000, Some(Window::Month))]);
+    for id in [5, 3, 4, 1, 2] {
+        tenant.admit(id, 1);
+        tenant.advance(1);
+    }
+    tenant.advance(TIMEOUT_MS);
+    let offered = |tenant: &mut Tenant, most| {
+        let expired = tenant.counters.unposted(most, tenant.now_ms);
+        expired.into_iter().map(|expired| expired.id).collect::<Vec<_>>().concat()
+    };
+    assert_eq!(offered(&mut tenant, 2), "12", "those that ran out at once, by their ids");
+    assert_eq!(tenant.counters.next_due_ms(), tenant.now_ms);
+    assert_eq!((offered(&mut tenant, 2), offered(&mut tenant, 2)), ("34".into(), "5".into()));
+    assert_eq!((offered(&mut tenant, 2), tenant.counters.next_due_ms()), ("".into(), tenant.now_ms + OFFER_AGAIN_MS));
+    tenant.counters.posted("2");
+    assert_eq!((tenant.settle(4, 1), tenant.settle(2, 1)), (Settled::Corrected, Settled::Corrected));
+    tenant.advance(OFFER_AGAIN_MS);
+    assert_eq!(offered(&mut tenant, 9), "135");
 }
 
 #[test]

@@ -118,9 +118,12 @@ impl MemoryCounters {
         forgotten > 0
     }
 
-    fn read<T>(&self, tenant: &str, read: impl FnOnce(TenantCounters, u64) -> T) -> T {
-        let counters = self.shard(tenant).lock().tenants.get(tenant).map(|tenant| tenant.counters.clone());
-        read(counters.unwrap_or_default(), (self.clock)())
+    fn look(&self, tenant: &str, asks: &[Ask<'_>]) -> Verdict {
+        let (shard, now_ms) = (self.shard(tenant).lock(), (self.clock)());
+        match shard.tenants.get(tenant) {
+            Some(known) => known.counters.look(asks, now_ms),
+            None => TenantCounters::default().look(asks, now_ms),
+        }
     }
 }
 
@@ -151,7 +154,7 @@ impl Counters for MemoryCounters {
 
     async fn admit(&self, tenant: &str, asks: &[Ask<'_>], take: Take<'_>) -> Result<Verdict, Unavailable> {
         Ok(match take {
-            Take::Nothing => self.read(tenant, |mut counters, now_ms| counters.admit(asks, take, now_ms)),
+            Take::Nothing => self.look(tenant, asks),
             Take::Hold(_) if self.reservations.load(Ordering::Relaxed) >= MAX_RESERVATIONS => {
                 self.metrics.reservations_refused.inc();
                 self.change(tenant, |counters, now_ms| counters.admit(asks, Take::ForGood, now_ms))
@@ -173,7 +176,8 @@ impl Counters for MemoryCounters {
                 && let Some((_, tenant)) = shard.due.first().filter(|(due_ms, _)| *due_ms <= now_ms).cloned()
             {
                 let Some(known) = shard.tenants.get_mut(&tenant) else { break };
-                let expired = self.counted(known, |counters| counters.unposted(now_ms));
+                let room = MAX_UNPOSTED - unposted.len();
+                let expired = self.counted(known, |counters| counters.unposted(room, now_ms));
                 unposted.extend(expired.into_iter().map(|expired| (tenant.to_string(), expired)));
                 shard.reschedule(&tenant);
             }
@@ -323,6 +327,21 @@ mod tests {
         assert_eq!(crowded.settle(0, "id", 10).await, Settled::Unreserved);
         crowded.counters.reset("tenant").await.unwrap();
         assert_eq!(crowded.take(0, Take::ForGood).await, Outcome::Admitted);
+    }
+
+    #[tokio::test]
+    async fn no_more_is_offered_at_once_than_its_maximum() {
+        let crowded = Crowded::new();
+        let plan = Plan::new("test".into(), 1, Vec::new());
+        let asks = plan.asks(&Call::default(), &Quantities::default(), NOW_MS);
+        for number in 0..MAX_UNPOSTED + 1 {
+            let hold = Hold { id: number.to_string(), timeout_ms: 1, call: Default::default() };
+            crowded.counters.admit("tenant", &asks, Take::Hold(&hold)).await.unwrap();
+        }
+        crowded.wait(1);
+        for offered in [MAX_UNPOSTED, 1, 0] {
+            assert_eq!(crowded.counters.unposted().await.unwrap().len(), offered);
+        }
     }
 
     #[tokio::test]
