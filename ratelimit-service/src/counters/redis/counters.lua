@@ -17,7 +17,8 @@ local DAY_MS = 86400000
 local SETTLED_KEPT_MS = 60000
 local EXPIRED_KEPT_MS = 86400000
 local OFFER_AGAIN_MS = 30000
--- How many reservations run out or are forgotten in one call: what is left waits for the next.
+-- How many reservations run out or are forgotten in one call, beside the call's own. What is left holds what it held until
+-- the next call, where the model lets all run out at once.
 local MAX_DUE = 100
 -- Keys live longer than they need to, so that their time to live is set seldom.
 local SLACK_MS = 600000
@@ -222,23 +223,31 @@ local function correct(line, counter, amount, started, ended, expired_at)
   end
 end
 
+local function lapse(due_id)
+  local entry = entry_of(due_id)
+  if entry and entry[1] == 'o' then
+    entry[1], entry.at = 'e', now
+    set_entry(due_id, entry, now + EXPIRED_KEPT_MS)
+    offers[due_id] = now
+    for _, line in ipairs(entry.lines) do post_estimate(line) end
+  elseif entry and entry[1] == 'e' and call('ZSCORE', offers_key, due_id) then
+    set_entry(due_id, entry, now + EXPIRED_KEPT_MS)
+  else
+    set_entry(due_id, false, false)
+  end
+end
+
 -- Lets run out or forgets what is due. Says whether there were any reservations.
 local function expire()
   local first = call('ZRANGE', due_key, 0, 0, 'WITHSCORES')
   if not first[1] then return false end
   if tonumber(first[2]) > now then return true end
-  for _, due_id in ipairs(call('ZRANGEBYSCORE', due_key, '-inf', text(now), 'LIMIT', 0, MAX_DUE)) do
-    local entry = entry_of(due_id)
-    if entry and entry[1] == 'o' then
-      entry[1], entry.at = 'e', now
-      set_entry(due_id, entry, now + EXPIRED_KEPT_MS)
-      offers[due_id] = now
-      for _, line in ipairs(entry.lines) do post_estimate(line) end
-    elseif entry and entry[1] == 'e' and call('ZSCORE', offers_key, due_id) then
-      set_entry(due_id, entry, now + EXPIRED_KEPT_MS)
-    else
-      set_entry(due_id, false, false)
-    end
+  local due_ids = call('ZRANGEBYSCORE', due_key, '-inf', text(now), 'LIMIT', 0, MAX_DUE)
+  for _, due_id in ipairs(due_ids) do lapse(due_id) end
+  -- What is said of the call's own reservation does not hang on how many others are due.
+  if #due_ids == MAX_DUE and entries[id] == nil then
+    local due_at = call('ZSCORE', due_key, id)
+    if due_at and tonumber(due_at) <= now then lapse(id) end
   end
   return true
 end
