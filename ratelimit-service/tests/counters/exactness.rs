@@ -4,12 +4,13 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
+use tollgate::counters::Counters;
 use tollgate_domain::{Limit, Outcome, Take, Unit, Window};
 use tollgate_e2e::harness::redis::Redis;
 use tollgate_e2e::harness::run_dir::RunDir;
 
 use crate::calls::Caller;
-use crate::engines::replica;
+use crate::engines::{Hand, NOW_MS, memory, redis, replica};
 
 const PATIENT_MS: u64 = 20_000;
 
@@ -72,4 +73,72 @@ async fn replicas_together_admit_what_is_refilled_and_one_burst() {
     let used = admitted.iter().filter(|now_ms| **now_ms <= last_denied_ms).count() as u64;
     let usable = burst + capacity * (last_denied_ms - first_ms) / 1000;
     assert!(used * 100 >= usable * 99, "{used} of {usable} were used");
+}
+
+/// Clients of all replicas that reserve and use all they can, for two minutes about the beginning of a day: in the minute's
+/// limit no interval has more than what is refilled in it and one burst, in the day's no day has more than its capacity, and
+/// hardly anything is left.
+async fn over_the_edge_of_a_day(replicas: Vec<Arc<dyn Counters>>, hand: Hand) {
+    const CLIENTS: usize = 4;
+    const STEP_MS: i64 = 250;
+    const AROUND_MS: u64 = 60_000;
+    let limit = |window, capacity| Limit::new(Unit::Tokens, Some(window), NonZeroU64::new(capacity).unwrap()).unwrap();
+    let (capacity, burst, day) = (6_000, 1_500, 5_000);
+    let a_minutes = limit(Window::Minute, capacity).with_burst(NonZeroU64::new(burst).unwrap()).unwrap();
+    let callers = [("minute", a_minutes), ("day", limit(Window::Day, day))];
+    let callers = callers.map(|(tenant, limit)| Arc::new(Caller::with(tenant, vec![limit])));
+    hand.step(-AROUND_MS.cast_signed());
+    let mut used = [Vec::new(), Vec::new()];
+    for round in 0.. {
+        if hand.now_ms() >= NOW_MS + AROUND_MS {
+            break;
+        }
+        for (caller, used) in callers.iter().zip(&mut used) {
+            let mut clients = JoinSet::new();
+            for client in 0..CLIENTS * replicas.len() {
+                let (caller, replica) = (Arc::clone(caller), Arc::clone(&replicas[client % replicas.len()]));
+                clients.spawn(async move {
+                    for call in 0.. {
+                        let id = format!("{round} {client} {call}");
+                        if caller.hold(&*replica, &id).await.unwrap().outcome == Outcome::Denied {
+                            return call;
+                        }
+                        caller.settle(&*replica, &id).await.unwrap();
+                    }
+                    unreachable!()
+                });
+            }
+            let calls: u64 = clients.join_all().await.iter().sum();
+            used.push((hand.now_ms(), calls * 10));
+        }
+        hand.step(STEP_MS);
+    }
+    let [by_minute, by_day] = used;
+    for (begin, (from_ms, _)) in by_minute.iter().enumerate() {
+        let mut sum = 0;
+        for (to_ms, used) in &by_minute[begin..] {
+            sum += used;
+            assert!(sum * 60_000 <= burst * 60_000 + capacity * (to_ms - from_ms), "{sum} from {from_ms} to {to_ms}");
+        }
+    }
+    let sum = |used: &[(u64, u64)]| used.iter().map(|(_, used)| used).sum::<u64>();
+    let usable = burst + capacity * 2 * AROUND_MS / 60_000;
+    assert!(sum(&by_minute) * 100 >= usable * 99, "{} of {usable} were used", sum(&by_minute));
+    let (before, after) = by_day.split_at(by_day.partition_point(|(now_ms, _)| *now_ms < NOW_MS));
+    assert_eq!((sum(before), sum(after)), (day, day));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_the_edge_of_a_day_memory_admits_all_there_is_and_no_more() {
+    let hand = Hand::new();
+    over_the_edge_of_a_day(vec![Arc::new(memory(&hand))], hand).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_the_edge_of_a_day_replicas_admit_all_there_is_and_no_more() {
+    let dir = RunDir::create().unwrap();
+    let server = Redis::start(dir.path()).await.unwrap();
+    let hand = Hand::new();
+    let replicas = [(); 3].map(|()| Arc::new(redis(&server.url(), "tollgate", &hand)) as Arc<dyn Counters>);
+    over_the_edge_of_a_day(replicas.to_vec(), hand).await;
 }
