@@ -61,8 +61,16 @@ enum Transport {
     #[default]
     Plain,
     /// With a certificate that is made at the start.
-    NewTls,
-    Tls(ServerCertificate),
+    NewTls(Clients),
+    Tls(ServerCertificate, Clients),
+}
+
+/// Who may connect by TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Clients {
+    All,
+    /// Who has a certificate by the same authority.
+    Certified,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -107,7 +115,14 @@ impl Builder {
     /// It speaks TLS alone, with a certificate by [`Redis::authority`].
     #[must_use]
     pub fn tls(mut self) -> Builder {
-        self.0.transport = Transport::NewTls;
+        self.0.transport = Transport::NewTls(Clients::All);
+        self
+    }
+
+    /// As [`Builder::tls`], and it talks to those alone who show [`Redis::client_certificate`] or another by its authority.
+    #[must_use]
+    pub fn mutual_tls(mut self) -> Builder {
+        self.0.transport = Transport::NewTls(Clients::Certified);
         self
     }
 
@@ -144,8 +159,8 @@ impl Builder {
         let dir = dir.join(format!("redis-{port}"));
         fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
         let mut settings = self.0.clone();
-        if let Transport::NewTls = settings.transport {
-            settings.transport = Transport::Tls(ServerCertificate::issue(&dir)?);
+        if let Transport::NewTls(clients) = settings.transport {
+            settings.transport = Transport::Tls(ServerCertificate::issue(&dir)?, clients);
         }
         fs::write(dir.join(CONFIG), config(&settings, port)?)?;
         let mut redis = Redis { dir, port, settings, starts: 0, process: None };
@@ -177,7 +192,7 @@ impl Redis {
     pub fn url(&self) -> String {
         let scheme = match self.settings.transport {
             Transport::Plain => "redis",
-            Transport::NewTls | Transport::Tls(_) => "rediss",
+            Transport::NewTls(_) | Transport::Tls(..) => "rediss",
         };
         let login = match &self.settings.access {
             Access::Open => String::new(),
@@ -190,8 +205,16 @@ impl Redis {
     /// The certificate that a client has to trust, as a PEM file; `None` where it does not speak TLS.
     pub fn authority(&self) -> Option<&Path> {
         match &self.settings.transport {
-            Transport::Plain | Transport::NewTls => None,
-            Transport::Tls(certificate) => Some(&certificate.authority),
+            Transport::Plain | Transport::NewTls(_) => None,
+            Transport::Tls(certificate, _) => Some(&certificate.authority),
+        }
+    }
+
+    /// The certificate and key, as PEM files, that a client has to show; `None` where it need not.
+    pub fn client_certificate(&self) -> Option<(&Path, &Path)> {
+        match &self.settings.transport {
+            Transport::Tls(ServerCertificate { certificate, key, .. }, Clients::Certified) => Some((certificate, key)),
+            Transport::Plain | Transport::NewTls(_) | Transport::Tls(..) => None,
         }
     }
 
@@ -252,6 +275,9 @@ impl Redis {
         if let Some(authority) = self.authority() {
             cli.arg("--tls").arg("--cacert").arg(authority);
         }
+        if let Some((certificate, key)) = self.client_certificate() {
+            cli.arg("--cert").arg(certificate).arg("--key").arg(key);
+        }
         let what = command.join(" ");
         let output = patiently(&what, cli.args(command).output()).await?.context("running redis-cli")?;
         let answer = String::from_utf8(output.stdout).with_context(|| format!("the answer to {what}"))?;
@@ -286,11 +312,19 @@ impl Redis {
 fn config(settings: &Settings, port: u16) -> anyhow::Result<String> {
     let mut config = String::from("bind 127.0.0.1\n");
     match &settings.transport {
-        Transport::Plain | Transport::NewTls => writeln!(config, "port {port}")?,
-        Transport::Tls(ServerCertificate { authority, certificate, key }) => {
-            writeln!(config, "port 0\ntls-port {port}\ntls-auth-clients no\ntls-replication yes")?;
+        Transport::Plain | Transport::NewTls(_) => writeln!(config, "port {port}")?,
+        Transport::Tls(ServerCertificate { authority, certificate, key }, clients) => {
+            let asks = if *clients == Clients::Certified { "yes" } else { "no" };
+            writeln!(config, "port 0\ntls-port {port}\ntls-auth-clients {asks}\ntls-replication yes")?;
             writeln!(config, "tls-ca-cert-file {}", authority.display())?;
             writeln!(config, "tls-cert-file {}\ntls-key-file {}", certificate.display(), key.display())?;
+        }
+    }
+    match &settings.access {
+        Access::Open => {}
+        Access::Password(password) => writeln!(config, "requirepass {password}")?,
+        Access::User { name, password } => {
+            writeln!(config, "user {name} on >{password} ~* &* +@all\nuser default off")?;
         }
     }
     if let Role::Sentinel { watched } = settings.role {
@@ -300,11 +334,8 @@ fn config(settings: &Settings, port: u16) -> anyhow::Result<String> {
     writeln!(config, "save \"\"\nenable-debug-command local\nrepl-diskless-sync-delay 0")?;
     match &settings.access {
         Access::Open => {}
-        Access::Password(password) => writeln!(config, "requirepass {password}\nmasterauth {password}")?,
-        Access::User { name, password } => {
-            writeln!(config, "user {name} on >{password} ~* &* +@all\nuser default off")?;
-            writeln!(config, "masteruser {name}\nmasterauth {password}")?;
-        }
+        Access::Password(password) => writeln!(config, "masterauth {password}")?,
+        Access::User { name, password } => writeln!(config, "masteruser {name}\nmasterauth {password}")?,
     }
     match settings.persistence {
         Persistence::None => {}

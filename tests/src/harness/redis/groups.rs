@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use tokio::try_join;
 
-use super::{Builder, Redis, Role, Settings};
+use super::{Access, Builder, Redis, Role, Settings};
 use crate::harness::wait::{PATIENCE, eventually};
 
 /// How many hash slots a cluster has.
@@ -45,6 +45,32 @@ impl Cluster {
         let cluster = Cluster { nodes };
         cluster.wait_until_complete().await?;
         Ok(cluster)
+    }
+
+    /// Which of the nodes has a key's slot at the start; asks the last one.
+    ///
+    /// # Errors
+    /// As [`Redis::cli`].
+    pub async fn owner(&self, key: &str) -> anyhow::Result<usize> {
+        let slot: usize = self.nodes[MASTERS - 1].cli(&["CLUSTER", "KEYSLOT", key]).await?.parse()?;
+        Ok((0..MASTERS).rfind(|index| index * SLOTS / MASTERS <= slot).unwrap_or(0))
+    }
+
+    /// Gives a key's slot, which has to be empty, to another node; `in_part` so that the first sends on who asks for keys
+    /// that it has not, as while a slot is being moved.
+    ///
+    /// # Errors
+    /// As [`Redis::cli`].
+    pub async fn move_slot(&self, key: &str, to: usize, in_part: bool) -> anyhow::Result<()> {
+        let from = self.owner(key).await?;
+        let slot = self.nodes[from].cli(&["CLUSTER", "KEYSLOT", key]).await?;
+        let [from_id, to_id] =
+            [self.nodes[from].cli(&["CLUSTER", "MYID"]).await?, self.nodes[to].cli(&["CLUSTER", "MYID"]).await?];
+        let states = if in_part { [("IMPORTING", &from_id), ("MIGRATING", &to_id)] } else { [("NODE", &to_id); 2] };
+        for (node, (state, id)) in [to, from].into_iter().zip(states) {
+            self.nodes[node].expect_ok(&["CLUSTER", "SETSLOT", &slot, state, id]).await?;
+        }
+        Ok(())
     }
 
     /// The URLs of its nodes.
@@ -98,8 +124,21 @@ impl Sentinel {
     /// # Errors
     /// When they do not come up.
     pub async fn start(dir: &Path) -> anyhow::Result<Sentinel> {
+        Sentinel::start_with(dir, Access::Open).await
+    }
+
+    /// As [`Sentinel::start`], but the sentinel talks to this user of its access control list alone.
+    ///
+    /// # Errors
+    /// When they do not come up.
+    pub async fn start_for_user(dir: &Path, name: &str, password: &str) -> anyhow::Result<Sentinel> {
+        Sentinel::start_with(dir, Access::User { name: name.to_owned(), password: password.to_owned() }).await
+    }
+
+    async fn start_with(dir: &Path, access: Access) -> anyhow::Result<Sentinel> {
         let master = Redis::start(dir).await?;
-        let watching = Builder(Settings { role: Role::Sentinel { watched: master.port }, ..Settings::default() });
+        let role = Role::Sentinel { watched: master.port };
+        let watching = Builder(Settings { role, access, ..Settings::default() });
         let (replica, sentinel) = try_join!(Redis::builder().replica_of(&master).start(dir), watching.start(dir))?;
         eventually("the sentinel's knowledge of the replica", PATIENCE, async || {
             let replicas = sentinel.cli(&["SENTINEL", "REPLICAS", MASTER_NAME]).await?;
