@@ -47,9 +47,9 @@ impl Collector {
         let new = self.ledger.append(events).await?;
         for event in &new {
             if let Err(error) = self.limiter.settle(event).await {
-                // Its reservation runs out; the ledger has the event.
+                // It waits, or its reservation runs out; the ledger has the event. An outage is logged once, not here.
                 self.metrics.settlements_failed.inc();
-                tracing::warn!(%error, "a call was not settled");
+                tracing::debug!(%error, "a call is not settled yet");
             }
         }
         self.metrics.events_accepted.inc_by(new.len() as u64);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::counters::{RedisSettings, Target};
+use crate::counters::{ClientCertificate, RedisSettings, Target, Tls};
 
 /// The longest that a decision may wait for Redis, in milliseconds.
 const MAX_TIMEOUT_MS: u64 = 60_000;
@@ -62,7 +62,7 @@ enum Kind {
 #[serde(default, deny_unknown_fields)]
 struct Counters {
     engine: Kind,
-    redis: Redis,
+    redis: Option<Redis>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -70,7 +70,9 @@ struct Counters {
 struct Redis {
     url: Option<Url>,
     url_file: Option<UrlFile>,
-    ca_file: Option<CaFile>,
+    ca_file: Option<Bytes>,
+    cert_file: Option<Bytes>,
+    key_file: Option<Bytes>,
     timeout_ms: AtMost<MAX_TIMEOUT_MS>,
     connections: AtMost<MAX_CONNECTIONS>,
     on_failure: FailurePolicy,
@@ -84,6 +86,8 @@ impl Default for Redis {
             url: None,
             url_file: None,
             ca_file: None,
+            cert_file: None,
+            key_file: None,
             timeout_ms: AtMost(50),
             connections: AtMost(4),
             on_failure: FailurePolicy::default(),
@@ -93,21 +97,37 @@ impl Default for Redis {
     }
 }
 
+const UNUSED: &str =
+    "redis: would not be used, and each replica would count alone: set engine to redis, or leave this out";
+
 impl TryFrom<Counters> for Engine {
     type Error = String;
 
     fn try_from(Counters { engine, redis }: Counters) -> Result<Engine, String> {
-        if matches!(engine, Kind::Memory) {
-            return Ok(Engine::Memory);
-        }
+        let redis = match (engine, redis) {
+            (Kind::Memory, None) => return Ok(Engine::Memory),
+            (Kind::Memory, Some(_)) => return Err(UNUSED.to_owned()),
+            (Kind::Redis, redis) => redis.unwrap_or_default(),
+        };
         let url = match (redis.url, redis.url_file) {
             (Some(Url(url)), None) | (None, Some(UrlFile(Url(url)))) => url,
             (None, None) => return Err("redis.url: is missing; give it, or redis.url_file".to_owned()),
             (Some(_), Some(_)) => return Err("redis.url: leave out either this or redis.url_file".to_owned()),
         };
-        let ca = redis.ca_file.as_ref().map(|CaFile(pem)| pem.as_slice());
+        let client = match (redis.cert_file, redis.key_file) {
+            (None, None) => None,
+            (Some(Bytes(certificate)), Some(Bytes(key))) => Some(ClientCertificate { certificate, key }),
+            (Some(_), None) => return Err("redis.key_file: is missing; a certificate needs its key".to_owned()),
+            (None, Some(_)) => return Err("redis.cert_file: is missing; a key needs its certificate".to_owned()),
+        };
+        let mut tls = Tls { ca: redis.ca_file.map(|Bytes(pem)| pem), client: None };
+        let mut target = Target::new(&url, &tls).map_err(|error| format!("redis.ca_file: {error}"))?;
+        if client.is_some() {
+            tls.client = client;
+            target = Target::new(&url, &tls).map_err(|error| format!("redis.cert_file, redis.key_file: {error}"))?;
+        }
         let settings = RedisSettings {
-            target: Target::new(&url, ca).map_err(|error| format!("redis.ca_file: {error}"))?,
+            target,
             timeout: Duration::from_millis(redis.timeout_ms.0),
             connections: usize::try_from(redis.connections.0).unwrap_or(1),
             key_prefix: redis.key_prefix.0,
@@ -126,7 +146,7 @@ impl TryFrom<String> for Url {
     type Error = String;
 
     fn try_from(url: String) -> Result<Url, String> {
-        Target::new(&url, None).map_err(|error| error.to_string())?;
+        Target::new(&url, &Tls::default()).map_err(|error| error.to_string())?;
         Ok(Url(url))
     }
 }
@@ -152,15 +172,22 @@ impl TryFrom<PathBuf> for UrlFile {
     }
 }
 
-#[derive(Debug, Deserialize)]
+/// What a file holds. May be a key: shows nothing.
+#[derive(Deserialize)]
 #[serde(try_from = "PathBuf")]
-struct CaFile(Vec<u8>);
+struct Bytes(Vec<u8>);
 
-impl TryFrom<PathBuf> for CaFile {
+impl std::fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Bytes")
+    }
+}
+
+impl TryFrom<PathBuf> for Bytes {
     type Error = String;
 
-    fn try_from(file: PathBuf) -> Result<CaFile, String> {
-        fs::read(&file).map(CaFile).map_err(|error| unreadable(&file, &error))
+    fn try_from(file: PathBuf) -> Result<Bytes, String> {
+        fs::read(&file).map(Bytes).map_err(|error| unreadable(&file, &error))
     }
 }
 
@@ -228,6 +255,31 @@ mod tests {
             ("{ redis: { key_prefix: 'a{b}' } }", "counters.redis.key_prefix: braces have a meaning to Redis"),
             ("{ redis: { url_file: /none } }", "counters.redis.url_file: /none cannot be read"),
             ("{ redis: { replicas: 0 } }", "counters.redis.replicas: "),
+            ("{ redis: { url: 'redis://a' } }", "counters: redis: would not be used"),
+            (
+                "{ engine: redis, redis: { url: 'rediss://a', cert_file: /dev/null } }",
+                "counters: redis.key_file: is missing",
+            ),
+            (
+                "{ engine: redis, redis: { url: 'rediss://a', key_file: /dev/null } }",
+                "counters: redis.cert_file: is missing",
+            ),
+            (
+                "{ engine: redis, redis: { url: 'redis://a', cert_file: /dev/null, key_file: /dev/null } }",
+                "counters: redis.cert_file, redis.key_file: certificates are of use with rediss:// only",
+            ),
+            (
+                "{ engine: redis, redis: { url: 'redis://a', ca_file: /dev/null } }",
+                "counters: redis.ca_file: certificates are of use with rediss:// only",
+            ),
+            (
+                "{ engine: redis, redis: { url: 'rediss://a', ca_file: /dev/null } }",
+                "counters: redis.ca_file: holds no certificate, as PEM",
+            ),
+            (
+                "{ engine: redis, redis: { url: 'rediss://a', cert_file: /dev/null, key_file: /dev/null } }",
+                "counters: redis.cert_file, redis.key_file: the first holds no certificate, as PEM",
+            ),
         ] {
             let error = parse(counters).unwrap_err();
             assert!(error.contains(expected) && !error.contains("s3cret"), "{error}");

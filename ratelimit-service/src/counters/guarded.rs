@@ -4,12 +4,14 @@
 //! - Every decision has an answer within the engine's deadline: Redis's, or the policy's, and that is counted.
 //! - What is held is given back: a settlement that Redis did not take waits, [`MAX_WAITING`] at most, and is sent until it is.
 //!   So does the release of a call that was denied here, and that Redis may have admitted without our hearing of it.
+//! - Nothing is counted twice: one that may have been taken is sent again only while Redis would know that.
+//! - A question that takes nothing gets no answer from a policy that knows none.
 //! - What this replica decided alone is settled in its memory and, as it was used, in Redis too.
 
 mod local;
 mod metrics;
+mod waiting;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,16 +21,14 @@ use tokio::task::JoinHandle;
 use tollgate_domain::{Ask, Expired, Extent, Hold, Outcome, Settled, Take, Used, Verdict};
 
 use self::local::Local;
+use self::waiting::{Item, Waiting};
 use super::redis::{Failure, RedisCounters, Settlement};
 use super::{Counters, MemoryCounters, Unavailable};
 
 pub use metrics::GuardMetrics;
+pub use waiting::MAX_WAITING;
 
-/// The most settlements that wait for Redis; the oldest is dropped for a further one, and that is counted. What it held
-/// runs out.
-pub const MAX_WAITING: usize = 1 << 16;
-
-/// Between attempts to settle what waits.
+/// Between attempts to settle what Redis did not take.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What is decided while Redis does not answer.
@@ -55,9 +55,15 @@ pub struct Guarded {
 struct Shared {
     redis: RedisCounters,
     policy: Policy,
-    waiting: Mutex<VecDeque<Settlement>>,
+    waiting: Mutex<Waiting<Settlement>>,
     is_waiting: Notify,
     metrics: GuardMetrics,
+}
+
+/// What becomes of a settlement that Redis did not take.
+enum Unsettled {
+    Waits(Failure),
+    GivenUp(Failure),
 }
 
 enum Policy {
@@ -74,7 +80,7 @@ impl Guarded {
             OnFailure::Deny => Policy::Deny,
             OnFailure::Local { memory, replicas } => Policy::Local(Box::new(Local::new(*memory, replicas))),
         };
-        let (waiting, is_waiting) = (Mutex::default(), Notify::new());
+        let (waiting, is_waiting) = (Mutex::new(Waiting::new()), Notify::new());
         let shared = Arc::new(Shared { redis, policy, waiting, is_waiting, metrics });
         Guarded { settler: tokio::spawn(settle_waiting(Arc::clone(&shared))), shared }
     }
@@ -95,16 +101,23 @@ impl Shared {
         take: Take<'_>,
         failure: &Failure,
     ) -> Result<Verdict, Unavailable> {
+        let is_question = matches!(take, Take::Nothing);
+        if is_question && !matches!(self.policy, Policy::Local(_)) {
+            return Err(failure.clone().into());
+        }
         let now_ms = self.redis.now_ms();
         let (failures, verdict) = match &self.policy {
             Policy::Allow => (&self.metrics.allowed, unasked(Outcome::Admitted, now_ms)),
             Policy::Deny => (&self.metrics.denied, unasked(Outcome::Denied, now_ms)),
             Policy::Local(local) => (&self.metrics.decided_locally, local.admit(tenant, asks, take).await?),
         };
-        failures.inc();
+        if !is_question {
+            failures.inc();
+        }
         tracing::debug!(%failure, outcome = ?verdict.outcome, "decided without Redis");
-        if let (Take::Hold(hold), Outcome::Denied, Failure::InDoubt(_)) = (take, verdict.outcome, failure) {
-            self.put(self.released(tenant, hold, now_ms));
+        let may_be_held = matches!(failure, Failure::InDoubt(_) | Failure::Refused(_));
+        if let (Take::Hold(hold), Outcome::Denied, true) = (take, verdict.outcome, may_be_held) {
+            self.put(Item { what: self.released(tenant, hold, now_ms), in_doubt_since: None });
         }
         Ok(verdict)
     }
@@ -115,21 +128,37 @@ impl Shared {
         self.redis.settlement(tenant, &hold.id, &used)
     }
 
+    /// Sends a settlement. One that was not taken waits, where that helps.
+    async fn send(&self, Item { what, in_doubt_since }: Item<Settlement>) -> Result<Settled, Unsettled> {
+        let (began, answer) = (Instant::now(), self.redis.deliver(&what).await);
+        self.heard(began, &answer);
+        let in_doubt_since = match &answer {
+            Ok(settled) => return Ok(*settled),
+            Err(Failure::NotAsked(_)) => in_doubt_since,
+            Err(Failure::InDoubt(_)) => Some(in_doubt_since.unwrap_or(began)),
+            Err(failure @ Failure::Refused(_)) => {
+                tracing::warn!(%failure, "a settlement is given up");
+                self.metrics.settlements_dropped.inc();
+                return Err(Unsettled::GivenUp(failure.clone()));
+            }
+        };
+        self.put(Item { what, in_doubt_since });
+        answer.map_err(Unsettled::Waits)
+    }
+
     /// Lets a settlement wait.
-    fn put(&self, settlement: Settlement) {
+    fn put(&self, item: Item<Settlement>) {
         let mut waiting = self.waiting.lock();
-        if waiting.len() >= MAX_WAITING {
-            waiting.pop_front();
+        if waiting.put(item) {
             self.metrics.settlements_dropped.inc();
         }
-        waiting.push_back(settlement);
         self.metrics.settlements_waiting.set(waiting.len() as i64);
         self.is_waiting.notify_one();
     }
 
-    fn next(&self) -> Option<Settlement> {
+    fn next(&self) -> Option<Item<Settlement>> {
         let mut waiting = self.waiting.lock();
-        let next = waiting.pop_front();
+        let next = waiting.next();
         self.metrics.settlements_waiting.set(waiting.len() as i64);
         next
     }
@@ -140,21 +169,29 @@ impl Shared {
     }
 }
 
-/// Sends what waits, one after the other, until it is taken.
+/// Sends what waits, all in turn, so that a part of Redis which does not answer holds up no other.
 async fn settle_waiting(shared: Arc<Shared>) {
     loop {
-        let Some(settlement) = shared.next() else {
+        let most = shared.waiting.lock().len();
+        if most == 0 {
             shared.is_waiting.notified().await;
             continue;
-        };
-        let (began, answer) = (Instant::now(), shared.redis.deliver(&settlement).await);
-        shared.heard(began, &answer);
-        match answer {
-            Ok(_) => drop(shared.metrics.settlements_retried.inc()),
-            Err(_) => {
-                shared.put(settlement);
-                tokio::time::sleep(RETRY_INTERVAL).await;
+        }
+        let mut is_any_left = false;
+        for _ in 0..most {
+            let Some(item) = shared.next() else { break };
+            if !item.may_be_sent(Instant::now()) {
+                shared.metrics.settlements_dropped.inc();
+                continue;
             }
+            match shared.send(item).await {
+                Ok(_) => drop(shared.metrics.settlements_retried.inc()),
+                Err(Unsettled::Waits(_)) => is_any_left = true,
+                Err(Unsettled::GivenUp(_)) => {}
+            }
+        }
+        if is_any_left {
+            tokio::time::sleep(RETRY_INTERVAL).await;
         }
     }
 }
@@ -183,12 +220,12 @@ impl Counters for Guarded {
         if let Policy::Local(local) = &shared.policy {
             local.settle(tenant, id, used).await?;
         }
-        let settlement = shared.redis.settlement(tenant, id, used);
-        let (began, answer) = (Instant::now(), shared.redis.deliver(&settlement).await);
-        shared.heard(began, &answer);
-        answer.map_err(|failure| {
-            shared.put(settlement);
-            Unavailable(format!("{failure}; the settlement waits, and is sent again"))
+        let what = shared.redis.settlement(tenant, id, used);
+        shared.send(Item { what, in_doubt_since: None }).await.map_err(|unsettled| {
+            Unavailable(match unsettled {
+                Unsettled::Waits(failure) => format!("{failure}; the settlement waits, and is sent again"),
+                Unsettled::GivenUp(failure) => format!("{failure}; the settlement is given up"),
+            })
         })
     }
 

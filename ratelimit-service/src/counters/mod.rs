@@ -9,7 +9,7 @@ use tollgate_domain::{Ask, Expired, Settled, Take, Used, Verdict};
 
 pub use guarded::{GuardMetrics, Guarded, MAX_WAITING, OnFailure};
 pub use memory::{MAX_RESERVATIONS, MAX_TENANTS, MemoryCounters};
-pub use redis::{RedisCounters, RedisSettings, Target, TargetError, Time, benchmark_command};
+pub use redis::{ClientCertificate, RedisCounters, RedisSettings, Target, TargetError, Time, Tls, benchmark_command};
 pub(crate) use start::start;
 
 /// The most expired reservations that [`Counters::unposted`] gives at once.

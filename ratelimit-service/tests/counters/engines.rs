@@ -1,12 +1,11 @@
 //! Engines to be tested, on a clock that the test sets.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tollgate::clock::{self, Clock};
-use tollgate::counters::{MAX_TENANTS, MemoryCounters, RedisCounters, RedisSettings, Target, Time};
+use tollgate::counters::{MAX_TENANTS, MemoryCounters, RedisCounters, RedisSettings, Target, Time, Tls};
 use tollgate::metrics::Metrics;
 
 /// 2026-11-23T00:00:00Z
@@ -44,20 +43,19 @@ pub(crate) fn memory(hand: &Hand) -> MemoryCounters {
     MemoryCounters::new(MAX_TENANTS, hand.clock(), Metrics::new().0)
 }
 
-pub(crate) fn settings(url: &str, authority: Option<&Path>) -> RedisSettings {
-    let ca = authority.map(|file| std::fs::read(file).unwrap());
-    let target = Target::new(url, ca.as_deref()).unwrap();
+pub(crate) fn settings(url: &str, tls: &Tls) -> RedisSettings {
+    let target = Target::new(url, tls).unwrap();
     RedisSettings { target, timeout: PATIENT, connections: 2, key_prefix: "tollgate".to_owned() }
 }
 
 /// On keys of its own.
 pub(crate) fn redis(url: &str, key_prefix: &str, hand: &Hand) -> RedisCounters {
-    let settings = RedisSettings { key_prefix: key_prefix.to_owned(), ..settings(url, None) };
+    let settings = RedisSettings { key_prefix: key_prefix.to_owned(), ..settings(url, &Tls::default()) };
     RedisCounters::new(&settings, Time::Given(hand.clock()))
 }
 
 /// On Redis's own clock. `timeout_ms` is the deadline of each call.
-pub(crate) fn replica(url: &str, authority: Option<&Path>, timeout_ms: u64) -> RedisCounters {
+pub(crate) fn replica(url: &str, tls: &Tls, timeout_ms: u64) -> RedisCounters {
     let timeout = Duration::from_millis(timeout_ms);
-    RedisCounters::new(&RedisSettings { timeout, ..settings(url, authority) }, Time::Redis(clock::system()))
+    RedisCounters::new(&RedisSettings { timeout, ..settings(url, tls) }, Time::Redis(clock::system()))
 }

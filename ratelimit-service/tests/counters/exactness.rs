@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
-use tollgate::counters::Counters;
+use tollgate::counters::{Counters, Tls};
 use tollgate_domain::{Limit, Outcome, Take, Unit, Window};
 use tollgate_e2e::harness::redis::Redis;
 use tollgate_e2e::harness::run_dir::RunDir;
@@ -18,7 +18,7 @@ const PATIENT_MS: u64 = 20_000;
 async fn of_many_calls_at_once_one_gets_what_is_worth_one() {
     let dir = RunDir::create().unwrap();
     let redis = Redis::start(dir.path()).await.unwrap();
-    let replicas = [(); 2].map(|()| Arc::new(replica(&redis.url(), None, PATIENT_MS)));
+    let replicas = [(); 2].map(|()| Arc::new(replica(&redis.url(), &Tls::default(), PATIENT_MS)));
     for round in 0..20 {
         let caller = Arc::new(Caller::new(&format!("tenant {round}"), 10, 1));
         let mut calls = JoinSet::new();
@@ -39,7 +39,7 @@ async fn replicas_together_admit_what_is_refilled_and_one_burst() {
     let (capacity, burst) = (200, 50);
     let dir = RunDir::create().unwrap();
     let redis = Redis::start(dir.path()).await.unwrap();
-    let replicas = [(); 2].map(|()| Arc::new(replica(&redis.url(), None, PATIENT_MS)));
+    let replicas = [(); 2].map(|()| Arc::new(replica(&redis.url(), &Tls::default(), PATIENT_MS)));
     let limit = Limit::new(Unit::Requests, Some(Window::Second), NonZeroU64::new(capacity).unwrap()).unwrap();
     let limit = limit.with_burst(NonZeroU64::new(burst).unwrap()).unwrap();
     let caller = Arc::new(Caller::with("acme", vec![limit]));

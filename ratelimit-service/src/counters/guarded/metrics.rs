@@ -44,7 +44,7 @@ impl GuardMetrics {
         registry.register("counters_settlements_waiting", help, metrics.settlements_waiting.clone());
         let help = "Settlements that Redis took after they had waited";
         registry.register("counters_settlements_retried", help, metrics.settlements_retried.clone());
-        let help = "Settlements given up for want of room: what they held runs out";
+        let help = "Settlements given up, for want of room, in doubt for too long or refused: what they held runs out";
         registry.register("counters_settlements_dropped", help, metrics.settlements_dropped.clone());
         metrics
     }

@@ -7,9 +7,20 @@ use std::time::Instant;
 const TIMEOUTS_TO_OPEN: u32 = 3;
 
 /// but for one in so many milliseconds, which finds out whether that is over.
-pub(super) const PROBE_INTERVAL_MS: u64 = 100;
+const PROBE_INTERVAL_MS: u64 = 100;
 
-/// Of one server, or of one part of a cluster.
+/// How long there was no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// Too short to refuse calls.
+    Short,
+    /// They are refused from now on,
+    Begun,
+    /// or for so many milliseconds.
+    Since(u64),
+}
+
+/// Of one server.
 #[derive(Debug)]
 pub(super) struct Breaker {
     timeouts: AtomicU32,
@@ -35,25 +46,24 @@ impl Breaker {
             && self.probe_at_ms.compare_exchange(probe_at_ms, next_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// There was an answer.
-    pub(super) fn answered(&self) {
-        if self.timeouts.load(Ordering::Relaxed) > 0 {
-            self.timeouts.store(0, Ordering::Relaxed);
-        }
+    /// There was an answer. Whether calls were refused until now.
+    pub(super) fn answered(&self) -> bool {
+        self.timeouts.load(Ordering::Relaxed) > 0 && self.timeouts.swap(0, Ordering::Relaxed) >= TIMEOUTS_TO_OPEN
     }
 
-    /// There was none in time. Says for how many milliseconds calls are refused by now.
-    pub(super) fn timed_out(&self) -> u64 {
+    /// There was none in time.
+    pub(super) fn timed_out(&self) -> Silence {
         let now_ms = self.now_ms();
         let timeouts = self.timeouts.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         if timeouts < TIMEOUTS_TO_OPEN {
-            return 0;
+            return Silence::Short;
         }
         if timeouts == TIMEOUTS_TO_OPEN {
             self.opened_at_ms.store(now_ms, Ordering::Relaxed);
             self.probe_at_ms.store(now_ms + PROBE_INTERVAL_MS, Ordering::Relaxed);
+            return Silence::Begun;
         }
-        now_ms.saturating_sub(self.opened_at_ms.load(Ordering::Relaxed))
+        Silence::Since(now_ms.saturating_sub(self.opened_at_ms.load(Ordering::Relaxed)))
     }
 
     fn now_ms(&self) -> u64 {

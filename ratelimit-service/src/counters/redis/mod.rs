@@ -7,27 +7,36 @@
 //! - Tenants whose reservations may run out are in an index, which any replica looks through for all.
 
 mod breaker;
+mod cluster;
 mod keys;
 mod link;
 mod script;
 mod target;
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use tollgate_domain::{Ask, Expired, Settled, Take, Used, Verdict};
 
+use self::cluster::Cluster;
 use self::keys::{INDEX_SHARDS, index_shard};
-use self::link::{Link, Repeat};
+use self::link::{Attempt, Link, Refusal, Repeat};
 use self::script::{Due, Invocation, Made, Scripts};
+use self::target::Kind;
 use super::{Counters, MAX_UNPOSTED, Unavailable};
 use crate::clock::Clock;
 
-pub use target::{Target, TargetError};
+pub use target::{ClientCertificate, Target, TargetError, Tls};
 
 /// How many tenants are remembered as being in the index; others are put there again.
 const MAX_INDEXED: usize = 1 << 16;
+
+/// The most tenants that could not be put into the index, and that is tried for again; further ones are left to their next
+/// reservations.
+const MAX_UNINDEXED: usize = 1 << 16;
 
 /// A tenant is put into the index again after so long, should it have been lost there.
 const INDEX_AGAIN_MS: u64 = 30_000;
@@ -57,6 +66,9 @@ pub(super) enum Failure {
     /// What was asked may have been done.
     #[error("{0}")]
     InDoubt(String),
+    /// It refused, or failed half-way, and would again.
+    #[error("{0}")]
+    Refused(String),
 }
 
 impl From<Failure> for Unavailable {
@@ -79,9 +91,15 @@ pub enum Time {
     Given(Clock),
 }
 
+enum Servers {
+    One(Link),
+    Cluster(Cluster),
+}
+
 /// The engine for several replicas.
 pub struct RedisCounters {
-    link: Link,
+    servers: Servers,
+    timeout: Duration,
     scripts: Scripts,
     time: Time,
     /// How far Redis's clock is ahead.
@@ -89,18 +107,27 @@ pub struct RedisCounters {
     /// Until when a tenant is in the index, and since when that is known. Where another replica looked at the tenant since,
     /// it is looked at again within a minute, as long as settled reservations are remembered.
     indexed: Cache<String, (u64, u64)>,
+    /// Which are not in the index though they should be, and when they are due.
+    unindexed: Mutex<HashMap<String, u64>>,
     first_shard: AtomicUsize,
 }
 
 impl RedisCounters {
     /// Connects in the background; until then calls fail. Call it within a tokio runtime.
     pub fn new(settings: &RedisSettings, time: Time) -> RedisCounters {
+        let connections = settings.connections.max(1);
+        let servers = match settings.target.kind.clone() {
+            Kind::One(server) => Servers::One(Link::new(server, connections)),
+            Kind::Cluster(seeds) => Servers::Cluster(Cluster::new(seeds, connections)),
+        };
         RedisCounters {
-            link: Link::new(settings.target.clone(), settings.connections.max(1), settings.timeout),
+            servers,
+            timeout: settings.timeout,
             scripts: Scripts::new(&settings.key_prefix),
             time,
             ahead_ms: AtomicI64::new(0),
             indexed: Cache::new(MAX_INDEXED),
+            unindexed: Mutex::default(),
             first_shard: AtomicUsize::new(0),
         }
     }
@@ -151,18 +178,32 @@ impl RedisCounters {
 
     /// Settles a call; see [`Counters::settle`]. Once is enough, and more do nothing.
     pub(super) async fn deliver(&self, settlement: &Settlement) -> Result<Settled, Failure> {
-        let answer = self.link.call(&settlement.call, settlement.slot, Repeat::Harmless).await?;
+        let answer = self.call(&settlement.call, settlement.slot, Repeat::Harmless).await?;
         let (settled, now_ms) = script::settled(answer)?;
         self.learn(now_ms);
         Ok(settled)
     }
 
+    async fn call(&self, call: &Invocation, slot: usize, repeat: Repeat) -> Result<redis::Value, Failure> {
+        let mut attempt = Attempt::new(call, repeat, self.timeout);
+        let link = match &self.servers {
+            Servers::Cluster(cluster) => return cluster.call(attempt, slot).await,
+            Servers::One(link) => link,
+        };
+        link.call(&mut attempt, false).await.map_err(|refusal| match refusal {
+            Refusal::Failed(failure) => failure,
+            Refusal::Moved(_) | Refusal::Ask(_) | Refusal::Moving => {
+                attempt.not_asked("Redis is a cluster: give its URL as redis+cluster://")
+            }
+        })
+    }
+
     async fn on_tenant(&self, tenant: &str, call: &Invocation, repeat: Repeat) -> Result<redis::Value, Failure> {
-        self.link.call(call, keys::slot(tenant), repeat).await
+        self.call(call, keys::slot(tenant), repeat).await
     }
 
     async fn on_shard(&self, shard: usize, call: &Invocation) -> Result<redis::Value, Failure> {
-        self.link.call(call, keys::index_slot(shard), Repeat::Harmless).await
+        self.call(call, keys::index_slot(shard), Repeat::Harmless).await
     }
 
     /// Puts a tenant into the index where it is not known to be there.
@@ -179,7 +220,38 @@ impl RedisCounters {
         if let Err(error) = self.on_shard(shard, &self.scripts.lower(shard, tenant, due_ms, now_ms)).await {
             self.indexed.remove(tenant);
             tracing::debug!(%error, "a tenant is not in the index of due ones yet");
+            let mut unindexed = self.unindexed.lock();
+            if let Some(known_ms) = unindexed.get_mut(tenant) {
+                *known_ms = due_ms.min(*known_ms);
+            } else if unindexed.len() < MAX_UNINDEXED {
+                unindexed.insert(tenant.to_owned(), due_ms);
+            }
         }
+    }
+
+    /// Puts those into the index that could not be put there: it may be for their last reservations.
+    async fn index_again(&self) {
+        let unindexed = std::mem::take(&mut *self.unindexed.lock());
+        for (tenant, due_ms) in unindexed {
+            self.index(&tenant, due_ms).await;
+        }
+    }
+
+    /// Looks at the due tenants of a shard. One that fails hinders no other; the last failure is told.
+    async fn look_through(&self, shard: usize, unposted: &mut Vec<(String, Expired)>) -> Result<(), Failure> {
+        let due = self.on_shard(shard, &self.scripts.due(shard, MAX_DUE_TENANTS, self.now_ms())).await?;
+        let mut looked = Ok(());
+        for due in script::due(due)? {
+            let room = MAX_UNPOSTED.saturating_sub(unposted.len());
+            if room == 0 {
+                break;
+            }
+            match self.look(shard, &due, room).await {
+                Ok(expired) => unposted.extend(expired.into_iter().map(|expired| (due.tenant.clone(), expired))),
+                Err(failure) => looked = Err(failure),
+            }
+        }
+        looked
     }
 
     /// Looks at one tenant of the index, if no other replica does.
@@ -235,21 +307,20 @@ impl Counters for RedisCounters {
     }
 
     async fn unposted(&self) -> Result<Vec<(String, Expired)>, Unavailable> {
-        let mut unposted = Vec::new();
+        self.index_again().await;
+        let (mut unposted, mut failure) = (Vec::new(), None);
         // Each time from another one on, so that none is always the last.
         let first = self.first_shard.fetch_add(1, Ordering::Relaxed);
         for shard in (0..INDEX_SHARDS).map(|shard| (first + shard) % INDEX_SHARDS) {
-            let due = self.on_shard(shard, &self.scripts.due(shard, MAX_DUE_TENANTS, self.now_ms())).await?;
-            for due in script::due(due)? {
-                let room = MAX_UNPOSTED.saturating_sub(unposted.len());
-                if room == 0 {
-                    return Ok(unposted);
-                }
-                let expired = self.look(shard, &due, room).await?;
-                unposted.extend(expired.into_iter().map(|expired| (due.tenant.clone(), expired)));
+            if unposted.len() >= MAX_UNPOSTED {
+                break;
             }
+            failure = self.look_through(shard, &mut unposted).await.err().or(failure);
         }
-        Ok(unposted)
+        match failure {
+            Some(failure) if unposted.is_empty() => Err(failure.into()),
+            _ => Ok(unposted),
+        }
     }
 
     async fn posted(&self, tenant: &str, id: &str) -> Result<(), Unavailable> {

@@ -47,17 +47,22 @@ pub(super) struct Scripts {
     prefix: String,
 }
 
-/// A call of a script.
+/// A call of a script, or of a command of Redis's own.
 pub(super) struct Invocation {
-    script: Arc<Known>,
+    script: Option<Arc<Known>>,
     /// By hash.
     pub(super) cmd: Cmd,
 }
 
 impl Invocation {
+    /// Of a command of Redis's own.
+    pub(super) fn plain(cmd: Cmd) -> Invocation {
+        Invocation { script: None, cmd }
+    }
+
     /// With the script's text.
-    pub(super) fn taught(&self) -> Cmd {
-        self.script.taught(&self.cmd)
+    pub(super) fn taught(&self) -> Option<Cmd> {
+        self.script.as_ref().map(|script| script.taught(&self.cmd))
     }
 
     /// As text.
@@ -116,7 +121,7 @@ impl Scripts {
             None => cmd.arg(""),
         };
         cmd.arg(id);
-        Invocation { script: Arc::clone(&self.counters), cmd }
+        Invocation { script: Some(Arc::clone(&self.counters)), cmd }
     }
 
     /// `now_ms` instead of Redis's clock.
@@ -164,7 +169,7 @@ impl Scripts {
     fn on_index(&self, shard: usize, operation: &str, now_ms: u64) -> Invocation {
         let mut cmd = self.due.called(&[index_key(&self.prefix, shard)]);
         cmd.arg(operation).arg(now_ms);
-        Invocation { script: Arc::clone(&self.due), cmd }
+        Invocation { script: Some(Arc::clone(&self.due)), cmd }
     }
 
     /// The tenants of a shard that are due, and those that are parked for long; `most` of each.
