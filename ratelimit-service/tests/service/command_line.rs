@@ -113,7 +113,7 @@ fn what_a_limit_a_price_or_a_tenant_cannot_be_is_told_at_its_place() {
         ),
         (
             limit("unit: requests, weights: { models: { 'o1*': 0.1 } }"),
-            "5:9: tiers.pro.limits[0]: weights.models: a request counts whole times; give whole numbers, and multiply the \
+            "5:9: tiers.pro.limits[0].weights.models: a request counts whole times; give whole numbers, and multiply the \
              capacity instead",
         ),
         (
