@@ -130,7 +130,7 @@ async fn insert(transaction: &mut Transaction<'_, Sqlite>, events: &[UsageEvent]
 }
 
 /// The rows of each statement.
-fn statements<'r, T>(mut rows: &'r [T]) -> impl Iterator<Item = &'r [T]> {
+fn statements<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
     std::iter::from_fn(move || {
         let length = STATEMENT_ROWS.into_iter().find(|length| *length <= rows.len())?;
         let (first, rest) = rows.split_at(length);

@@ -1,4 +1,4 @@
-//! Envoy's bootstrap: the reference `envoy/envoy.yaml`, with ports and paths of the run's own.
+//! Envoy's bootstraps in `envoy/`, with ports and paths of the run's own.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -24,13 +24,29 @@ impl Bootstrap {
     /// # Errors
     /// When the file is not there or no longer has the shape that is expected, or the filter is not built.
     pub fn reference() -> anyhow::Result<Bootstrap> {
-        let path = artifacts::repository().join("envoy/envoy.yaml");
+        let mut bootstrap = Bootstrap::read("envoy/envoy.yaml")?;
+        *bootstrap.filter("/vm_config/code/local/filename")? = path_text(&artifacts::filter_module()?);
+        Ok(bootstrap)
+    }
+
+    /// The bootstrap of Envoy's own rate limit filter, with a timeout for busy machines, and every port chosen by the kernel.
+    ///
+    /// # Errors
+    /// When the file is not there or no longer has the shape that is expected.
+    pub fn native_ratelimit() -> anyhow::Result<Bootstrap> {
+        let mut bootstrap = Bootstrap::read("envoy/native-ratelimit.yaml")?;
+        let filters = bootstrap.http_filters()?;
+        let filter = filters.iter_mut().find(|filter| filter["name"] == "envoy.filters.http.ratelimit");
+        filter.context("the bootstrap has no rate limit filter")?["typed_config"]["timeout"] = "10s".into();
+        Ok(bootstrap)
+    }
+
+    fn read(file: &str) -> anyhow::Result<Bootstrap> {
+        let path = artifacts::repository().join(file);
         let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        let value = serde_saphyr::from_str(&text).with_context(|| path.display().to_string())?;
-        let mut bootstrap = Bootstrap(value);
+        let mut bootstrap = Bootstrap(serde_saphyr::from_str(&text).with_context(|| path.display().to_string())?);
         bootstrap.listen(0)?;
         bootstrap.admin(0)?;
-        *bootstrap.filter("/vm_config/code/local/filename")? = path_text(&artifacts::filter_module()?);
         Ok(bootstrap)
     }
 

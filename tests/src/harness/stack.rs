@@ -61,7 +61,7 @@ enum Bodies {
 pub enum Limiter {
     /// Ours.
     Tollgate,
-    /// Envoy's own rate limit filter, asking our service.
+    /// Envoy's own rate limit filter, asking our service, as `envoy/native-ratelimit.yaml` has it.
     NativeRatelimit,
 }
 
@@ -139,17 +139,20 @@ impl Builder {
         };
         let standin = Standin::start(options).await?;
         let service = Service::start(dir.path(), &self.service_config).await?;
-        let mut bootstrap = Bootstrap::reference()?;
+        let mut bootstrap = match self.limiter {
+            Limiter::Tollgate => {
+                let mut bootstrap = Bootstrap::reference()?;
+                // A busy machine answers late, and only a test that sets its own timeout is about that.
+                bootstrap.configure_filter(&json!({"admission": {"timeout_ms": 10_000}}))?;
+                bootstrap.configure_filter(&self.filter_config)?;
+                bootstrap
+            }
+            Limiter::NativeRatelimit => Bootstrap::native_ratelimit()?,
+        };
         bootstrap.cluster("llm", standin.addr())?;
         bootstrap.cluster("tollgate", service.grpc())?;
-        // A busy machine answers late, and only a test that sets its own timeout is about that.
-        bootstrap.configure_filter(&json!({"admission": {"timeout_ms": 10_000}}))?;
-        bootstrap.configure_filter(&self.filter_config)?;
         if self.bodies == Bodies::HeldBack {
             bootstrap.hold_bodies_back()?;
-        }
-        if self.limiter == Limiter::NativeRatelimit {
-            bootstrap.use_native_ratelimit()?;
         }
         bootstrap.configure_route(&self.route)?;
         bootstrap.configure_connection_manager(&self.connection_manager)?;
