@@ -96,7 +96,9 @@ async fn a_body_longer_than_what_is_held_goes_on_and_is_stopped_when_it_is_denie
     let reply = stack.chat("acme").json(&body).send().await.unwrap();
     assert_eq!(reply.status, 200, "{}", reply.text());
     assert_eq!(stack.standin.recent_calls()[0].request_body, body.to_string().as_bytes());
-    let reply = stack.chat("acme").json(&body).send().await.unwrap();
+    // What has begun to be answered can't be stopped any more: this upstream does not begin.
+    let denied = stack.chat("acme").header("x-standin-hang-after-bytes", "0").json(&body);
+    let reply = denied.send().await.unwrap();
     assert_eq!(reply.status, 429, "{}", reply.text());
     // The upstream may have begun with what had gone on: that is told, and counts nothing.
     let events = stack.events("acme", 2).await.unwrap();
