@@ -6,12 +6,12 @@ use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use serde::{Deserialize, Serialize};
-use tollgate_domain::{Day, Period, Plan, Span};
+use tollgate_domain::{Day, Limit, Period, Plan, Span};
 
 use super::problem::Problem;
 use super::{Shared, rfc3339};
 use crate::clock;
-use crate::ledger::Usage;
+use crate::ledger::{LedgerError, Usage};
 use crate::limiter::Policy;
 
 /// The limit whose standing is told with the usage.
@@ -155,7 +155,7 @@ impl Summary {
         plan: &Plan,
         period_name: PeriodName,
         now_ms: u64,
-    ) -> Result<Summary, Problem> {
+    ) -> Result<Summary, LedgerError> {
         let period = Period::around(period_name.span(), now_ms);
         let (week_back, month_back) = (Period::last_days(7, now_ms), Period::last_days(30, now_ms));
         let all = [period, month_back].into_iter().fold(week_back, Period::covering);
@@ -165,7 +165,10 @@ impl Summary {
         };
         let limit = plan.limits.iter().find(|limit| limit.name() == MONTHLY_TOKENS);
         let capacity = limit.map(|limit| limit.capacity.get());
-        let spent = shared.spent(&tenant, plan, MONTHLY_TOKENS).await?;
+        let spent = match limit {
+            Some(limit) => shared.spent(&tenant, plan, limit).await,
+            None => None,
+        };
         let of_limit = capacity.zip(spent);
         Ok(Summary {
             tenant_id: tenant,
@@ -226,12 +229,12 @@ pub(super) async fn daily(
 }
 
 impl Shared {
-    /// What is spent of the plan's limit of this name, as its counter has it; `None` without one, and while the counters do
-    /// not answer.
-    async fn spent(&self, tenant: &str, plan: &Plan, name: &str) -> Result<Option<u64>, Problem> {
-        let standings = self.limiter.standings(tenant, plan).await?;
-        let standing = standings.iter().find(|standing| standing.limit.name() == name);
-        Ok(standing.map(|standing| standing.used.saturating_sub(standing.held)))
+    /// What is spent of a limit of the plan, as its counter has it; `None` while the counters do not answer: the rest of the
+    /// usage is the ledger's.
+    async fn spent(&self, tenant: &str, plan: &Plan, limit: &Limit) -> Option<u64> {
+        let standings = self.limiter.standings(tenant, plan).await.ok()?;
+        let standing = standings.iter().find(|standing| standing.limit.counter() == limit.counter())?;
+        Some(standing.used.saturating_sub(standing.held))
     }
 
     /// The plan of a tenant's latest call, the default one for a tenant never seen.

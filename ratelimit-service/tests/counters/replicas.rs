@@ -236,6 +236,8 @@ async fn questions_have_no_answer_without_redis_whatever_the_policy() {
         let checked = http::Request::post(service.rest(), "/api/v1/usage/check", &asked).send().await.unwrap();
         let limits = http::Request::get(service.rest(), LIMIT).send().await.unwrap();
         assert_eq!([checked.status, limits.status], [StatusCode::SERVICE_UNAVAILABLE; 2], "{policy}");
+        let usage = http::Request::get(service.rest(), "/api/v1/usage/acme").send().await.unwrap().json().unwrap();
+        assert_eq!((&usage["requests"], &usage["limit_used_percent"]), (&json!(0), &json!(null)), "{usage}");
         let failures = format!("tollgate_counters_failures_total{{policy=\"{policy}\"}}");
         assert_eq!(metric(service, &failures).await.unwrap(), 0);
     }
