@@ -70,6 +70,8 @@ END;
 CREATE VIEW calls AS
 SELECT
     tenant, tier, request_model AS model, api, started_at_ms,
+    -- Before anything was made of them: no limit counts these.
+    usage_source = 'none' AND finish = 'local_reply' AS refused,
     1 AS requests,
     status BETWEEN 200 AND 299 AND finish IN ('complete', 'client_gone') AS succeeded,
     input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens,
@@ -85,6 +87,7 @@ FROM usage_events
 UNION ALL
 SELECT
     tenant, tier, request_model, api, started_at_ms,
+    0,
     1, 0,
     input_tokens, output_tokens, 0, 0,
     0, 0, 0, 0, 0,

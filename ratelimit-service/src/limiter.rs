@@ -15,7 +15,7 @@ use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
 
 use crate::answers::Answers;
 use crate::counters::{Counters, MAX_UNPOSTED, Unavailable};
-use crate::ledger::{Ledger, MAX_COUNT};
+use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 
 pub use restore::MAX_RESTORED;
@@ -196,18 +196,11 @@ impl Limiter {
     /// When the counters do not answer.
     pub async fn settle(&self, event: &UsageEvent) -> Result<Settled, Unavailable> {
         let policy = self.policy();
-        let tokens = tokens(&event.tokens);
         if matches!(event.usage_source, UsageSource::Reported) && event.tokens.output > 0 {
             self.answers.record(&event.tenant, event.request_model.as_deref(), event.tokens.output);
         }
         let Some(plan) = used_plan(&policy, &event.tenant, &event.tier) else { return Ok(Settled::Unreserved) };
-        let call = Call { model: event.request_model.as_deref(), api: event.api.as_deref() };
-        let cost_nanousd = match event.usage_source {
-            UsageSource::None => 0,
-            _ => cost_nanousd(&policy, plan, &call, 1, &tokens),
-        };
-        let requests = u64::from(!is_refused(event));
-        let quantities = Quantities { requests, slots: 0, tokens, cost_nanousd };
+        let (call, quantities) = used(&policy, plan, event);
         let asks = plan.asks(&call, &quantities, self.counters.now_ms());
         let used = Used {
             asks: &asks,
@@ -282,6 +275,17 @@ fn is_refused(event: &UsageEvent) -> bool {
     event.usage_source == UsageSource::None && event.finish == Finish::LocalReply
 }
 
+/// What a call was, and what it has used. One that used nothing is not paid for.
+fn used<'e>(policy: &Policy, plan: &Plan, event: &'e UsageEvent) -> (Call<'e>, Quantities) {
+    let call = Call { model: event.request_model.as_deref(), api: event.api.as_deref() };
+    let tokens = tokens(&event.tokens);
+    let cost_nanousd = match event.usage_source {
+        UsageSource::None => 0,
+        _ => cost_nanousd(policy, plan, &call, 1, &tokens),
+    };
+    (call, Quantities { requests: u64::from(!is_refused(event)), slots: 0, tokens, cost_nanousd })
+}
+
 /// What a call asks for with an answer of so many tokens.
 fn quantities(policy: &Policy, plan: &Plan, asked: &Admission<'_>, output_tokens: u64) -> Quantities {
     let tokens = Tokens::plain(asked.input_tokens, output_tokens);
@@ -315,8 +319,6 @@ fn tokens(counts: &TokenCounts) -> Tokens {
 /// The entry for a call that nobody settled: its estimate.
 fn unsettled(tenant: &str, expired: &Expired) -> UsageEvent {
     let call = &expired.call;
-    // A request may ask for any number of tokens.
-    let summed = |tokens: u64| tokens.min(MAX_COUNT);
     UsageEvent {
         event_id: expired.id.clone(),
         reservation_id: Some(expired.id.clone()),
@@ -327,11 +329,7 @@ fn unsettled(tenant: &str, expired: &Expired) -> UsageEvent {
         api: call.api.clone(),
         request_model: call.model.clone(),
         input_estimate: Some(call.input_tokens),
-        tokens: TokenCounts {
-            input: summed(call.input_tokens),
-            output: summed(call.output_tokens),
-            ..TokenCounts::default()
-        },
+        tokens: TokenCounts { input: call.input_tokens, output: call.output_tokens, ..TokenCounts::default() },
         usage_source: UsageSource::Unsettled,
         finish: Finish::Unknown,
         ..UsageEvent::default()

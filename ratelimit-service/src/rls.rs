@@ -12,7 +12,7 @@
 //! - A domain that is not ours limits nothing: OK for each descriptor. So does a descriptor without a tenant or with an
 //!   unknown unit, and one with negative hits: nothing is ever given back here. Both are counted.
 //! - A call of several tenants is decided for one after the other; what one took stays taken when another is denied.
-//! - When the counters do not answer, so does the service: `UNAVAILABLE`.
+//! - When the counters do not answer, and no policy decides for them, so does the service: `UNAVAILABLE`.
 
 use std::sync::Arc;
 

@@ -374,10 +374,10 @@ impl Call {
         recorder: &impl Recorder,
     ) -> Option<(UsageEvent, Haste)> {
         let stage = std::mem::replace(&mut self.stage, Stage::Aside);
-        let (call, is_ours) = match stage {
-            Stage::Asking(call, _) | Stage::Passing(call) => (call, false),
+        let (call, finish_told) = match stage {
+            Stage::Asking(call, _) | Stage::Passing(call) => (call, None),
             // Whatever became of the rest of the request.
-            Stage::Stopped(call, Due::Event) => (call, true),
+            Stage::Stopped(call, Due::Event) => (call, Some(Finish::LocalReply)),
             Stage::Stopped(_, Due::Nothing) | Stage::Aside | Stage::Reading(_) => return None,
         };
         let Asked { model, output_cap, input_tokens, background, .. } = call.asked();
@@ -392,11 +392,10 @@ impl Call {
         event.duration_ms = ended_at_ms.saturating_sub(event.started_at_ms);
         recorder.observe(Histogram::CallMs, event.duration_ms);
         let answer = response.map(|response| (response.has_ended, response.in_headers, response.reader.finish()));
-        event.finish = match &answer {
-            _ if is_ours => Finish::LocalReply,
+        event.finish = finish_told.unwrap_or_else(|| match &answer {
             Some((true, _, report)) if is_success(&event) && is_told(report) => Finish::Complete,
             _ => finish(&details()),
-        };
+        });
         match answer {
             Some((_, in_headers, report)) => {
                 let unreported = Unreported::new(endpoint.is_some(), self.shared.config().unclaimed_endpoints);

@@ -195,8 +195,8 @@ impl TenantCounters {
         }
     }
 
-    /// Reservations that ran out and are not known to be in the ledger, `most` at most; each is offered again after [`OFFER_AGAIN_MS`]
-    /// until [`TenantCounters::posted`] is told of it.
+    /// Reservations that ran out and are not known to be in the ledger, `most` at most; each is offered again after
+    /// [`OFFER_AGAIN_MS`] until [`TenantCounters::posted`] is told of it.
     ///
     /// [`OFFER_AGAIN_MS`]: crate::OFFER_AGAIN_MS
     pub fn unposted(&mut self, most: usize, now_ms: u64) -> Vec<Expired> {

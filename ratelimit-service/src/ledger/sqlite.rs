@@ -68,7 +68,6 @@ pub(super) fn migrations() -> Migrator {
         ("ledger", include_str!("../../migrations/0001_ledger.sql")),
         ("usage details", include_str!("../../migrations/0002_usage_details.sql")),
         ("corrections", include_str!("../../migrations/0003_corrections.sql")),
-        ("refused calls", include_str!("../../migrations/0004_refused.sql")),
     ];
     let migration = |(version, (name, sql)): (i64, (&'static str, &'static str))| {
         Migration::new(version, name.into(), MigrationType::Simple, SqlStr::from_static(sql), false)

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tollgate_domain::{Anchor, Call, EXPIRED_KEPT_MS, Expired, HeldCall, Quantities, Window};
 use tollgate_wire::usage_event::TokenCounts;
 
-use super::{Limiter, Policy, cost_nanousd, tokens, used_plan};
+use super::{Limiter, Policy, cost_nanousd, tokens, used, used_plan};
 use crate::audit::Audit;
 use crate::counters::Unavailable;
 use crate::ledger::{Ledger, Spent, Usage};
@@ -65,19 +65,16 @@ impl Limiter {
                 "events of calls that expired earlier than these will count beside their estimates"
             );
         }
-        for event in events {
+        for event in &events {
             let Some(plan) = used_plan(policy, &event.tenant, &event.tier) else { continue };
             let expired = Expired {
                 // When that was is not kept.
                 expired_at_ms: event.started_at_ms.saturating_add(policy.reservation_timeout_ms),
                 started_at_ms: event.started_at_ms,
-                id: event.event_id,
+                id: event.event_id.clone(),
                 call: HeldCall::default(),
             };
-            let call = Call { model: event.request_model.as_deref(), api: event.api.as_deref() };
-            let tokens = tokens(&event.tokens);
-            let cost_nanousd = cost_nanousd(policy, plan, &call, 1, &tokens);
-            let quantities = Quantities { requests: 1, slots: 0, tokens, cost_nanousd };
+            let (call, quantities) = used(policy, plan, event);
             self.counters.restore_expired(&event.tenant, &expired, &plan.asks(&call, &quantities, now_ms)).await?;
         }
         Ok(())

@@ -10,7 +10,7 @@ use super::*;
 use crate::audit::{Audit, Entry, RESET};
 use crate::config::Config;
 use crate::counters::MemoryCounters;
-use crate::ledger::SqliteLedger;
+use crate::ledger::{MAX_COUNT, SqliteLedger};
 
 /// 2026-03-20T12:00:00Z
 const NOON_MS: u64 = 1_774_008_000_000;

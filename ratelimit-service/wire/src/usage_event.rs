@@ -246,9 +246,9 @@ impl UsageEvent {
     /// The encoded log record that carries this event.
     pub fn encode(&self) -> Vec<u8> {
         const ATTRIBUTES: u32 = 6; // of LogRecord
-        let mut bytes = Vec::with_capacity(ENCODED_BYTES);
         // Fields may come in any order.
-        bytes.extend_from_slice(&self.bare_record().encode_to_vec());
+        let mut bytes = self.bare_record().encode_to_vec();
+        bytes.reserve(ENCODED_BYTES);
         self.attributes().encode(ATTRIBUTES, &mut bytes);
         bytes
     }

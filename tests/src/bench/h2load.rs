@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
+use super::report::Latency;
 use crate::harness::artifacts;
 
 /// How many connections call, as the workers of an Envoy do.
@@ -48,15 +49,6 @@ pub(super) struct LoadResult {
     pub(super) rps: f64,
     /// Where it is looked at: to note each call's would take a part of the time at full pace.
     pub(super) latency: Option<Latency>,
-}
-
-/// How long answers took.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Latency {
-    /// Half of them took no longer.
-    pub(super) p50_us: f64,
-    /// All but one in a hundred took no longer.
-    pub(super) p99_us: f64,
 }
 
 /// Where h2load is.
@@ -113,10 +105,7 @@ fn summary(text: &str) -> anyhow::Result<(u64, f64)> {
 /// Reads a log of a line for each call: when it began, its status, and how many microseconds it took.
 fn latency(log: &str) -> anyhow::Result<Latency> {
     let took_us = log.lines().map(|line| line.rsplit('\t').next().unwrap_or_default().parse());
-    let mut took_us = took_us.collect::<Result<Vec<u64>, _>>()?;
-    took_us.sort_unstable();
-    let at = |hundredths: usize| took_us.get(took_us.len() * hundredths / 100).copied().context("no answer came");
-    Ok(Latency { p50_us: at(50)? as f64, p99_us: at(99)? as f64 })
+    Latency::of(took_us.collect::<Result<_, _>>()?)
 }
 
 #[cfg(test)]

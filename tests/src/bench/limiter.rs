@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tollgate_wire::admission::{AdmissionRequest, AdmissionResponse, Decision, METHOD, SERVICE};
 
-use super::h2load::{H2load, Latency, Load, LoadResult, Pace};
-use super::report::median;
+use super::h2load::{H2load, Load, LoadResult, Pace};
+use super::report::{Latency, median};
 use crate::harness::http;
 use crate::harness::process::{End, Process};
 use crate::harness::service::Service;
@@ -96,10 +96,7 @@ fn medians(rounds: &[Figures]) -> Figures {
     let latencies: Option<Vec<_>> = rounds.iter().map(|figures| figures.latency).collect();
     Figures {
         rps: median(rounds.iter().map(|figures| figures.rps)),
-        latency: latencies.map(|latencies| Latency {
-            p50_us: median(latencies.iter().map(|latency| latency.p50_us)),
-            p99_us: median(latencies.iter().map(|latency| latency.p99_us)),
-        }),
+        latency: latencies.map(|latencies| Latency::medians(&latencies)),
         cpu_us: median(rounds.iter().map(|figures| figures.cpu_us)),
     }
 }

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Path;
-use super::report::median;
+use super::report::Latency;
 use crate::harness::envoy::Envoy;
 use crate::harness::wait::patiently;
 
@@ -25,15 +25,6 @@ const RATE: u32 = 300;
 
 /// What is asked for; `tests/bench/chat.lua` has the same.
 const BODY: &str = r#"{"model":"gpt-4o-mini","messages":[{"role":"system","content":"Answer in one sentence."},{"role":"user","content":"How does a tollgate count what passes through it?"}]}"#;
-
-/// How long calls took.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Latency {
-    /// Half of them took no longer.
-    p50_us: f64,
-    /// All but one in a hundred took no longer.
-    p99_us: f64,
-}
 
 /// What was measured, by path and round.
 #[derive(Debug, Default)]
@@ -51,11 +42,7 @@ impl Paced {
 
     /// The medians over the rounds.
     fn of(&self, path: Path) -> Option<Latency> {
-        let rounds = self.rounds.get(&path)?;
-        Some(Latency {
-            p50_us: median(rounds.iter().map(|latency| latency.p50_us)),
-            p99_us: median(rounds.iter().map(|latency| latency.p99_us)),
-        })
+        self.rounds.get(&path).map(|rounds| Latency::medians(rounds))
     }
 
     /// What `path` has beyond plain Envoy.
@@ -87,9 +74,7 @@ async fn call_steadily(addr: SocketAddr, time: Duration) -> anyhow::Result<Laten
         patiently("an answer", call(addr, &mut sender)).await??;
         took_us.push(sent.elapsed().as_nanos() as f64 / 1e3);
     }
-    took_us.sort_by(f64::total_cmp);
-    let at = |hundredths: usize| took_us.get(took_us.len() * hundredths / 100).copied().context("no answer came");
-    Ok(Latency { p50_us: at(50)?, p99_us: at(99)? })
+    Latency::of(took_us)
 }
 
 async fn call(addr: SocketAddr, sender: &mut SendRequest<Full<Bytes>>) -> anyhow::Result<()> {

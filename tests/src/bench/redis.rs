@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::NonZeroU64;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -10,8 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use tollgate::clock;
+use tollgate::config::Config;
 use tollgate::counters::benchmark_command;
-use tollgate_domain::{Call, Limit, Plan, Quantities, Take, Tokens, Unit, Window};
+use tollgate_domain::{Call, Quantities, Take, Tokens};
 
 use super::h2load::{CONNECTIONS, H2load, Pace, STREAMS};
 use super::limiter::{self, INPUT_TOKENS, OUTPUT_TOKENS};
@@ -44,7 +44,7 @@ pub(super) async fn measure(dir: &Path, rounds: u32, time: Duration, config: &Va
     merge(&mut config, &json!({ "counters": counters }));
     let mut service = Service::start(dir, &config).await?;
     let (h2load, load) = (H2load::find()?, limiter::load(&service, dir).await?);
-    let script = Script::load(&redis).await?;
+    let script = Script::load(&redis, &config).await?;
     let calls = (script.run(FIRST_CALLS)? * time.as_secs_f64()) as u64;
     let mut figures = InRedis::default();
     for round in 1..=rounds {
@@ -63,15 +63,9 @@ struct Script {
 }
 
 impl Script {
-    async fn load(redis: &Redis) -> anyhow::Result<Script> {
-        let limit = |unit, window| Limit::new(unit, Some(window), NonZeroU64::MIN.saturating_add(1_000_000_000_000));
-        // As in the configuration that the service has.
-        let limits = vec![
-            limit(Unit::Requests, Window::Minute)?,
-            limit(Unit::Tokens, Window::Minute)?,
-            limit(Unit::Tokens, Window::Month)?,
-        ];
-        let plan = Plan::new("bench".into(), 1_000_000, limits);
+    async fn load(redis: &Redis, config: &Value) -> anyhow::Result<Script> {
+        let plans = Config::parse(&config.to_string(), "the bench's configuration")?.policy.plans;
+        let plan = plans.plan("bench", None).ok().context("the default tier has no plan")?.plan;
         let tokens = Tokens::plain(INPUT_TOKENS, OUTPUT_TOKENS);
         let quantities = Quantities { requests: 1, slots: 1, tokens, cost_nanousd: 0 };
         let asks = plan.asks(&Call::default(), &quantities, clock::system()());

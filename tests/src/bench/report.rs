@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use anyhow::Context;
 use serde_json::{Value, json};
 
 use super::Path;
@@ -40,6 +41,32 @@ impl Figures {
             p99_us: median(rounds.iter().map(|figures| figures.p99_us as f64)) as u64,
             envoy_cpu_us: median(rounds.iter().map(|figures| figures.envoy_cpu_us)),
             service_cpu_us: median(rounds.iter().map(|figures| figures.service_cpu_us)),
+        }
+    }
+}
+
+/// How long calls took.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Latency {
+    /// Half of them took no longer.
+    pub(super) p50_us: f64,
+    /// All but one in a hundred took no longer.
+    pub(super) p99_us: f64,
+}
+
+impl Latency {
+    /// Of calls that took so long.
+    pub(super) fn of(mut took_us: Vec<f64>) -> anyhow::Result<Latency> {
+        took_us.sort_by(f64::total_cmp);
+        let at = |hundredths: usize| took_us.get(took_us.len() * hundredths / 100).copied().context("no answer came");
+        Ok(Latency { p50_us: at(50)?, p99_us: at(99)? })
+    }
+
+    /// The median of each figure by itself.
+    pub(super) fn medians(rounds: &[Latency]) -> Latency {
+        Latency {
+            p50_us: median(rounds.iter().map(|latency| latency.p50_us)),
+            p99_us: median(rounds.iter().map(|latency| latency.p99_us)),
         }
     }
 }
