@@ -15,6 +15,7 @@ use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
 
 use crate::answers::Answers;
 use crate::counters::{Counters, MAX_UNPOSTED, Unavailable};
+use crate::entry::Batch;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 
@@ -224,9 +225,9 @@ impl Limiter {
             if expired.is_empty() {
                 return Ok(());
             }
-            let events = expired.iter().map(|(tenant, expired)| unsettled(tenant, expired)).collect();
-            let new = ledger.append(events).await?;
-            self.metrics.reservations_expired.inc_by(new.len() as u64);
+            let events: Vec<_> = expired.iter().map(|(tenant, expired)| unsettled(tenant, expired)).collect();
+            let new = ledger.append(Batch::from(events)).await?;
+            self.metrics.reservations_expired.inc_by(new.iter().filter(|is_new| **is_new).count() as u64);
             for (tenant, expired) in &expired {
                 self.counters.posted(tenant, &expired.id).await?;
             }

@@ -97,7 +97,7 @@ impl Service {
         let Service { grpc, rest, domain, limiter, ledger, metrics, registry, config, reloader, hangups } = self;
         let (stopping, stopped) = watch::channel(());
         let rls = Rls::new(domain, limiter.clone(), metrics.clone());
-        let collector = Collector::new(ledger.clone(), limiter.clone(), metrics.clone());
+        let collector = Collector::new(Arc::new(crate::spool::Spool), limiter.clone(), metrics.clone());
         let (health_reporter, health) = tonic_health::server::health_reporter();
         for service in [admission::SERVICE, usage_event::SERVICE] {
             health_reporter.set_service_status(service, ServingStatus::Serving).await;

@@ -1,42 +1,72 @@
-//! The ledger: every usage event once, and daily sums of them.
-//!
-//! A call whose reservation expired stands there with what was reserved ([`UsageSource::Unsettled`]), until its real event
-//! comes: then the call counts as that event alone, in whatever order the two came.
-//!
-//! [`UsageSource::Unsettled`]: tollgate_wire::usage_event::UsageSource::Unsettled
+//! The ledger: every entry once, and sums of them by hour, day and month.
 
+mod histogram;
 mod sqlite;
-#[cfg(test)]
-mod tests;
 mod usage;
-mod writer;
 
-use tollgate_domain::{Day, Period};
 use tollgate_wire::usage_event::UsageEvent;
 
-pub use sqlite::{MAX_QUEUED_WRITES, SqliteLedger};
+use crate::entry::{Batch, TrackedEvent};
+
+pub use histogram::{Histogram, bucket};
+pub use sqlite::SqliteLedger;
 pub use usage::Usage;
 
-/// The largest count that is summed, of an event or an estimate: sums of such stay far from the end of SQLite's integers.
+/// The largest count that is summed, of an event or an estimate: sums of such stay far from the end of the databases' integers.
 /// A larger one is stored as this.
 pub const MAX_COUNT: u64 = 1_000_000_000_000;
 
-/// A store of usage events.
+/// The largest cost that is summed, a million US dollars.
+pub const MAX_COST_NANOUSD: u64 = 1_000_000_000_000_000;
+
+/// A store of entries.
+///
+/// A call whose reservation expired stands there with what was reserved (an unsettled event, whose id is the
+/// reservation's), until its real event comes: then the call counts as that event alone, in whatever order the two came.
 #[tonic::async_trait]
 pub trait Ledger: Send + Sync {
-    /// Stores events that are not stored yet, all of them or none, and gives those back, in order. They are durable when
-    /// this returns; dropping the future does not take them back.
+    /// Stores the entries that are not stored yet, all of them or none, and tells of each whether it was new, in order. They
+    /// are durable when this returns; dropping the future does not take them back. Whatever is appended again, whole or
+    /// regrouped, however late, counts once; one service appends at a time.
     ///
-    /// An unsettled event (`event_id` is its reservation's id) is new when nothing is stored under its id, and a real one
-    /// when no real one is: it takes the unsettled one's place in all sums. Of an unsettled event are kept its ids, tenant,
-    /// tier, time, API, requested model, and its input and output tokens.
+    /// An unsettled event is new when nothing is stored under its id, and a real one when no real one is: it takes the
+    /// unsettled one's place in all sums. Of an unsettled event are kept its ids, tenant, tier, time, API, requested model,
+    /// cost, and its input and output tokens. A tracked event's id counts for its tenant.
     ///
     /// # Errors
-    /// When nothing was stored: too much is waiting, or the database failed.
-    async fn append(&self, events: Vec<UsageEvent>) -> Result<Vec<UsageEvent>, LedgerError>;
+    /// When nothing is known to be stored: the database failed or does not answer. The same batch may be appended again.
+    async fn append(&self, batch: Batch) -> Result<Vec<bool>, LedgerError>;
 
-    /// A tenant's days in `period` that have usage, oldest first.
-    async fn days(&self, tenant: &str, period: Period) -> Result<Vec<(Day, Usage)>, LedgerError>;
+    /// Sums over a tenant's calls, by time and, where asked for, one dimension; oldest first, then by label. Where nothing
+    /// was used there is no point. Reads as much as the period has, however long the history is.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    async fn series(&self, series: &Series<'_>) -> Result<Vec<Point>, LedgerError>;
+
+    /// Sums over a tenant's tracked events by day and type, oldest first, of the days that begin in `from_ms..to_ms`.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    async fn tracked(&self, tenant: &str, from_ms: u64, to_ms: u64) -> Result<Vec<TrackedSum>, LedgerError>;
+
+    /// The tenants that have entries in the UTC days that begin in `from_ms..to_ms`, in order.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    async fn tenants(&self, from_ms: u64, to_ms: u64) -> Result<Vec<String>, LedgerError>;
+
+    /// A tenant's calls that count, unsettled ones too, and that began in `page.from_ms..page.to_ms`: by time, then id.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    async fn events(&self, page: &Page<'_>) -> Result<Vec<UsageEvent>, LedgerError>;
+
+    /// A tenant's tracked events, likewise.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    async fn tracked_events(&self, page: &Page<'_>) -> Result<Vec<TrackedEvent>, LedgerError>;
 
     /// What the calls that began at or after `from_ms` (milliseconds since the Unix epoch) used, of one tenant or all, in
     /// no order. Reads these calls alone, however long the history before them is.
@@ -53,13 +83,131 @@ pub trait Ledger: Send + Sync {
     async fn unsettled_since(&self, from_ms: u64, limit: usize) -> Result<Vec<UsageEvent>, LedgerError>;
 
     /// The tier of a tenant's latest call.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
     async fn last_tier(&self, tenant: &str) -> Result<Option<String>, LedgerError>;
 
+    /// Where the sums of the UTC days that begin in `from_ms..to_ms` are not those of the entries: nowhere, or there is a
+    /// defect. Of each tenant, grain and sum the total over the period.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    async fn differences(&self, from_ms: u64, to_ms: u64) -> Result<Vec<Difference>, LedgerError>;
+
+    /// Erases all of a tenant's entries and sums, and tells how many entries that were. Their ids are forgotten too.
+    ///
+    /// # Errors
+    /// When not all is known to be erased; it can be done again.
+    async fn purge(&self, tenant: &str) -> Result<u64, LedgerError>;
+
     /// Whether it answers.
+    ///
+    /// # Errors
+    /// When it does not.
     async fn ping(&self) -> Result<(), LedgerError>;
 
     /// Stores what is waiting, and closes.
     async fn close(&self);
+}
+
+/// How long the parts of a series are. All are of UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Grain {
+    /// Hours.
+    Hour,
+    /// Days.
+    Day,
+    /// Calendar months.
+    Month,
+}
+
+/// What sums are kept apart by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dimension {
+    /// The model asked for, or else the one that answered.
+    Model,
+    /// [`UsageEvent::provider`]
+    Provider,
+    /// [`UsageEvent::api`]
+    Api,
+    /// [`UsageEvent::key`]
+    Key,
+    /// [`UsageEvent::tier`]
+    Tier,
+    /// `true` or `false`.
+    Streaming,
+    /// The HTTP status, as a number; 0 where there was none.
+    Status,
+}
+
+/// A question for sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Series<'a> {
+    /// Whose.
+    pub tenant: &'a str,
+    /// By which parts of time.
+    pub grain: Grain,
+    /// Those parts that begin at or after this time, milliseconds since the Unix epoch,
+    pub from_ms: u64,
+    /// and before this.
+    pub to_ms: u64,
+    /// All of a part together, or by this.
+    pub by: Option<Dimension>,
+}
+
+/// A part of a series.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Point {
+    /// When it begins, milliseconds since the Unix epoch.
+    pub start_ms: u64,
+    /// The dimension's value; `None` where calls had none, or no dimension is asked for.
+    pub label: Option<String>,
+    /// What was used.
+    pub usage: Usage,
+}
+
+/// A sum over tracked events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrackedSum {
+    /// When its day begins.
+    pub start_ms: u64,
+    /// Their type.
+    pub event_type: String,
+    /// How many.
+    pub events: u64,
+    /// Their quantities together, in millionths.
+    pub quantity_micros: u128,
+}
+
+/// A page of entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page<'a> {
+    /// Whose.
+    pub tenant: &'a str,
+    /// Of the entries at or after this time, milliseconds since the Unix epoch,
+    pub from_ms: u64,
+    /// and before this,
+    pub to_ms: u64,
+    /// those after this one, by its time and id,
+    pub after: Option<(u64, &'a str)>,
+    /// and so many at most.
+    pub limit: usize,
+}
+
+/// A sum that is not what its entries come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Whose.
+    pub tenant: String,
+    /// Where: a grain, or `entries` for ids that are there more than once.
+    pub place: String,
+    /// The sum's name.
+    pub sum: String,
+    /// What the entries come to.
+    pub entries: u128,
+    /// What the sums have.
+    pub sums: u128,
 }
 
 /// A sum over the calls of a tenant that share what limits and prices depend on.
@@ -73,28 +221,17 @@ pub struct Spent {
     pub model: Option<String>,
     /// The answers' format, as `tollgate-usage` names it; `None` when none was recognised.
     pub api: Option<String>,
-    /// What they used.
+    /// What they used. The histograms may be left empty.
     pub usage: Usage,
-    /// Of the requests, those that were refused before anything was made of them: no limit counts these.
-    pub refused: u64,
 }
 
 /// Why the ledger did not do as asked.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// More is waiting than it queues.
-    #[error("{MAX_QUEUED_WRITES} writes are waiting for the ledger already")]
-    Busy,
     /// It is closing.
     #[error("the ledger is closed")]
     Closed,
-    /// The database said no; one message for all writes of a transaction.
+    /// The database said no, or did not answer.
     #[error("the ledger failed: {0}")]
     Database(String),
-}
-
-impl From<sqlx::Error> for LedgerError {
-    fn from(error: sqlx::Error) -> LedgerError {
-        LedgerError::Database(error.to_string())
-    }
 }

@@ -87,7 +87,7 @@ impl Limiter {
         // As `settle` does: what used nothing is not paid for.
         let paid = spent.usage.requests.saturating_sub(spent.usage.requests_none);
         let cost_nanousd = cost_nanousd(policy, plan, &call, paid, &tokens);
-        let requests = spent.usage.requests.saturating_sub(spent.refused);
+        let requests = spent.usage.requests.saturating_sub(spent.usage.requests_refused);
         let quantities = Quantities { requests, slots: 0, tokens, cost_nanousd };
         let mut asks = plan.asks(&call, &quantities, self.counters.now_ms());
         asks.retain(|ask| ask.limit.window == Some(window));

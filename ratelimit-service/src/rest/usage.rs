@@ -11,7 +11,7 @@ use tollgate_domain::{Day, Limit, Period, Plan, Span};
 use super::problem::Problem;
 use super::{Shared, rfc3339};
 use crate::clock;
-use crate::ledger::{LedgerError, Usage};
+use crate::ledger::{Grain, LedgerError, Series, Usage};
 use crate::limiter::Policy;
 
 /// The limit whose standing is told with the usage.
@@ -96,8 +96,8 @@ struct BySource {
     none: u64,
 }
 
-impl From<Usage> for UsageFields {
-    fn from(usage: Usage) -> UsageFields {
+impl From<&Usage> for UsageFields {
+    fn from(usage: &Usage) -> UsageFields {
         let per = |sum: u64, calls: u64| rounded(sum as f64 / calls.max(1) as f64);
         UsageFields {
             requests: usage.requests,
@@ -159,9 +159,9 @@ impl Summary {
         let period = Period::around(period_name.span(), now_ms);
         let (week_back, month_back) = (Period::last_days(7, now_ms), Period::last_days(30, now_ms));
         let all = [period, month_back].into_iter().fold(week_back, Period::covering);
-        let days = shared.ledger.days(&tenant, all).await?;
+        let days = shared.days(&tenant, all).await?;
         let sum = |period: Period| -> Usage {
-            days.iter().filter(|(day, _)| period.contains(*day)).map(|(_, usage)| *usage).sum()
+            days.iter().filter(|(day, _)| period.contains(*day)).map(|(_, usage)| usage).sum()
         };
         let limit = plan.limits.iter().find(|limit| limit.name() == MONTHLY_TOKENS);
         let capacity = limit.map(|limit| limit.capacity.get());
@@ -176,7 +176,7 @@ impl Summary {
             period_start: rfc3339(period.first.start_ms()),
             period_end: rfc3339(period.end.start_ms()),
             plan_tier: plan.tier.clone(),
-            usage: sum(period).into(),
+            usage: (&sum(period)).into(),
             last_7_days_tokens: sum(week_back).total_tokens(),
             last_30_days_tokens: sum(month_back).total_tokens(),
             token_limit: capacity,
@@ -222,13 +222,23 @@ pub(super) async fn daily(
         return Err(Problem::bad_request(format!("days: {days} is not between 1 and {MAX_DAYS}")));
     }
     let period = Period::last_days(days, clock::now_ms());
-    let used = shared.ledger.days(&tenant, period).await?;
-    let on = |day: Day| used.iter().find(|(used_on, _)| *used_on == day).map(|(_, usage)| *usage);
-    let day_fields = |day: Day| DayFields { date: day.to_string(), usage: on(day).unwrap_or_default().into() };
+    let used = shared.days(&tenant, period).await?;
+    let (on, none) = (|day: Day| used.iter().find(|(used_on, _)| *used_on == day), Usage::default());
+    let day_fields = |day: Day| {
+        let usage = on(day).map_or(&none, |(_, usage)| usage);
+        DayFields { date: day.to_string(), usage: usage.into() }
+    };
     Ok(Json(Daily { tenant_id: tenant, days: period.days().map(day_fields).collect() }))
 }
 
 impl Shared {
+    /// A tenant's days in `period` that have usage, oldest first.
+    async fn days(&self, tenant: &str, period: Period) -> Result<Vec<(Day, Usage)>, LedgerError> {
+        let (from_ms, to_ms) = (period.first.start_ms(), period.end.start_ms());
+        let points = self.ledger.series(&Series { tenant, grain: Grain::Day, from_ms, to_ms, by: None }).await?;
+        Ok(points.into_iter().map(|point| (Day::of(point.start_ms), point.usage)).collect())
+    }
+
     /// What is spent of a limit of the plan, as its counter has it; `None` while the counters do not answer: the rest of the
     /// usage is the ledger's.
     async fn spent(&self, tenant: &str, plan: &Plan, limit: &Limit) -> Option<u64> {

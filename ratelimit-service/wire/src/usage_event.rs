@@ -41,6 +41,8 @@ pub mod attribute {
     pub const REQUEST_ID: &str = "tollgate.request_id";
     pub const TENANT: &str = "tollgate.tenant";
     pub const TIER: &str = "tollgate.tier";
+    pub const KEY: &str = "tollgate.key";
+    pub const COST: &str = "tollgate.cost_nanousd";
     pub const API: &str = "tollgate.api";
     pub const USAGE_SOURCE: &str = "tollgate.usage_source";
     pub const FINISH: &str = "tollgate.finish";
@@ -92,6 +94,8 @@ pub struct UsageEvent {
     pub tenant: String,
     /// The plan's name; empty where the call named none.
     pub tier: String,
+    /// The name of the API key, application or user that called, where the operator has one told; never a secret.
+    pub key: Option<String>,
     /// When the call began, milliseconds since the Unix epoch. The call belongs to the period that this lies in.
     pub started_at_ms: u64,
     /// From the request's first byte to the response's last.
@@ -129,6 +133,8 @@ pub struct UsageEvent {
     pub upstream_limits: Vec<String>,
     /// What the call used.
     pub tokens: TokenCounts,
+    /// What they cost in billionths of a US dollar, by the collector's prices; `None` where there is no price.
+    pub cost_nanousd: Option<u64>,
     /// How `tokens` is known.
     pub usage_source: UsageSource,
     /// How the call ended.
@@ -266,6 +272,7 @@ impl UsageEvent {
         attributes.text(attribute::REQUEST_ID, self.request_id.as_deref());
         attributes.text(attribute::TENANT, Some(&self.tenant));
         attributes.text(attribute::TIER, Some(self.tier.as_str()).filter(|tier| !tier.is_empty()));
+        attributes.text(attribute::KEY, self.key.as_deref());
         attributes.count(attribute::DURATION_MS, Some(self.duration_ms));
         attributes.count(attribute::TIME_TO_FIRST_TOKEN_MS, self.time_to_first_token_ms);
         attributes.text(attribute::API, self.api.as_deref());
@@ -284,6 +291,7 @@ impl UsageEvent {
         attributes
             .texts(attribute::UPSTREAM_LIMITS, self.upstream_limits.iter().filter(carried).take(MAX_UPSTREAM_LIMITS));
         self.tokens.write(&mut attributes);
+        attributes.count(attribute::COST, self.cost_nanousd);
         attributes.text(attribute::USAGE_SOURCE, Some(self.usage_source.as_str()));
         attributes.text(attribute::FINISH, Some(self.finish.as_str()));
         attributes.count(attribute::REQUEST_BYTES, Some(self.request_bytes));
@@ -310,6 +318,7 @@ impl UsageEvent {
             request_id: from.text(attribute::REQUEST_ID)?,
             tenant: from.name(attribute::TENANT)?,
             tier: from.optional_name(attribute::TIER)?.unwrap_or_default(),
+            key: from.optional_name(attribute::KEY)?,
             started_at_ms: record.time_unix_nano / 1_000_000,
             duration_ms: from.count(attribute::DURATION_MS)?.unwrap_or(0),
             time_to_first_token_ms: from.count(attribute::TIME_TO_FIRST_TOKEN_MS)?,
@@ -332,6 +341,7 @@ impl UsageEvent {
                 .take(MAX_UPSTREAM_LIMITS)
                 .collect(),
             tokens: TokenCounts::read(&from)?,
+            cost_nanousd: from.count(attribute::COST)?,
             usage_source: from.one_of(attribute::USAGE_SOURCE, UsageSource::parse)?.unwrap_or_default(),
             finish: from.one_of(attribute::FINISH, Finish::parse)?.unwrap_or_default(),
             request_bytes: from.count(attribute::REQUEST_BYTES)?.unwrap_or(0),
@@ -357,10 +367,10 @@ mod tests {
 
     prop_compose! {
         fn event()(
-            ids in (name(), maybe(), maybe(), name(), name()),
+            ids in (name(), maybe(), maybe(), name(), name(), maybe()),
             times in (1..u64::from(u32::MAX), 0..1_000_000u64, proptest::option::of(0..1_000_000u64)),
             names in (maybe(), maybe(), maybe(), maybe(), maybe(), maybe(), maybe(), maybe()),
-            bounds in (proptest::option::of(0..1_000_000u64), proptest::option::of(0..1_000_000u64)),
+            bounds in proptest::array::uniform3(proptest::option::of(0..1_000_000u64)),
             lists in (proptest::collection::vec(name(), 0..3), proptest::collection::vec(name(), 0..3)),
             streaming: bool,
             status in 0..600u16,
@@ -369,14 +379,14 @@ mod tests {
             finish in proptest::sample::select(Finish::ALL),
             bytes in (0..u64::from(u32::MAX), 0..u64::from(u32::MAX)),
         ) -> UsageEvent {
-            let (event_id, reservation_id, request_id, tenant, tier) = ids;
+            let (event_id, reservation_id, request_id, tenant, tier, key) = ids;
             let (api, operation, provider, request_model, response_model, response_id, error_type, unreadable) = names;
-            let ((output_cap, input_estimate), (finish_reasons, upstream_limits)) = (bounds, lists);
+            let ([output_cap, input_estimate, cost_nanousd], (finish_reasons, upstream_limits)) = (bounds, lists);
             let [input, output, cache_read, cache_creation, cache_creation_5m, cache_creation_1h, reasoning, ..] = counts;
             let [.., audio_input, audio_output, extra_input, extra_output, billed_input, billed_output, tool_requests] =
                 counts;
             UsageEvent {
-                event_id, reservation_id, request_id, tenant, tier,
+                event_id, reservation_id, request_id, tenant, tier, key,
                 started_at_ms: times.0, duration_ms: times.1, time_to_first_token_ms: times.2,
                 api, operation, provider, request_model, output_cap, input_estimate, response_model, response_id,
                 finish_reasons, streaming, status, error_type, unreadable, upstream_limits,
@@ -384,7 +394,7 @@ mod tests {
                     input, output, cache_read, cache_creation, cache_creation_5m, cache_creation_1h, reasoning,
                     audio_input, audio_output, extra_input, extra_output, billed_input, billed_output, tool_requests,
                 },
-                usage_source: source, finish,
+                cost_nanousd, usage_source: source, finish,
                 request_bytes: bytes.0, response_bytes: bytes.1,
             }
         }

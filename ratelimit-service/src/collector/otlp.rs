@@ -1,11 +1,4 @@
-//! The collector: usage events as OTLP logs into the ledger, and from there into the limiter.
-//!
-//! Invariants:
-//! - An export is answered once its events are durable, never before.
-//! - Each event that was new is settled once, also when the client has gone away meanwhile; a duplicate is not.
-//! - A record that is no valid usage event is rejected by itself, with a reason; the others are taken.
-
-use std::sync::Arc;
+//! Usage events as OTLP logs.
 
 use tollgate_wire::proto::opentelemetry::proto::collector::logs::v1::logs_service_server::LogsService;
 use tollgate_wire::proto::opentelemetry::proto::collector::logs::v1::{
@@ -14,57 +7,23 @@ use tollgate_wire::proto::opentelemetry::proto::collector::logs::v1::{
 use tollgate_wire::usage_event::{UsageEvent, UsageSource};
 use tonic::{Request, Response, Status};
 
-use crate::ledger::{Ledger, LedgerError, MAX_COUNT};
-use crate::limiter::Limiter;
-use crate::metrics::Metrics;
+use super::Collector;
+use crate::entry::Entry;
+use crate::ledger::MAX_COUNT;
+use crate::spool::SpoolError;
 
 /// The most reasons that an answer lists for its rejected records.
 const MAX_REASONS: usize = 10;
 
-/// The gRPC service.
-#[derive(Clone)]
-pub struct Collector {
-    ledger: Arc<dyn Ledger>,
-    limiter: Arc<Limiter>,
-    metrics: Metrics,
-}
-
 impl Collector {
-    /// Stores in `ledger` and settles in `limiter`.
-    pub fn new(ledger: Arc<dyn Ledger>, limiter: Arc<Limiter>, metrics: Metrics) -> Collector {
-        Collector { ledger, limiter, metrics }
-    }
-
-    async fn store(&self, mut events: Vec<UsageEvent>) -> Result<(), LedgerError> {
-        let policy = self.limiter.policy();
-        for event in events.iter_mut().filter(|event| event.tier.is_empty()) {
-            // The default may change: the ledger has the plan that holds now.
-            if let Ok(found) = policy.plans.plan(&event.tenant, None) {
-                event.tier.clone_from(&found.plan.tier);
-            }
-        }
-        let received = events.len();
-        let new = self.ledger.append(events).await?;
-        for event in &new {
-            if let Err(error) = self.limiter.settle(event).await {
-                // It waits, or its reservation runs out; the ledger has the event. An outage is logged once, not here.
-                self.metrics.settlements_failed.inc();
-                tracing::debug!(%error, "a call is not settled yet");
-            }
-        }
-        self.metrics.events_accepted.inc_by(new.len() as u64);
-        self.metrics.events_duplicate.inc_by((received - new.len()) as u64);
-        Ok(())
-    }
-
     /// Nothing was stored: both codes ask the client to send the export again, later.
-    fn refuse(&self, error: &LedgerError) -> Status {
+    fn refuse(&self, error: &SpoolError) -> Status {
         match error {
-            LedgerError::Busy => {
+            SpoolError::Full => {
                 self.metrics.exports_busy.inc();
                 Status::resource_exhausted(error.to_string())
             }
-            LedgerError::Closed | LedgerError::Database(_) => {
+            SpoolError::Closed | SpoolError::Failed(_) => {
                 self.metrics.exports_failed.inc();
                 Status::unavailable(error.to_string())
             }
@@ -81,11 +40,8 @@ impl LogsService for Collector {
         let (events, rejected) = read(&request.into_inner());
         self.metrics.events_rejected.inc_by(rejected.len() as u64);
         if !events.is_empty() {
-            // A task of its own, so that a client's going away cannot part storing from settling.
-            let collector = self.clone();
-            let stored = tokio::spawn(async move { collector.store(events).await });
-            let stored = stored.await.map_err(|error| Status::internal(error.to_string()))?;
-            stored.map_err(|error| self.refuse(&error))?;
+            let entries = events.into_iter().map(Entry::Usage).collect();
+            self.store(entries).await.map_err(|error| self.refuse(&error))?;
         }
         Ok(Response::new(ExportLogsServiceResponse { partial_success: partial_success(&rejected) }))
     }
