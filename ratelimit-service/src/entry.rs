@@ -67,6 +67,11 @@ impl Batch {
         Batch(parts)
     }
 
+    /// The parts, each of entries that came together.
+    pub fn parts(&self) -> &[Arc<[Entry]>] {
+        &self.0
+    }
+
     /// All entries, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Entry> + Clone {
         self.0.iter().flat_map(|part| part.iter())

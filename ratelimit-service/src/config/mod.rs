@@ -20,6 +20,7 @@ use serde_saphyr::{Location, MessageFormatter, UserMessageFormatter};
 use tracing_subscriber::filter::Targets;
 
 use crate::limiter::Policy;
+use crate::spool::SpoolSettings;
 
 pub use counters::{Engine, FailurePolicy, RedisConfig};
 pub use limits::MAX_PRICES;
@@ -43,6 +44,8 @@ pub struct Config {
     pub counters: Engine,
     /// The ledger's database file.
     pub sqlite: PathBuf,
+    /// Where what was acknowledged waits for the ledger.
+    pub spool: SpoolSettings,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which log lines are written.
@@ -131,6 +134,7 @@ impl Config {
             ("limiter.domain", self.domain == next.domain),
             ("counters", self.counters == next.counters),
             ("ledger.sqlite", self.sqlite == next.sqlite),
+            ("spool", self.spool == next.spool),
             ("log.format", self.log_format == next.log_format),
             ("log.filter", self.log_filter == next.log_filter),
         ];

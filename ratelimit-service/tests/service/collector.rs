@@ -54,6 +54,8 @@ async fn an_event_is_kept_as_it_came() {
         reservation_id: Some("r".into()),
         request_id: Some("q".into()),
         tenant: "acme".into(),
+        key: None,
+        cost_nanousd: None,
         tier: "small".into(),
         started_at_ms: 1_700_000_000_123,
         duration_ms: 40,
