@@ -12,6 +12,9 @@ pub const MAX_ENTRIES: usize = 1000;
 /// The action by which a tenant's limits were forgiven.
 pub const RESET: &str = "reset";
 
+/// The action by which a tenant's entries were erased.
+pub const PURGE: &str = "purge";
+
 /// What somebody did.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
@@ -19,7 +22,7 @@ pub struct Entry {
     pub at_ms: u64,
     /// Who, by the name under which they are known to the service.
     pub actor: String,
-    /// What, by a stable name: [`RESET`], …
+    /// What, by a stable name: [`RESET`], [`PURGE`], …
     pub action: String,
     /// The tenant that it concerned; `None` when it concerned no single one.
     pub tenant: Option<String>,

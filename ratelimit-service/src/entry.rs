@@ -48,6 +48,14 @@ impl Entry {
         }
     }
 
+    /// When it was, milliseconds since the Unix epoch.
+    pub fn at_ms(&self) -> u64 {
+        match self {
+            Entry::Usage(event) => event.started_at_ms,
+            Entry::Tracked(event) => event.at_ms,
+        }
+    }
+
     /// What counts it once.
     pub fn id(&self) -> &str {
         match self {
@@ -100,6 +108,39 @@ impl From<Vec<UsageEvent>> for Batch {
     }
 }
 
+/// A field's value. Those that are not there have their kind all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// A text.
+    Text(Option<&'a str>),
+    /// Several.
+    Texts(&'a [String]),
+    /// A number.
+    Count(Option<u64>),
+    /// Yes or no.
+    Flag(bool),
+}
+
+macro_rules! values {
+    ($($type:ty: $value:ident => $made:expr,)+) => {
+        $(impl<'a> From<&'a $type> for Value<'a> {
+            fn from($value: &'a $type) -> Value<'a> {
+                $made
+            }
+        })+
+    };
+}
+
+values! {
+    String: text => Value::Text(Some(text)),
+    Option<String>: text => Value::Text(text.as_deref()),
+    Vec<String>: texts => Value::Texts(texts),
+    u64: count => Value::Count(Some(*count)),
+    Option<u64>: count => Value::Count(*count),
+    u32: count => Value::Count(Some((*count).into())),
+    bool: flag => Value::Flag(*flag),
+}
+
 /// One list of the fields: each is a column, a key and a protobuf field.
 macro_rules! record {
     ($(#[$doc:meta])* $name:ident { $($(#[$attribute:meta])* $field:ident: $type:ty,)+ }) => {
@@ -112,6 +153,11 @@ macro_rules! record {
         impl $name {
             /// The fields' names, in order.
             pub const FIELDS: &[&str] = &[$(stringify!($field)),+];
+
+            /// The fields' values, in order.
+            pub fn values(&self) -> Vec<Value<'_>> {
+                vec![$(Value::from(&self.$field)),+]
+            }
         }
     };
 }

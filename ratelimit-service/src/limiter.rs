@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tollgate_domain::{
-    Call, Decision, Expired, Extent, HeldCall, Hold, Plan, Plans, Quantities, Settled, Settles, Side, Standing, Take, Tier,
-    TokenClass, Tokens, Used,
+    Call, Decision, Expired, Extent, HeldCall, Hold, Plan, Plans, Quantities, Settled, Settles, Side, Standing, Take,
+    Tier, TokenClass, Tokens, Used,
 };
 use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
 
@@ -17,7 +17,7 @@ use crate::answers::Answers;
 use crate::counters::{Counters, Unavailable};
 use crate::metrics::Metrics;
 
-pub use restore::MAX_RESTORED;
+pub use restore::{LimitDifference, MAX_RESTORED};
 
 /// What the limiter goes by; replaced as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]

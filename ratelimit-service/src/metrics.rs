@@ -72,6 +72,10 @@ pub struct Metrics {
     pub ledger_up: Gauge,
     /// What the ledger needs to store what waits.
     pub ledger_commit_seconds: Histogram,
+    /// Figures that were not the same in two places when the books were last compared.
+    pub reconcile_differences: Gauge,
+    /// Comparisons of the books.
+    pub reconciled: Counter,
     /// Configurations that were taken over while the service ran.
     pub config_applied: Counter,
     /// Configurations that were refused.
@@ -169,6 +173,13 @@ impl Metrics {
             ("config_reloads", "Configurations looked at while the service runs"),
             ("result", ["applied", "refused", "unchanged"]),
         );
+        let reconcile_differences = Gauge::default();
+        registry.register(
+            "reconcile_differences",
+            "Figures that were not the same in two places when the books were last compared",
+            reconcile_differences.clone(),
+        );
+        let reconciled = counter(&mut registry, "reconcile_runs", "Comparisons of the books");
         let config_valid = Gauge::default();
         config_valid.set(1);
         registry.register("config_valid", "Whether the configuration file says what is in force", config_valid.clone());
@@ -229,6 +240,8 @@ impl Metrics {
             spool_dropped,
             ledger_up,
             ledger_commit_seconds,
+            reconcile_differences,
+            reconciled,
             config_applied,
             config_refused,
             config_unchanged,

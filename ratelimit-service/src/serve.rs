@@ -25,6 +25,7 @@ use crate::counters;
 use crate::ledger::{Ledger, SqliteLedger};
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
+use crate::reconcile;
 use crate::reload::{self, Reloader, Status};
 use crate::rest::{self, Shared};
 use crate::rls::Rls;
@@ -54,6 +55,7 @@ pub struct Service {
     config: Arc<Status>,
     reloader: Option<Reloader>,
     hangups: Signal,
+    reconcile_every: Duration,
 }
 
 impl Service {
@@ -83,11 +85,26 @@ impl Service {
             drain.catch_up(Settling::Never).await.context("ledger")?;
             limiter.restore(ledger.as_ref(), ledger.as_ref()).await.context("ledger")?;
         }
-        let domain = config.domain.clone();
+        let (domain, reconcile_every) = (config.domain.clone(), config.reconcile_every);
         let source = source.filter(|(file, _)| reload::is_watchable(file));
         let reloader =
             source.map(|source| Reloader::new(source, config, limiter.clone(), metrics.clone(), status.clone()));
-        Ok(Service { grpc, rest, domain, limiter, ledger, spool, collector, drain, metrics, registry, config: status, reloader, hangups })
+        Ok(Service {
+            grpc,
+            rest,
+            domain,
+            limiter,
+            ledger,
+            spool,
+            collector,
+            drain,
+            metrics,
+            registry,
+            config: status,
+            reloader,
+            hangups,
+            reconcile_every,
+        })
     }
 
     /// Where gRPC listens: the configured address, with the port that was given for 0.
@@ -125,6 +142,7 @@ impl Service {
             config,
             reloader,
             hangups,
+            reconcile_every,
         } = self;
         let (stopping, stopped) = watch::channel(());
         let rls = Rls::new(domain, limiter.clone(), metrics.clone());
@@ -145,6 +163,13 @@ impl Service {
         let mut background = JoinSet::new();
         background.spawn(post_unsettled(collector));
         let drained = tokio::spawn(drain.run());
+        background.spawn(reconcile::watch(
+            ledger.clone(),
+            limiter.clone(),
+            ledger.clone(),
+            reconcile_every,
+            metrics.clone(),
+        ));
         match reloader {
             Some(reloader) => background.spawn(reloader.run(hangups)),
             None => background.spawn(reload::run_without_file(hangups, metrics)),

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
+use tokio::time::Instant;
 use tollgate_domain::Settles;
 use tollgate_wire::usage_event::{UsageEvent, UsageSource};
-use tokio::time::Instant;
 
 use super::{Collector, SETTLED_AT_ONCE};
 use crate::entry::{Batch, Entry};

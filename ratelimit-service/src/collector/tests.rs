@@ -99,8 +99,7 @@ impl World {
 
     /// Whether a call is in the ledger, and at what.
     async fn stored(&self) -> Vec<(String, UsageSource, u64)> {
-        let page =
-            crate::ledger::Page { tenant: "acme", from_ms: 0, to_ms: u64::MAX, after: None, limit: 10_000 };
+        let page = crate::ledger::Page { tenant: "acme", from_ms: 0, to_ms: u64::MAX, after: None, limit: 10_000 };
         let events = self.ledger.events(&page).await.unwrap();
         events.into_iter().map(|event| (event.event_id, event.usage_source, event.tokens.input)).collect()
     }

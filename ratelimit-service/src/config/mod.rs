@@ -14,6 +14,7 @@ use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_saphyr::{Location, MessageFormatter, UserMessageFormatter};
@@ -46,6 +47,8 @@ pub struct Config {
     pub sqlite: PathBuf,
     /// Where what was acknowledged waits for the ledger.
     pub spool: SpoolSettings,
+    /// How often the books are compared.
+    pub reconcile_every: Duration,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which log lines are written.
@@ -135,6 +138,7 @@ impl Config {
             ("counters", self.counters == next.counters),
             ("ledger.sqlite", self.sqlite == next.sqlite),
             ("spool", self.spool == next.spool),
+            ("reconcile", self.reconcile_every == next.reconcile_every),
             ("log.format", self.log_format == next.log_format),
             ("log.filter", self.log_filter == next.log_filter),
         ];

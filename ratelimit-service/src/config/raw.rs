@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
@@ -29,6 +30,7 @@ pub(super) struct Config {
     counters: Engine,
     ledger: Ledger,
     spool: Spool,
+    reconcile: Reconcile,
     log: Log,
     tiers: Tiers,
     tenants: BTreeMap<Name, Tenant>,
@@ -135,6 +137,18 @@ impl Spool {
 
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+struct Reconcile {
+    every_h: Within<1, 720>,
+}
+
+impl Default for Reconcile {
+    fn default() -> Reconcile {
+        Reconcile { every_h: Within(24) }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 struct Log {
     format: LogFormat,
     filter: Filter,
@@ -220,7 +234,7 @@ impl Config {
     /// Checks what no field can know alone.
     pub(super) fn validated(self, file: &str) -> Result<super::Config, ConfigError> {
         let warnings = self.warnings();
-        let Config { grpc, rest, limiter, counters, ledger, spool, log, tiers, tenants, prices } = self;
+        let Config { grpc, rest, limiter, counters, ledger, spool, reconcile, log, tiers, tenants, prices } = self;
         let names = tiers.0.keys().map(|Name(name)| name.clone()).collect();
         let given = Given { file, default_tier: limiter.default_tier, tiers: names, tenants: &tenants };
         let plan = |(Name(name), tier): (Name, Tier)| Plan::new(name, tier.context_tokens.get(), tier.limits.0);
@@ -246,6 +260,7 @@ impl Config {
             counters,
             spool: spool.settings(&ledger.sqlite),
             sqlite: ledger.sqlite,
+            reconcile_every: Duration::from_secs(reconcile.every_h.get() * 3600),
             log_format: log.format,
             log_filter: log.filter.0,
             warnings,

@@ -4,9 +4,14 @@ mod histogram;
 mod sqlite;
 mod usage;
 
+use std::sync::Arc;
+
+use anyhow::Context;
 use tollgate_wire::usage_event::UsageEvent;
 
+use crate::config::Config;
 use crate::entry::{Batch, TrackedEvent};
+use crate::metrics::Metrics;
 
 pub use histogram::{Histogram, bucket};
 pub use sqlite::SqliteLedger;
@@ -18,6 +23,15 @@ pub const MAX_COUNT: u64 = 1_000_000_000_000;
 
 /// The largest cost that is summed, a million US dollars.
 pub const MAX_COST_NANOUSD: u64 = 1_000_000_000_000_000;
+
+/// The ledger that is configured, to be read while the service may be running.
+///
+/// # Errors
+/// When it cannot be opened; the error names the config's key.
+pub async fn open_to_read(config: &Config) -> anyhow::Result<Arc<dyn Ledger>> {
+    let ledger = SqliteLedger::open(&config.sqlite, Metrics::new().0).await.context("ledger.sqlite")?;
+    Ok(Arc::new(ledger))
+}
 
 /// A store of entries.
 ///

@@ -115,8 +115,9 @@ impl Usage {
         let is_without_cost = source != UsageSource::None && event.cost_nanousd.is_none();
         let mut usage = Usage {
             requests: 1,
-            succeeded: one((200..300).contains(&event.status)
-                && matches!(event.finish, Finish::Complete | Finish::ClientGone)),
+            succeeded: one(
+                (200..300).contains(&event.status) && matches!(event.finish, Finish::Complete | Finish::ClientGone)
+            ),
             input_tokens: bounded(tokens.input),
             output_tokens: bounded(tokens.output),
             cache_read_tokens: bounded(tokens.cache_read),

@@ -89,7 +89,8 @@ impl Folder {
     pub(super) fn read(&self, from: Place, end: u64, most: usize) -> io::Result<Vec<u8>> {
         let file = File::open(self.segment(from.segment))?;
         let mut header = [0; HEADER_BYTES];
-        let is_header = end - from.offset >= HEADER_BYTES as u64 && file.read_exact_at(&mut header, from.offset).is_ok();
+        let is_header =
+            end - from.offset >= HEADER_BYTES as u64 && file.read_exact_at(&mut header, from.offset).is_ok();
         let first = Header::read(&header).filter(|_| is_header).map_or(0, |header| header.frame_bytes());
         let wanted = (most.max(first) as u64).min(end - from.offset);
         let mut bytes = Vec::with_capacity(wanted as usize);

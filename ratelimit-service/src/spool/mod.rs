@@ -35,7 +35,7 @@ use writer::Append;
 
 pub use consumer::Consumer;
 pub use folder::Place;
-pub use read::read_file;
+pub use read::{is_segment, read_file};
 
 /// Bytes that wait to be written; more is refused as [`SpoolError::Full`].
 pub const MAX_WAITING_BYTES: usize = 64 << 20;

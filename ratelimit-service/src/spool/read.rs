@@ -1,7 +1,7 @@
 //! Reading frames from files.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -65,6 +65,16 @@ fn is_torn(bytes: &[u8]) -> bool {
         Some(header) => header.frame_bytes() > bytes.len() || header.frame_bytes() > written,
         None => written < frame::HEADER_BYTES,
     }
+}
+
+/// Whether a file begins as a segment does.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn is_segment(file: &Path) -> io::Result<bool> {
+    let mut start = Vec::new();
+    fs::File::open(file)?.take(frame::HEADER_BYTES as u64).read_to_end(&mut start)?;
+    Ok(frame::Header::read(&start).is_some())
 }
 
 /// All entries of a segment's file, and how many bytes of it could not be read.

@@ -82,7 +82,13 @@ impl Shared {
                 entries += folder.count(Place { segment: *number, offset }, *end)?;
             }
             pending.set(entries as i64);
-            cursors.push(Cursor { name: name.clone(), lag: *lag, place, pending, dropped: metrics.spool_dropped(name) });
+            cursors.push(Cursor {
+                name: name.clone(),
+                lag: *lag,
+                place,
+                pending,
+                dropped: metrics.spool_dropped(name),
+            });
         }
         let mut state = State {
             bytes: segments.values().sum(),
@@ -93,7 +99,13 @@ impl Shared {
             writing: None,
             is_closed: false,
         };
-        let shared = Shared { folder, metrics: metrics.clone(), max_bytes, state: Mutex::default(), changed: watch::channel(()).0 };
+        let shared = Shared {
+            folder,
+            metrics: metrics.clone(),
+            max_bytes,
+            state: Mutex::default(),
+            changed: watch::channel(()).0,
+        };
         shared.remove_taken(&mut state);
         *shared.state.lock() = state;
         Ok(shared)
@@ -135,7 +147,11 @@ impl Shared {
             cursor.place = Place { segment: segment + 1, offset: 0 };
             cursor.pending.dec_by(entries as i64);
             cursor.dropped.inc_by(entries);
-            tracing::error!(consumer = cursor.name, entries, "the spool is full: entries were dropped for a consumer that lags");
+            tracing::error!(
+                consumer = cursor.name,
+                entries,
+                "the spool is full: entries were dropped for a consumer that lags"
+            );
         }
     }
 
@@ -152,7 +168,9 @@ impl Shared {
         for number in taken {
             match self.folder.remove(number) {
                 Ok(()) => state.bytes -= state.segments.remove(&number).unwrap_or(0),
-                Err(error) => tracing::warn!(%error, number, "a segment of the spool that is done with cannot be removed"),
+                Err(error) => {
+                    tracing::warn!(%error, number, "a segment of the spool that is done with cannot be removed")
+                }
             }
         }
         self.metrics.spool_bytes.set(state.bytes as i64);

@@ -52,7 +52,8 @@ impl Writer {
             }
             let mut place = written;
             for append in group {
-                let next = place.clone().map(|place| Place { offset: place.offset + append.frame.len() as u64, ..place });
+                let next =
+                    place.clone().map(|place| Place { offset: place.offset + append.frame.len() as u64, ..place });
                 // Nobody listens when the client has gone; it will send the entries again.
                 let _ = append.reply.send(std::mem::replace(&mut place, next));
             }
