@@ -238,7 +238,9 @@ async fn when_the_spool_is_full_exports_are_refused_and_none_is_lost() {
     let folder = Folder::new();
     let service = Service::start_with_config(&folder, "spool: { max_mib: 1 }\n");
     let database = database(&folder);
-    database.execute_batch("CREATE TRIGGER full BEFORE INSERT ON usage_events BEGIN SELECT raise(ABORT, ''); END").unwrap();
+    database
+        .execute_batch("CREATE TRIGGER full BEFORE INSERT ON usage_events BEGIN SELECT raise(ABORT, ''); END")
+        .unwrap();
     let mut collector = service.collector().await;
     let request = |at: u64| {
         let events = (0..100).map(|number| event(&format!("e{at}-{number}"), "acme", 1, 0).to_log_record());
@@ -264,24 +266,43 @@ async fn when_the_spool_is_full_exports_are_refused_and_none_is_lost() {
 }
 
 #[tokio::test]
-async fn a_disk_that_fails_is_told_and_loses_nothing() {
+async fn a_full_disk_is_told_and_loses_nothing_that_was_acknowledged() {
     let folder = Folder::new();
-    let service = Service::start(&folder);
-    service.export(&[event("e1", "acme", 1, 0)]).await;
-    let (here, gone) = (folder.path("data/ledger.spool"), folder.path("data/gone"));
-    std::fs::rename(&here, &gone).unwrap();
-    // What is open can still be written; a new segment cannot be made.
+    let service = Service::start_on_full_disk(&folder, 256);
+    let mut collector = service.collector().await;
+    let mut taken = 0;
+    let refused = loop {
+        let events: Vec<_> = (0..50).map(|number| event(&format!("e{taken}-{number}"), "acme", 1, 0)).collect();
+        let records = events.iter().map(UsageEvent::to_log_record).collect();
+        match collector.export(export_request(records)).await {
+            Ok(_) => taken += 1,
+            Err(status) => break status,
+        }
+        assert!(taken < 1000, "256 KiB have room for {taken} exports of 50 events");
+    };
+    assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
+    assert!(refused.message().contains("the spool cannot be written: File too large"), "{refused}");
+    assert!(service.metrics().await.contains("tollgate_exports_refused_total{reason=\"failed\"} 1"));
     service.kill();
-    std::fs::write(&here, "no folder").unwrap();
-    let mut process = crate::harness::tollgate(&["serve", "--config"]);
-    let output = process.arg(folder.path("config.yaml")).output().unwrap();
+
+    let service = Service::start(&folder);
+    service.drained().await;
+    assert!(taken > 0);
+    assert_eq!(month_tokens(&service, "acme").await, 50 * taken);
+    service.export(&[event("one-more", "acme", 1, 0)]).await;
+    assert_eq!(month_tokens(&service, "acme").await, 50 * taken + 1);
+}
+
+#[tokio::test]
+async fn a_spool_that_cannot_be_opened_is_named_with_its_key() {
+    let folder = Folder::new();
+    Service::start(&folder).kill();
+    let spool = folder.path("data/ledger.spool");
+    std::fs::remove_dir_all(&spool).unwrap();
+    std::fs::write(&spool, "no folder").unwrap();
+    let output = crate::harness::tollgate(&["serve", "--config"]).arg(folder.path("config.yaml")).output().unwrap();
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && told.contains("spool.folder: cannot create"), "{told}");
-    std::fs::remove_file(&here).unwrap();
-    std::fs::rename(&gone, &here).unwrap();
-    let service = Service::start(&folder);
-    service.export(&[event("e2", "acme", 1, 0)]).await;
-    assert_eq!(month_tokens(&service, "acme").await, 2);
 }
 
 #[tokio::test]
@@ -289,13 +310,13 @@ async fn a_ledger_that_cannot_be_read_is_told() {
     let folder = Folder::new();
     let service = Service::start(&folder);
     let database = database(&folder);
-    let [hide, show] = sums_renamed(&database);
-    database.execute_batch(&hide).unwrap();
+    let [hide, show] = sums_renamed();
+    database.execute_batch(hide).unwrap();
     let (status, health) = service.get("/health").await;
     assert_eq!((status.as_u16(), &health["status"]), (503, &"the ledger does not answer".into()));
     let (status, problem) = service.get("/api/v1/usage/acme").await;
     assert_eq!((status.as_u16(), &problem["detail"]), (503, &"the ledger does not answer; try again later".into()));
-    database.execute_batch(&show).unwrap();
+    database.execute_batch(show).unwrap();
     let (status, health) = service.get("/health").await;
     assert_eq!((status.as_u16(), &health["status"]), (200, &"ok".into()));
 }
@@ -331,4 +352,9 @@ async fn health_and_reflection_answer() {
     let Some(MessageResponse::ListServicesResponse(services)) = answer else { panic!("{answer:?}") };
     let names: Vec<_> = services.service.iter().map(|service| service.name.as_str()).collect();
     assert!([RLS, OTLP, "grpc.health.v1.Health"].iter().all(|name| names.contains(name)), "{names:?}");
+}
+
+/// Statements that hide the ledger's sums, and show them again.
+fn sums_renamed() -> [&'static str; 2] {
+    ["ALTER TABLE usage_sums RENAME TO gone", "ALTER TABLE gone RENAME TO usage_sums"]
 }

@@ -95,6 +95,17 @@ impl Service {
         Service::serving(tollgate(&["serve", "--config"]).arg(config).stderr(Stdio::piped()).spawn().unwrap())
     }
 
+    /// On a disk where no file becomes longer than so many KiB.
+    pub(crate) fn start_on_full_disk(folder: &Folder, kib: u32) -> Service {
+        let ledger = folder.ledger().display().to_string();
+        let config = folder.write("config.yaml", &CONFIG.replace("LEDGER", &ledger));
+        // Without the trap a write past the limit ends the process.
+        let limited = "trap '' XFSZ; ulimit -f \"$0\"; exec \"$@\"";
+        let mut command = Command::new("bash");
+        command.args(["-c", limited, &kib.to_string(), env!("CARGO_BIN_EXE_tollgate"), "serve", "--config"]);
+        Service::serving(command.arg(config).stderr(Stdio::piped()).spawn().unwrap())
+    }
+
     /// With a configuration that can be read once.
     pub(crate) fn start_piped(config: &str) -> Service {
         let mut command = tollgate(&["serve", "--config", "/dev/stdin"]);

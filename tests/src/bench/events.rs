@@ -68,7 +68,8 @@ fn event(number: u64, started_at_ms: u64) -> UsageEvent {
 /// So many events, evenly over the days up to now.
 pub(super) fn history(events: u64, days: u64) -> impl Iterator<Item = UsageEvent> {
     let from_ms = now_ms() - days * DAY_MS;
-    let step = move |number: u64| from_ms + (u128::from(number) * u128::from(days * DAY_MS) / u128::from(events)) as u64;
+    let step =
+        move |number: u64| from_ms + (u128::from(number) * u128::from(days * DAY_MS) / u128::from(events)) as u64;
     // A number does not tell the tenant of a day.
     (0..events).map(move |number| event(number, step(number)))
 }

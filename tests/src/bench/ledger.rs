@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tollgate::ledger::{Ledger, SqliteLedger};
-use tollgate::metrics::Metrics;
 
 use super::events::{Collector, Events, TENANTS};
 use super::report::Latency;
@@ -175,10 +174,10 @@ fn bare(ledger: &Path, file: &Path) -> anyhow::Result<f64> {
     to.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")?;
     to.execute_batch(&statements.join(";"))?;
 
-    let mut query = from.prepare("SELECT * FROM usage_events ORDER BY rowid LIMIT ?")?;
+    let mut query = from.prepare("SELECT * FROM usage_events ORDER BY event_id LIMIT ?")?;
     let columns = query.column_count();
     let row = |row: &rusqlite::Row<'_>| (0..columns).map(|index| row.get(index)).collect::<Result<Vec<SqlValue>, _>>();
-    let rows: Vec<Vec<SqlValue>> = query.query_map([FLOOD_EVENTS / 2], row)?.collect::<Result<_, _>>()?;
+    let rows: Vec<Vec<SqlValue>> = query.query_map([FLOOD_EVENTS as i64 / 2], row)?.collect::<Result<_, _>>()?;
     let insert = format!("INSERT INTO usage_events VALUES ({})", vec!["?"; columns].join(","));
     let begun = Instant::now();
     for rows in rows.chunks(BARE_ROWS) {
@@ -280,7 +279,7 @@ pub(super) async fn questions(dir: &Path, config: &Value) -> anyhow::Result<Ques
 }
 
 async fn fill(file: &Path, events: u64) -> anyhow::Result<f64> {
-    let ledger = SqliteLedger::open(file, Metrics::new().0).await?;
+    let ledger = SqliteLedger::open(file).await?;
     let begun = Instant::now();
     let mut history = super::events::history(events, HISTORY_DAYS).peekable();
     while history.peek().is_some() {
@@ -340,7 +339,11 @@ impl fmt::Display for Questions {
             for (name, ratio) in
                 [("month", long.month.p99_us / short.month.p99_us), ("30 days", long.daily.p99_us / short.daily.p99_us)]
             {
-                writeln!(f, "{name}: the longer history takes {ratio:.2} of the shorter one's p99 ({} the bar of {HISTORY_BAR})", verdict(ratio <= HISTORY_BAR))?;
+                writeln!(
+                    f,
+                    "{name}: the longer history takes {ratio:.2} of the shorter one's p99 ({} the bar of {HISTORY_BAR})",
+                    verdict(ratio <= HISTORY_BAR)
+                )?;
             }
         }
         Ok(())

@@ -22,7 +22,7 @@ pub fn events(file: &Path, tenant: &str) -> anyhow::Result<Vec<Value>> {
 }
 
 fn object(columns: &[String], row: &Row<'_>) -> rusqlite::Result<Value> {
-    let value = |index| {
+    let value = |index| -> rusqlite::Result<Value> {
         Ok(match row.get_ref(index)? {
             ValueRef::Integer(number) => number.into(),
             ValueRef::Text(text) => String::from_utf8_lossy(text).into(),
