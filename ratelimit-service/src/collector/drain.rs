@@ -14,7 +14,7 @@ use crate::ledger::Ledger;
 use crate::spool::Consumer;
 
 /// The most entries that are stored together, beside a larger export.
-const MAX_BATCH: usize = 8192;
+const MAX_BATCH: usize = 16_384;
 
 /// How long it waits until it tries again what the ledger did not store: doubled each time, up to the longest.
 const RETRY_AFTER: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
