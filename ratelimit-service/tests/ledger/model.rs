@@ -168,6 +168,10 @@ impl Model {
         open
     }
 
+    pub(crate) fn real(&self, event_id: &str) -> Option<UsageEvent> {
+        self.real.get(event_id).cloned()
+    }
+
     pub(crate) fn last_tier(&self, tenant: &str) -> Option<String> {
         let of_tenant = self.calls().filter(|event| event.tenant == tenant);
         of_tenant.max_by_key(|event| event.started_at_ms).map(|event| event.tier.clone())

@@ -299,6 +299,10 @@ pub(super) fn unsettled_since(transaction: &Transaction<'_>, from_ms: u64, limit
     query.query_map([integer(from_ms), integer(limit as u64)], unsettled)?.collect()
 }
 
+pub(super) fn real(transaction: &Transaction<'_>, event_id: &str) -> Result<Option<UsageEvent>> {
+    transaction.prepare_cached(&format!("{EVENTS} WHERE event_id = ?"))?.query_row([event_id], event).optional()
+}
+
 pub(super) fn last_tier(transaction: &Transaction<'_>, tenant: &str) -> Result<Option<String>> {
     transaction.prepare_cached(LAST_TIER)?.query_row([tenant], |row| row.get(0)).optional()
 }
