@@ -121,6 +121,42 @@ pub enum Value<'a> {
     Flag(bool),
 }
 
+/// What a database has in a row's column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Cell {
+    Null,
+    Number(i64),
+    Text(String),
+}
+
+/// A field's value out of its cell; the default where the cell holds another kind, which no ledger writes.
+trait FromCell: Default {
+    fn from_cell(cell: Cell) -> Self;
+}
+
+macro_rules! cells {
+    ($($type:ty: $cell:pat => $made:expr,)+) => {
+        $(impl FromCell for $type {
+            fn from_cell(cell: Cell) -> $type {
+                match cell {
+                    $cell => $made,
+                    _ => <$type>::default(),
+                }
+            }
+        })+
+    };
+}
+
+cells! {
+    String: Cell::Text(text) => text,
+    Option<String>: Cell::Text(text) => Some(text),
+    Vec<String>: Cell::Text(texts) => serde_json::from_str(&texts).unwrap_or_default(),
+    u64: Cell::Number(number) => number.unsigned_abs(),
+    Option<u64>: Cell::Number(number) => Some(number.unsigned_abs()),
+    u32: Cell::Number(number) => u32::try_from(number).unwrap_or_default(),
+    bool: Cell::Number(number) => number != 0,
+}
+
 macro_rules! values {
     ($($type:ty: $value:ident => $made:expr,)+) => {
         $(impl<'a> From<&'a $type> for Value<'a> {
@@ -157,6 +193,14 @@ macro_rules! record {
             /// The fields' values, in order.
             pub fn values(&self) -> Vec<Value<'_>> {
                 vec![$(Value::from(&self.$field)),+]
+            }
+
+            /// Of cells that are in the fields' order.
+            ///
+            /// # Errors
+            /// Those of `next`, which gives the next cell.
+            pub(crate) fn from_cells<E>(mut next: impl FnMut() -> Result<Cell, E>) -> Result<$name, E> {
+                Ok($name { $($field: FromCell::from_cell(next()?),)+ })
             }
         }
     };

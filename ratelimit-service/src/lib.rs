@@ -14,6 +14,7 @@ pub mod clock;
 pub mod collector;
 pub mod config;
 pub mod counters;
+pub mod database;
 pub mod entry;
 pub mod export;
 pub mod inspect;

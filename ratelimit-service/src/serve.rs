@@ -19,9 +19,11 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 
+use crate::audit::{Audit, SqliteAudit};
 use crate::collector::{Collector, Drain, Settling};
 use crate::config::Config;
 use crate::counters;
+use crate::database::Database;
 use crate::ledger::{Ledger, SqliteLedger};
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
@@ -46,7 +48,9 @@ pub struct Service {
     rest: TcpListener,
     domain: String,
     limiter: Arc<Limiter>,
-    ledger: Arc<SqliteLedger>,
+    ledger: Arc<dyn Ledger>,
+    audit: Arc<dyn Audit>,
+    database: Arc<Database>,
     spool: Arc<Spool>,
     collector: Collector,
     drain: Drain,
@@ -70,11 +74,13 @@ impl Service {
         let grpc = bind("grpc.listen", config.grpc_listen).await?;
         let rest = bind("rest.listen", config.rest_listen).await?;
         let (metrics, mut registry) = Metrics::new();
-        let ledger = SqliteLedger::open(&config.sqlite, metrics.clone()).await.context("ledger.sqlite")?;
+        let database = Arc::new(Database::open(&config.sqlite).await.context("ledger.sqlite")?);
+        let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::new(database.clone()));
+        let audit: Arc<dyn Audit> = Arc::new(SqliteAudit::new(database.clone()));
         let counters = counters::start(&config.counters, &metrics, &mut registry);
         let outlives = counters.outlives();
         let limiter = Limiter::new(config.policy.clone(), counters, metrics.clone());
-        let (limiter, ledger, status) = (Arc::new(limiter), Arc::new(ledger), Arc::new(Status::new()));
+        let (limiter, status) = (Arc::new(limiter), Arc::new(Status::new()));
         let consumers = [(LEDGER.to_owned(), Lag::Wait)];
         let (spool, mut consumers) = Spool::open(&config.spool, &consumers, &metrics).context("spool.folder")?;
         let spool = Arc::new(spool);
@@ -83,7 +89,7 @@ impl Service {
         let mut drain = Drain { consumer, ledger: ledger.clone(), collector: collector.clone() };
         if !outlives {
             drain.catch_up(Settling::Never).await.context("ledger")?;
-            limiter.restore(ledger.as_ref(), ledger.as_ref()).await.context("ledger")?;
+            limiter.restore(ledger.as_ref(), audit.as_ref()).await.context("ledger")?;
         }
         let (domain, reconcile_every) = (config.domain.clone(), config.reconcile_every);
         let source = source.filter(|(file, _)| reload::is_watchable(file));
@@ -95,6 +101,8 @@ impl Service {
             domain,
             limiter,
             ledger,
+            audit,
+            database,
             spool,
             collector,
             drain,
@@ -134,6 +142,8 @@ impl Service {
             domain,
             limiter,
             ledger,
+            audit,
+            database,
             spool,
             collector,
             drain,
@@ -166,7 +176,7 @@ impl Service {
         background.spawn(reconcile::watch(
             ledger.clone(),
             limiter.clone(),
-            ledger.clone(),
+            audit.clone(),
             reconcile_every,
             metrics.clone(),
         ));
@@ -174,7 +184,7 @@ impl Service {
             Some(reloader) => background.spawn(reloader.run(hangups)),
             None => background.spawn(reload::run_without_file(hangups, metrics)),
         };
-        let shared = Shared { limiter, ledger: ledger.clone(), audit: ledger.clone(), config, registry };
+        let shared = Shared { limiter, ledger: ledger.clone(), audit, config, registry };
         let rest = axum::serve(rest, rest::router(shared)).with_graceful_shutdown(until(stopped));
         let mut servers = std::pin::pin!(async {
             tokio::try_join!(async { grpc.await.context("the gRPC server failed") }, async {
@@ -202,6 +212,7 @@ impl Service {
             tracing::warn!("the ledger did not store all that waits in the spool; it will after the next start");
         }
         ledger.close().await;
+        database.close().await;
         tracing::info!("stopped");
         served
     }

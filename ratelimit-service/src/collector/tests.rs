@@ -7,8 +7,10 @@ use tollgate_domain::{Call, OFFER_AGAIN_MS, Outcome};
 use tollgate_wire::usage_event::{TokenCounts, UsageEvent};
 
 use super::*;
+use crate::audit::SqliteAudit;
 use crate::config::Config;
 use crate::counters::MemoryCounters;
+use crate::database::Database;
 use crate::ledger::{Ledger, SqliteLedger};
 use crate::limiter::Admission;
 use crate::spool::{Lag, SpoolSettings};
@@ -29,6 +31,7 @@ prices:
 struct World {
     limiter: Arc<Limiter>,
     ledger: Arc<SqliteLedger>,
+    audit: SqliteAudit,
     collector: Collector,
     drain: Drain,
     now_ms: Arc<AtomicU64>,
@@ -44,7 +47,9 @@ impl World {
 
     async fn started(folder: TempDir, now_ms: Arc<AtomicU64>) -> World {
         let metrics = Metrics::new().0;
-        let ledger = Arc::new(SqliteLedger::open(&folder.path().join("ledger.db"), metrics.clone()).await.unwrap());
+        let database = Arc::new(Database::open(&folder.path().join("ledger.db")).await.unwrap());
+        let ledger = Arc::new(SqliteLedger::new(database.clone()));
+        let audit = SqliteAudit::new(database);
         let time = Arc::clone(&now_ms);
         let counters = MemoryCounters::new(1000, Arc::new(move || time.load(Ordering::Relaxed)), metrics.clone());
         let policy = Config::parse(PLANS, "test").unwrap().policy;
@@ -54,17 +59,17 @@ impl World {
         let collector = Collector::new(Arc::new(spool), Arc::clone(&limiter), metrics);
         let consumer = consumers.remove(0);
         let drain = Drain { consumer, ledger: ledger.clone(), collector: collector.clone() };
-        World { limiter, ledger, collector, drain, now_ms, folder }
+        World { limiter, ledger, audit, collector, drain, now_ms, folder }
     }
 
     /// After a crash.
     async fn restarted(self) -> World {
-        let World { ledger, collector, drain, now_ms, folder, limiter } = self;
+        let World { ledger, audit: _, collector, drain, now_ms, folder, limiter } = self;
         drop((collector, drain, limiter));
         ledger.close().await;
         let mut world = World::started(folder, now_ms).await;
         world.drain.catch_up(Settling::Never).await.unwrap();
-        world.limiter.restore(world.ledger.as_ref(), world.ledger.as_ref()).await.unwrap();
+        world.limiter.restore(world.ledger.as_ref(), &world.audit).await.unwrap();
         world
     }
 

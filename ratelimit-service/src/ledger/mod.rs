@@ -11,10 +11,10 @@ use tollgate_wire::usage_event::UsageEvent;
 
 use crate::config::Config;
 use crate::entry::{Batch, TrackedEvent};
-use crate::metrics::Metrics;
 
 pub use histogram::{Histogram, bucket};
 pub use sqlite::SqliteLedger;
+pub(crate) use sqlite::sum_all;
 pub use usage::Usage;
 
 /// The largest count that is summed, of an event or an estimate: sums of such stay far from the end of the databases' integers.
@@ -29,7 +29,7 @@ pub const MAX_COST_NANOUSD: u64 = 1_000_000_000_000_000;
 /// # Errors
 /// When it cannot be opened; the error names the config's key.
 pub async fn open_to_read(config: &Config) -> anyhow::Result<Arc<dyn Ledger>> {
-    let ledger = SqliteLedger::open(&config.sqlite, Metrics::new().0).await.context("ledger.sqlite")?;
+    let ledger = SqliteLedger::open(&config.sqlite).await.context("ledger.sqlite")?;
     Ok(Arc::new(ledger))
 }
 

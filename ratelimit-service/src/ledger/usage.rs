@@ -21,6 +21,11 @@ macro_rules! sums {
             /// The sums' columns.
             pub(super) const COLUMNS: &[&str] = &[$(stringify!($sum)),+];
 
+            /// The sums, in the columns' order.
+            pub(super) fn columns(&self) -> [u64; Usage::COLUMNS.len()] {
+                [$(self.$sum),+]
+            }
+
             /// Reads the sums from a row, column by column. The histograms are empty.
             pub(super) fn from_columns<E>(read: impl Fn(&str) -> Result<u64, E>) -> Result<Usage, E> {
                 Ok(Usage { $($sum: read(stringify!($sum))?,)+ ..Usage::default() })

@@ -7,9 +7,10 @@ use tempfile::TempDir;
 use tollgate_domain::Outcome;
 
 use super::*;
-use crate::audit::{Audit, Entry, RESET};
+use crate::audit::{Audit, Entry, RESET, SqliteAudit};
 use crate::config::Config;
 use crate::counters::MemoryCounters;
+use crate::database::Database;
 use crate::entry::Batch;
 use crate::ledger::{Ledger, MAX_COUNT, SqliteLedger};
 
@@ -24,7 +25,8 @@ struct World {
     policy: Policy,
     now_ms: Arc<AtomicU64>,
     ledger: SqliteLedger,
-    folder: TempDir,
+    audit: SqliteAudit,
+    _folder: TempDir,
 }
 
 impl World {
@@ -35,9 +37,10 @@ impl World {
         );
         let folder = tempfile::tempdir().unwrap();
         let file: PathBuf = folder.path().join("ledger.db");
-        let ledger = SqliteLedger::open(&file, Metrics::new().0).await.unwrap();
+        let database = Arc::new(Database::open(&file).await.unwrap());
+        let (ledger, audit) = (SqliteLedger::new(database.clone()), SqliteAudit::new(database));
         let policy = Config::parse(&text, "test").unwrap().policy;
-        World { policy, now_ms: Arc::new(AtomicU64::new(NOON_MS)), ledger, folder }
+        World { policy, now_ms: Arc::new(AtomicU64::new(NOON_MS)), ledger, audit, _folder: folder }
     }
 
     /// A limiter that knows of nothing.
@@ -51,7 +54,7 @@ impl World {
     /// A limiter after a restart.
     async fn restarted(&self) -> Limiter {
         let limiter = self.empty();
-        limiter.restore(&self.ledger, &self.ledger).await.unwrap();
+        limiter.restore(&self.ledger, &self.audit).await.unwrap();
         limiter
     }
 
@@ -231,7 +234,7 @@ async fn a_restart_takes_no_reset_back() {
     let reset = async |tenant: &str| {
         let (at_ms, tenant) = (world.now_ms.load(Ordering::Relaxed), Some(tenant.to_owned()));
         let (actor, action, detail) = ("ada".to_owned(), RESET.to_owned(), serde_json::Value::Null);
-        world.ledger.record(Entry { at_ms, actor, action, tenant: tenant.clone(), detail }).await.unwrap();
+        world.audit.record(Entry { at_ms, actor, action, tenant: tenant.clone(), detail }).await.unwrap();
         limiter.reset(&tenant.unwrap()).await.unwrap();
     };
     for (at, now_ms) in [NOON_MS - 2 * DAY_MS, NOON_MS, NOON_MS + HOUR_MS, NOON_MS + DAY_MS].into_iter().enumerate() {
