@@ -16,6 +16,7 @@ mod rejected;
 mod settled;
 #[cfg(test)]
 mod tests;
+pub(crate) mod track;
 
 use std::sync::Arc;
 
@@ -28,6 +29,7 @@ use crate::entry::Entry;
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
 use crate::spool::{Spool, SpoolError};
+use crate::usage_metrics::UsageMetrics;
 use settled::Settled;
 
 pub use dead_letters::DeadLetterSettings;
@@ -49,18 +51,24 @@ pub struct Collector {
     limiter: Arc<Limiter>,
     settled: Arc<Settled>,
     intake: Arc<Intake>,
+    usage: Option<UsageMetrics>,
     metrics: Metrics,
 }
 
 impl Collector {
     /// Keeps entries in `spool` and settles calls in `limiter`.
     pub fn new(spool: Arc<Spool>, limiter: Arc<Limiter>, metrics: Metrics) -> Collector {
-        Collector { spool, limiter, settled: Arc::default(), intake: Arc::default(), metrics }
+        Collector { spool, limiter, settled: Arc::default(), intake: Arc::default(), usage: None, metrics }
     }
 
     /// Reads what comes in as its operator has said.
     pub fn with_intake(self, intake: Intake) -> Collector {
         Collector { intake: Arc::new(intake), ..self }
+    }
+
+    /// Has calls counted by tenant and model, each once.
+    pub fn with_usage_metrics(self, usage: UsageMetrics) -> Collector {
+        Collector { usage: Some(usage), ..self }
     }
 
     /// Keeps entries that came from outside: the plan that holds now is named where a call named none, and what calls cost is

@@ -65,20 +65,26 @@ impl Collector {
 
     /// Nothing was stored: both codes ask the sender to send it again, later.
     fn refuse(&self, error: &SpoolError) -> Status {
+        self.count_refused(error);
         let code = match error {
-            SpoolError::Full => {
-                self.metrics.exports_busy.inc();
-                Code::ResourceExhausted
-            }
-            SpoolError::Closed | SpoolError::Failed(_) => {
-                self.metrics.exports_failed.inc();
-                Code::Unavailable
-            }
+            SpoolError::Full => Code::ResourceExhausted,
+            SpoolError::Closed | SpoolError::Failed(_) => Code::Unavailable,
         };
         // Without a delay, `RESOURCE_EXHAUSTED` would mean that it is lost
         // (https://opentelemetry.io/docs/specs/otlp/#otlpgrpc-throttling).
         let details = ErrorDetails::with_retry_info(Some(Duration::from_secs(RETRY_AFTER_S)));
         Status::with_error_details(code, error.to_string(), details)
+    }
+}
+
+impl Collector {
+    /// Counts what was not kept.
+    pub(crate) fn count_refused(&self, error: &SpoolError) {
+        match error {
+            SpoolError::Full => &self.metrics.exports_busy,
+            SpoolError::Closed | SpoolError::Failed(_) => &self.metrics.exports_failed,
+        }
+        .inc();
     }
 }
 
