@@ -139,3 +139,6 @@ impl Encoding {
         response
     }
 }
+
+#[cfg(test)]
+mod tests;
