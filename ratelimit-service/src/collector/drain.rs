@@ -14,7 +14,7 @@ use crate::ledger::Ledger;
 use crate::spool::Consumer;
 
 /// The most entries that are stored together, beside a larger export.
-const MAX_BATCH: usize = 8192;
+const MAX_BATCH: usize = 16_384;
 
 /// How long it waits until it tries again what the ledger did not store: doubled each time, up to the longest.
 const RETRY_AFTER: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
@@ -61,7 +61,8 @@ impl Drain {
 
     /// The entries are stored: calls that are new, and were not settled before, are settled.
     async fn finish(&mut self, batch: &Batch, new: &[bool], settling: Settling) {
-        let (mut of_batch, mut unsettled, mut accepted) = (new.iter(), Vec::new(), 0);
+        let (mut of_batch, mut accepted) = (new.iter(), 0);
+        let (mut unsettled, mut expired) = (Vec::new(), Vec::new());
         for (place, part) in self.consumer.places().iter().zip(batch.parts()) {
             let settled = self.collector.settled.take(*place);
             let is_settled = |index| settled.as_ref().is_some_and(|settled| settled.get(index) == Some(&true));
@@ -74,16 +75,22 @@ impl Drain {
                     usage.observe(event);
                 }
                 match entry {
-                    Entry::Usage(event) if *is_new && event.usage_source == UsageSource::Unsettled => {
+                    Entry::Usage(event) if event.usage_source == UsageSource::Unsettled && *is_new => {
                         self.collector.metrics.reservations_expired.inc();
                     }
+                    Entry::Usage(event) if event.usage_source == UsageSource::Unsettled => expired.push(event),
                     Entry::Usage(event) if *is_new && !is_settled(index) => unsettled.push(event),
                     _ => {}
                 }
             }
         }
         if settling == Settling::Late {
-            stream::iter(unsettled).for_each_concurrent(SETTLED_AT_ONCE, |event| self.settle(event)).await;
+            stream::iter(unsettled)
+                .for_each_concurrent(SETTLED_AT_ONCE, |event| self.settle(event, Settles::All))
+                .await;
+            for event in expired {
+                self.correct(event).await;
+            }
         }
         self.collector.metrics.events_accepted.inc_by(accepted);
         self.collector.metrics.events_duplicate.inc_by(new.len() as u64 - accepted);
@@ -110,8 +117,19 @@ impl Drain {
         }
     }
 
-    async fn settle(&self, event: &UsageEvent) {
-        if let Err(error) = self.collector.limiter.settle(event, Settles::All).await {
+    /// A reservation ran out though its event had come: the counters were away when it was to be settled. They have its estimate,
+    /// and get what was used.
+    async fn correct(&self, expired: &UsageEvent) {
+        match self.ledger.real(&expired.event_id).await {
+            Ok(Some(event)) => self.settle(&event, Settles::Known).await,
+            // It was posted twice.
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "the counters keep an estimate, as the ledger cannot be read"),
+        }
+    }
+
+    async fn settle(&self, event: &UsageEvent, settles: Settles) {
+        if let Err(error) = self.collector.limiter.settle(event, settles).await {
             // It waits, or its reservation runs out; the ledger has the event. An outage is logged once, not here.
             self.collector.metrics.settlements_failed.inc();
             tracing::debug!(%error, "a call is not settled yet");

@@ -96,6 +96,12 @@ pub trait Ledger: Send + Sync {
     /// When the database cannot be read.
     async fn unsettled_since(&self, from_ms: u64, limit: usize) -> Result<Vec<UsageEvent>, LedgerError>;
 
+    /// The real event of this id.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    async fn real(&self, event_id: &str) -> Result<Option<UsageEvent>, LedgerError>;
+
     /// The tier of a tenant's latest call.
     ///
     /// # Errors

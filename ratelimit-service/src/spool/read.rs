@@ -11,7 +11,7 @@ use super::state::Shared;
 use crate::entry::Entry;
 
 /// Bytes that are read at once; a longer frame is read whole.
-const READ_BYTES: usize = 1 << 20;
+const READ_BYTES: usize = 4 << 20;
 
 /// What was read, and where it ends.
 pub(super) struct Stored {

@@ -173,6 +173,10 @@ async fn compare(ledger: &dyn Ledger, model: &Model) {
         }
     }
     assert_eq!(ledger.differences(always.0, always.1).await.unwrap(), []);
+    for number in [3, 17, 200] {
+        let id = real(number).event_id;
+        assert_eq!(ledger.real(&id).await.unwrap(), model.real(&id));
+    }
     ledger.ping().await.unwrap();
 }
 

@@ -102,7 +102,8 @@ impl Model {
     }
 
     pub(crate) fn tenants(&self, from_ms: u64, to_ms: u64) -> Vec<String> {
-        let calls = self.calls().map(|event| (&event.tenant, event.started_at_ms));
+        let calls = self.real.values().chain(self.unsettled.values());
+        let calls = calls.map(|event| (&event.tenant, event.started_at_ms));
         let tracked = self.tracked.values().map(|event| (&event.tenant, event.at_ms));
         let all = calls.chain(tracked).filter(|(_, at_ms)| (from_ms..to_ms).contains(at_ms));
         all.map(|(tenant, _)| tenant.clone()).collect::<BTreeSet<_>>().into_iter().collect()
@@ -165,6 +166,10 @@ impl Model {
         open.sort_by_key(|event| std::cmp::Reverse(event.started_at_ms));
         open.truncate(limit);
         open
+    }
+
+    pub(crate) fn real(&self, event_id: &str) -> Option<UsageEvent> {
+        self.real.get(event_id).cloned()
     }
 
     pub(crate) fn last_tier(&self, tenant: &str) -> Option<String> {

@@ -147,6 +147,7 @@ async fn invalid_records_are_rejected_one_by_one() {
         "record 1: event_name is not that of a usage event; \
          record 2: tollgate.event_id is missing or empty; record 3: a count is larger than 1000000000000"
     );
+    service.drained().await;
     assert_eq!(month_tokens(&service, "acme").await, 5);
     assert!(service.metrics().await.contains("tollgate_usage_events_total{result=\"rejected\"} 3"));
 }

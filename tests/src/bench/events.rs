@@ -25,7 +25,7 @@ pub(super) fn tenant(number: u64) -> String {
     format!("tenant-{number:04}")
 }
 
-/// An id as the filter makes them, ordered by number.
+/// An id as the filter makes them, ordered by number; of less than 48 bits.
 fn id(number: u64) -> String {
     format!("{:08x}-{:04x}-7abc-8def-0123456789ab", number >> 16, number & 0xffff)
 }
@@ -94,7 +94,7 @@ impl Events {
         };
         let ids = (0..events as u64).map(places).collect();
         // Another generator of the same run begins elsewhere.
-        Events { ids, export, next: (now_ms() & 0xffff_ffff) << 24 }
+        Events { ids, export, next: (now_ms() & 0xf_ffff) << 24 }
     }
 
     /// The next export, as gRPC frames it.
@@ -134,7 +134,10 @@ impl Collector {
                 .header("content-type", "application/grpc")
                 .header("te", "trailers")
                 .body(Full::new(message))?;
-            let answer = sender.send_request(request).await?.into_body().collect().await?;
+            let (head, body) = sender.send_request(request).await?.into_parts();
+            // What is refused at once has no trailers.
+            ensure!(!head.headers.contains_key("grpc-status"), "the export was refused: {:?}", head.headers);
+            let answer = body.collect().await?;
             let status = answer.trailers().and_then(|trailers| trailers.get("grpc-status")).cloned();
             ensure!(status.as_ref().is_some_and(|status| status == "0"), "the export's grpc-status is {status:?}");
             // An empty message: nothing was rejected.

@@ -16,7 +16,8 @@ pub(super) fn differences(
     from_ms: u64,
     to_ms: u64,
 ) -> Result<Vec<Difference>> {
-    let (from_ms, to_ms) = (from_ms.next_multiple_of(DAY_MS), to_ms.next_multiple_of(DAY_MS));
+    let day_ms = |ms: u64| ms.min(i64::MAX as u64).next_multiple_of(DAY_MS);
+    let (from_ms, to_ms) = (day_ms(from_ms), day_ms(to_ms));
     let mut entries = Usage::default();
     let mut of_months: BTreeMap<u64, Usage> = BTreeMap::new();
     let of_tenant = "tenant = ?1 AND started_at_ms >= ?2 AND started_at_ms < ?3";

@@ -94,6 +94,11 @@ impl Ledger for SqliteLedger {
         Ok(self.database.read(move |transaction| read::unsettled_since(transaction, from_ms, limit)).await?)
     }
 
+    async fn real(&self, event_id: &str) -> Result<Option<UsageEvent>, LedgerError> {
+        let event_id = event_id.to_owned();
+        Ok(self.database.read(move |transaction| read::real(transaction, &event_id)).await?)
+    }
+
     async fn last_tier(&self, tenant: &str) -> Result<Option<String>, LedgerError> {
         let tenant = tenant.to_owned();
         Ok(self.database.read(move |transaction| read::last_tier(transaction, &tenant)).await?)

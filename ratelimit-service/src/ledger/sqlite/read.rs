@@ -240,6 +240,10 @@ type SpentKey = (String, String, String, String);
 /// From the beginning of the next day on, from days; before, from hours; and before the next hour, from events.
 pub(super) fn spent_since(transaction: &Transaction<'_>, from_ms: u64, tenant: Option<&str>) -> Result<Vec<Spent>> {
     let mut spent: HashMap<SpentKey, Usage> = HashMap::new();
+    // What is later than SQLite's integers has no calls.
+    if i64::try_from(from_ms).is_err() {
+        return Ok(Vec::new());
+    }
     let (hour, day) = (from_ms.next_multiple_of(HOUR_MS), from_ms.next_multiple_of(DAY_MS));
     let by_sums = [(Grain::Hour, hour.min(day), day), (Grain::Day, day, u64::MAX)];
     for (grain, from_ms, to_ms) in by_sums.into_iter().filter(|(_, from_ms, to_ms)| from_ms < to_ms) {
@@ -293,6 +297,10 @@ pub(super) fn unsettled_since(transaction: &Transaction<'_>, from_ms: u64, limit
     let query = format!("{OPEN} AND started_at_ms >= ? ORDER BY started_at_ms DESC LIMIT ?");
     let mut query = transaction.prepare_cached(&query)?;
     query.query_map([integer(from_ms), integer(limit as u64)], unsettled)?.collect()
+}
+
+pub(super) fn real(transaction: &Transaction<'_>, event_id: &str) -> Result<Option<UsageEvent>> {
+    transaction.prepare_cached(&format!("{EVENTS} WHERE event_id = ?"))?.query_row([event_id], event).optional()
 }
 
 pub(super) fn last_tier(transaction: &Transaction<'_>, tenant: &str) -> Result<Option<String>> {

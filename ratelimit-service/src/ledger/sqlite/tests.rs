@@ -79,7 +79,8 @@ async fn files_of_earlier_versions_keep_their_data_and_count_on() {
     let rows = [row("e1", 10, "reported"), row("e2", 5, "reported"), row("e3", 0, "none")];
     let inserts: Vec<_> = rows.iter().map(|row| insert(COLUMNS, row)).collect();
     for version in 1..=3 {
-        let ledger = open(&left_by_version(version, &inserts)).await;
+        let folder = left_by_version(version, &inserts);
+        let ledger = open(&folder).await;
         let [(1, kept)] = &days(&ledger).await[..] else { panic!("one day") };
         let expected = (3, 3, 15, 3, 2, 1, 120, 3);
         let Usage { requests, succeeded, input_tokens, output_tokens, duration_ms, .. } = *kept;
@@ -118,7 +119,8 @@ async fn what_a_third_version_had_corrected_stays_so() {
         format!("INSERT INTO unsettled_events VALUES ('u2', 'acme', 'pro', {DAY_MS}, NULL, 'm', 70, 80)"),
         insert(COLUMNS, &row("u1", 3, "reported")),
     ];
-    let ledger = open(&left_by_version(3, &statements)).await;
+    let folder = left_by_version(3, &statements);
+    let ledger = open(&folder).await;
     let [(1, kept)] = &days(&ledger).await[..] else { panic!("one day") };
     assert_eq!((kept.requests, kept.requests_unsettled, kept.input_tokens), (2, 1, 73));
     assert_eq!(append(&ledger, &[event("u2", UsageSource::Reported)]).await, [true]);
@@ -201,7 +203,7 @@ async fn questions_read_what_they_ask_for_and_nothing_of_the_history_before() {
             "SEARCH usage_sums USING PRIMARY KEY (grain=? AND tenant=? AND start_ms>? AND start_ms<?)",
         ),
         (
-            "SELECT tenant FROM usage_sums WHERE grain = 1 AND start_ms >= 5 GROUP BY tenant, tier",
+            "SELECT tenant, sum(requests) FROM usage_sums WHERE grain = 1 AND start_ms >= 5 GROUP BY tenant, tier",
             "SEARCH usage_sums USING INDEX usage_sums_by_time (grain=? AND start_ms>?)",
         ),
         (
