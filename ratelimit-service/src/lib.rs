@@ -29,3 +29,4 @@ pub mod rest;
 pub mod rls;
 pub mod serve;
 pub mod spool;
+pub mod usage_metrics;

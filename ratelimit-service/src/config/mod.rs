@@ -3,6 +3,7 @@
 //! Every field has a default. An unknown key, or a value of the wrong kind, is refused with the place in the file and the
 //! path of the field.
 
+mod collector;
 mod counters;
 mod limits;
 mod raw;
@@ -20,8 +21,10 @@ use serde::Deserialize;
 use serde_saphyr::{Location, MessageFormatter, UserMessageFormatter};
 use tracing_subscriber::filter::Targets;
 
+use crate::collector::IntakeSettings;
 use crate::limiter::Policy;
 use crate::spool::SpoolSettings;
+use crate::usage_metrics::LabelCaps;
 
 pub use counters::{Engine, FailurePolicy, RedisConfig};
 pub use limits::MAX_PRICES;
@@ -47,6 +50,10 @@ pub struct Config {
     pub sqlite: PathBuf,
     /// Where what was acknowledged waits for the ledger.
     pub spool: SpoolSettings,
+    /// How what comes in is read.
+    pub intake: IntakeSettings,
+    /// The most labels of metrics.
+    pub label_caps: LabelCaps,
     /// How often the books are compared.
     pub reconcile_every: Duration,
     /// How log lines look.
@@ -138,6 +145,8 @@ impl Config {
             ("counters", self.counters == next.counters),
             ("ledger.sqlite", self.sqlite == next.sqlite),
             ("spool", self.spool == next.spool),
+            ("collector", self.intake == next.intake),
+            ("metrics", self.label_caps == next.label_caps),
             ("reconcile", self.reconcile_every == next.reconcile_every),
             ("log.format", self.log_format == next.log_format),
             ("log.filter", self.log_filter == next.log_filter),

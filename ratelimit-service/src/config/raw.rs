@@ -12,6 +12,7 @@ use tollgate_domain::{Anchor, Limit, MAX_LIMITS, MissingTier, Plan, Plans, Terms
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::{ParseError, Targets};
 
+use super::collector::{Collector, Metrics};
 use super::limits::{Limits, Prices};
 use super::scalar::{BillingAnchor, Name, Within};
 use super::warnings::{self, Around};
@@ -30,6 +31,8 @@ pub(super) struct Config {
     counters: Engine,
     ledger: Ledger,
     spool: Spool,
+    collector: Collector,
+    metrics: Metrics,
     reconcile: Reconcile,
     log: Log,
     tiers: Tiers,
@@ -234,7 +237,8 @@ impl Config {
     /// Checks what no field can know alone.
     pub(super) fn validated(self, file: &str) -> Result<super::Config, ConfigError> {
         let warnings = self.warnings();
-        let Config { grpc, rest, limiter, counters, ledger, spool, reconcile, log, tiers, tenants, prices } = self;
+        let Config { grpc, rest, limiter, counters, ledger, spool, collector, metrics, .. } = self;
+        let Config { reconcile, log, tiers, tenants, prices, .. } = self;
         let names = tiers.0.keys().map(|Name(name)| name.clone()).collect();
         let given = Given { file, default_tier: limiter.default_tier, tiers: names, tenants: &tenants };
         let plan = |(Name(name), tier): (Name, Tier)| Plan::new(name, tier.context_tokens.get(), tier.limits.0);
@@ -259,6 +263,8 @@ impl Config {
             },
             counters,
             spool: spool.settings(&ledger.sqlite),
+            intake: collector.settings(&ledger.sqlite),
+            label_caps: metrics.caps(),
             sqlite: ledger.sqlite,
             reconcile_every: Duration::from_secs(reconcile.every_h.get() * 3600),
             log_format: log.format,
