@@ -6,15 +6,19 @@
 //! - [`rest`]: usage, limits and metrics over HTTP.
 //! - [`limiter`] over [`counters`]: the rules of `tollgate-domain` for all tenants.
 //! - [`ledger`]: every usage event once, and daily sums; [`audit`]: who changed what, in the same database.
+//! - [`sinks`]: where entries go beside the ledger; [`alerts`]: who nears a monthly limit; [`webhooks`]: how that is told;
+//!   [`http`]: how requests go out; [`secret`]: what is never shown.
 //! - [`inspect`]: what the filter would read from recorded responses.
 
 mod answers;
 pub mod audit;
+mod chance;
 pub mod clock;
 pub mod collector;
 pub mod config;
 pub mod counters;
 pub mod entry;
+pub mod http;
 pub mod inspect;
 pub mod ledger;
 pub mod limiter;
@@ -22,5 +26,8 @@ pub mod metrics;
 pub mod reload;
 pub mod rest;
 pub mod rls;
+pub mod secret;
 pub mod serve;
+pub mod sinks;
 pub mod spool;
+pub mod webhooks;

@@ -11,8 +11,10 @@ use tollgate_domain::{Anchor, Limit, MAX_LIMITS, MissingTier, Plan, Plans, Terms
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::{ParseError, Targets};
 
+use super::alerts::{Alerts, Webhooks};
 use super::limits::{Limits, Prices};
 use super::scalar::{BillingAnchor, Name, Within};
+use super::sinks::Sinks;
 use super::warnings::{self, Around};
 use super::{ConfigError, Engine, LogFormat};
 use crate::limiter::Policy;
@@ -27,6 +29,9 @@ pub(super) struct Config {
     limiter: Limiter,
     counters: Engine,
     ledger: Ledger,
+    sinks: Sinks,
+    webhooks: Webhooks,
+    alerts: Alerts,
     log: Log,
     tiers: Tiers,
     tenants: BTreeMap<Name, Tenant>,
@@ -197,7 +202,7 @@ impl Config {
     /// Checks what no field can know alone.
     pub(super) fn validated(self, file: &str) -> Result<super::Config, ConfigError> {
         let warnings = self.warnings();
-        let Config { grpc, rest, limiter, counters, ledger, log, tiers, tenants, prices } = self;
+        let Config { grpc, rest, limiter, counters, ledger, sinks, webhooks, alerts, log, tiers, tenants, prices } = self;
         let names = tiers.0.keys().map(|Name(name)| name.clone()).collect();
         let given = Given { file, default_tier: limiter.default_tier, tiers: names, tenants: &tenants };
         let plan = |(Name(name), tier): (Name, Tier)| Plan::new(name, tier.context_tokens.get(), tier.limits.0);
@@ -222,6 +227,9 @@ impl Config {
             },
             counters,
             sqlite: ledger.sqlite,
+            sinks: sinks.0,
+            webhooks: webhooks.0,
+            alert_thresholds: alerts.thresholds.0,
             log_format: log.format,
             log_filter: log.filter.0,
             warnings,

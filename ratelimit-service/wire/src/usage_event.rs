@@ -64,6 +64,11 @@ pub mod attribute {
     pub const BILLED_OUTPUT: &str = "tollgate.usage.billed.output_tokens";
     pub const TOOL_REQUESTS: &str = "tollgate.usage.tool_requests";
 
+    // Of tracked events.
+    pub const EVENT_TYPE: &str = "tollgate.event_type";
+    pub const QUANTITY: &str = "tollgate.quantity_micros";
+    pub const METADATA: &str = "tollgate.metadata";
+
     pub const OPERATION: &str = "gen_ai.operation.name";
     pub const PROVIDER: &str = "gen_ai.provider.name";
     pub const REQUEST_MODEL: &str = "gen_ai.request.model";
