@@ -48,6 +48,14 @@ impl Entry {
         }
     }
 
+    /// When it was, milliseconds since the Unix epoch.
+    pub fn at_ms(&self) -> u64 {
+        match self {
+            Entry::Usage(event) => event.started_at_ms,
+            Entry::Tracked(event) => event.at_ms,
+        }
+    }
+
     /// What counts it once.
     pub fn id(&self) -> &str {
         match self {
@@ -65,6 +73,11 @@ impl Batch {
     /// Of parts that are shared.
     pub fn new(parts: Vec<Arc<[Entry]>>) -> Batch {
         Batch(parts)
+    }
+
+    /// The parts, each of entries that came together.
+    pub fn parts(&self) -> &[Arc<[Entry]>] {
+        &self.0
     }
 
     /// All entries, in order.
@@ -95,6 +108,75 @@ impl From<Vec<UsageEvent>> for Batch {
     }
 }
 
+/// A field's value. Those that are not there have their kind all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// A text.
+    Text(Option<&'a str>),
+    /// Several.
+    Texts(&'a [String]),
+    /// A number.
+    Count(Option<u64>),
+    /// Yes or no.
+    Flag(bool),
+}
+
+/// What a database has in a row's column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Cell {
+    Null,
+    Number(i64),
+    Text(String),
+}
+
+/// A field's value out of its cell; the default where the cell holds another kind, which no ledger writes.
+trait FromCell: Default {
+    fn from_cell(cell: Cell) -> Self;
+}
+
+macro_rules! cells {
+    ($($type:ty: $cell:pat => $made:expr,)+) => {
+        $(impl FromCell for $type {
+            fn from_cell(cell: Cell) -> $type {
+                match cell {
+                    $cell => $made,
+                    _ => <$type>::default(),
+                }
+            }
+        })+
+    };
+}
+
+cells! {
+    String: Cell::Text(text) => text,
+    Option<String>: Cell::Text(text) => Some(text),
+    Vec<String>: Cell::Text(texts) => serde_json::from_str(&texts).unwrap_or_default(),
+    u64: Cell::Number(number) => number.unsigned_abs(),
+    Option<u64>: Cell::Number(number) => Some(number.unsigned_abs()),
+    u32: Cell::Number(number) => u32::try_from(number).unwrap_or_default(),
+    bool: Cell::Number(number) => number != 0,
+}
+
+macro_rules! values {
+    ($($type:ty: $value:ident => $made:expr,)+) => {
+        $(impl<'a> From<&'a $type> for Value<'a> {
+            fn from($value: &'a $type) -> Value<'a> {
+                $made
+            }
+        })+
+    };
+}
+
+values! {
+    String: text => Value::Text(Some(text)),
+    Option<String>: text => Value::Text(text.as_deref()),
+    Vec<String>: texts => Value::Texts(texts),
+    u64: count => Value::Count(Some(*count)),
+    Option<u64>: count => Value::Count(*count),
+    u32: count => Value::Count(Some((*count).into())),
+    bool: flag => Value::Flag(*flag),
+}
+
 /// One list of the fields: each is a column, a key and a protobuf field.
 macro_rules! record {
     ($(#[$doc:meta])* $name:ident { $($(#[$attribute:meta])* $field:ident: $type:ty,)+ }) => {
@@ -107,6 +189,19 @@ macro_rules! record {
         impl $name {
             /// The fields' names, in order.
             pub const FIELDS: &[&str] = &[$(stringify!($field)),+];
+
+            /// The fields' values, in order.
+            pub fn values(&self) -> Vec<Value<'_>> {
+                vec![$(Value::from(&self.$field)),+]
+            }
+
+            /// Of cells that are in the fields' order.
+            ///
+            /// # Errors
+            /// Those of `next`, which gives the next cell.
+            pub(crate) fn from_cells<E>(mut next: impl FnMut() -> Result<Cell, E>) -> Result<$name, E> {
+                Ok($name { $($field: FromCell::from_cell(next()?),)+ })
+            }
         }
     };
 }

@@ -10,6 +10,7 @@
 //!   [`http`]: how requests go out; [`secret`]: what is never shown.
 //! - [`inspect`]: what the filter would read from recorded responses.
 
+pub mod alerts;
 mod answers;
 pub mod audit;
 mod chance;
@@ -17,12 +18,17 @@ pub mod clock;
 pub mod collector;
 pub mod config;
 pub mod counters;
+pub mod database;
 pub mod entry;
+pub mod export;
 pub mod http;
 pub mod inspect;
 pub mod ledger;
 pub mod limiter;
 pub mod metrics;
+pub mod operate;
+pub mod period;
+pub mod reconcile;
 pub mod reload;
 pub mod rest;
 pub mod rls;

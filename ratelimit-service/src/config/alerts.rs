@@ -67,11 +67,10 @@ impl TryFrom<RawEndpoint> for OneEndpoint {
     fn try_from(raw: RawEndpoint) -> Result<OneEndpoint, String> {
         let RawEndpoint { url: Given(url), secret, secret_file, secret_env, allow_private_addresses } = raw;
         let secret = secrets::one_of("secret", secret, secret_file, secret_env)?;
-        let secret = secret.ok_or_else(|| format!("{FIELD}secret: is missing; give it, or secret_file, or secret_env"))?;
+        let secret =
+            secret.ok_or_else(|| format!("{FIELD}secret: is missing; give it, or secret_file, or secret_env"))?;
         let reach = if allow_private_addresses { Reach::Any } else { Reach::Public };
-        EndpointSettings::new(url.expose(), secret, reach)
-            .map(OneEndpoint)
-            .map_err(|error| format!("{FIELD}{error}"))
+        EndpointSettings::new(url.expose(), secret, reach).map(OneEndpoint).map_err(|error| format!("{FIELD}{error}"))
     }
 }
 
@@ -133,11 +132,17 @@ mod tests {
         assert_eq!(webhooks(&format!("[{{ {private}, secret: {SECRET} }}]")).unwrap().len(), 1);
         for (given, expected) in [
             ("{ url: 'https://a.example/s3cret' }", "webhooks[0].secret: is missing"),
-            ("{ url: 'https://a.example/s3cret', secret: s3cret }", "webhooks[0].secret: is no secret of Standard Webhooks"),
+            (
+                "{ url: 'https://a.example/s3cret', secret: s3cret }",
+                "webhooks[0].secret: is no secret of Standard Webhooks",
+            ),
             ("{ url: 's3cret', secret: SECRET }", "webhooks[0].url: is no URL"),
             ("{ url: 'http://10.0.0.1/s3cret', secret: SECRET }", "webhooks[0].url: 10.0.0.1 is no public address"),
             ("{ url: 'http://[::1]/s3cret', secret: SECRET }", "webhooks[0].url: ::1 is no public address"),
-            ("{ url: 'http://a', secret: SECRET }, { url: 'http://a/', secret: SECRET }", "webhooks: [1] has the URL of"),
+            (
+                "{ url: 'http://a', secret: SECRET }, { url: 'http://a/', secret: SECRET }",
+                "webhooks: [1] has the URL of",
+            ),
         ] {
             let error = webhooks(&format!("[{}]", given.replace("SECRET", SECRET))).unwrap_err();
             assert!(error.contains(expected) && !error.contains("s3cret"), "{error}\n{expected}");

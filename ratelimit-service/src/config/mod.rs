@@ -18,6 +18,7 @@ use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_saphyr::{Location, MessageFormatter, UserMessageFormatter};
@@ -25,6 +26,7 @@ use tracing_subscriber::filter::Targets;
 
 use crate::limiter::Policy;
 use crate::sinks::SinkSettings;
+use crate::spool::SpoolSettings;
 use crate::webhooks::EndpointSettings;
 
 pub use alerts::{MAX_ENDPOINTS, MAX_THRESHOLDS};
@@ -57,6 +59,10 @@ pub struct Config {
     pub webhooks: Vec<EndpointSettings>,
     /// At which shares of a monthly limit an alert is given: percent, rising, each once.
     pub alert_thresholds: Vec<u16>,
+    /// Where what was acknowledged waits for the ledger.
+    pub spool: SpoolSettings,
+    /// How often the books are compared.
+    pub reconcile_every: Duration,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which log lines are written.
@@ -148,6 +154,8 @@ impl Config {
             ("sinks", self.sinks == next.sinks),
             ("webhooks", self.webhooks == next.webhooks),
             ("alerts", self.alert_thresholds == next.alert_thresholds),
+            ("spool", self.spool == next.spool),
+            ("reconcile", self.reconcile_every == next.reconcile_every),
             ("log.format", self.log_format == next.log_format),
             ("log.filter", self.log_filter == next.log_filter),
         ];

@@ -71,6 +71,8 @@ pub(super) fn one_of(
     let mut all = all.into_iter().flatten();
     match (all.next(), all.next()) {
         (one, None) => Ok(one),
-        (_, Some(_)) => Err(format!("{FIELD}{key}: is given more than once; keep one of {key}, {key}_file and {key}_env")),
+        (_, Some(_)) => {
+            Err(format!("{FIELD}{key}: is given more than once; keep one of {key}, {key}_file and {key}_env"))
+        }
     }
 }

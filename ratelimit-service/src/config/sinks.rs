@@ -118,8 +118,7 @@ impl RawSink {
         let token = self.token()?;
         let usual = OtlpSettings::new(self.url.ok_or_else(|| missing("url", "such as http://collector:4317"))?);
         let headers = self.headers.unwrap_or_default().into_iter().map(|(name, Given(value))| (name, value));
-        let bearer =
-            token.map(|token| ("authorization".to_owned(), Secret::new(format!("Bearer {}", token.expose()))));
+        let bearer = token.map(|token| ("authorization".to_owned(), Secret::new(format!("Bearer {}", token.expose()))));
         Ok(OtlpSettings {
             headers: headers.chain(bearer).collect(),
             gzip: self.gzip.unwrap_or(usual.gzip),
@@ -253,10 +252,22 @@ mod tests {
             ("{ a: { type: splunk_hec, token: s3cret } }", "sinks.a.url: is missing"),
             ("{ a: { type: splunk_hec, url: 's3cret', token: s3cret } }", "sinks.a.url: is no URL"),
             ("{ a: { type: splunk_hec, url: 'http://s', token: \"s3cret\\n\" } }", "sinks.a.token: has characters"),
-            ("{ a: { type: splunk_hec, url: 'http://s', token: s3cret, token_env: PATH } }", "sinks.a.token: is given more"),
-            ("{ a: { type: splunk_hec, url: 'http://s', token_env: 'NO_SUCH=' } }", "sinks.a.token_env: the environment has no"),
-            ("{ a: { type: splunk_hec, url: 'http://s', token_file: /dev/null } }", "sinks.a.token_file: /dev/null has nothing"),
-            ("{ a: { type: splunk_hec, url: 'https://s', token: s, ca_file: /dev/null } }", "sinks.a.ca_file: holds no"),
+            (
+                "{ a: { type: splunk_hec, url: 'http://s', token: s3cret, token_env: PATH } }",
+                "sinks.a.token: is given more",
+            ),
+            (
+                "{ a: { type: splunk_hec, url: 'http://s', token_env: 'NO_SUCH=' } }",
+                "sinks.a.token_env: the environment has no",
+            ),
+            (
+                "{ a: { type: splunk_hec, url: 'http://s', token_file: /dev/null } }",
+                "sinks.a.token_file: /dev/null has nothing",
+            ),
+            (
+                "{ a: { type: splunk_hec, url: 'https://s', token: s, ca_file: /dev/null } }",
+                "sinks.a.ca_file: holds no",
+            ),
             ("{ a: { type: otlp, url: 'http://c', ca_file: /dev/null } }", "sinks.a.ca_file: certificates are of use"),
             ("{ a: { type: otlp, url: 'http://c', headers: { 'a b': s3cret } } }", "sinks.a.headers: `a b` is no"),
             ("{ a: { type: otlp } }", "sinks.a.url: is missing"),

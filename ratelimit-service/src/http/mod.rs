@@ -19,8 +19,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
-pub use address::is_public;
 use address::PublicOnly;
+pub use address::is_public;
 
 /// The most of an answer's body that is read.
 pub const MAX_ANSWER_BYTES: usize = 64 * 1024;

@@ -1,6 +1,7 @@
 //! REST: usage, limits, health and metrics. The shapes are in the README; every error is a `problem+json`.
 
 mod admin;
+mod books;
 mod limits;
 mod problem;
 mod usage;
@@ -21,6 +22,7 @@ use crate::clock::rfc3339;
 use crate::ledger::Ledger;
 use crate::limiter::Limiter;
 use crate::reload::Status;
+pub(crate) use books::{Purged, Reconciled};
 use problem::Problem;
 
 /// The largest request body that is read.
@@ -47,6 +49,8 @@ pub fn router(shared: Shared) -> Router {
     Router::new()
         .route("/health", get(health))
         .route("/metrics", get(metrics))
+        .route("/api/v1/admin/reconcile", get(books::reconcile))
+        .route("/api/v1/admin/tenants/{tenant}/purge", post(books::purge))
         .route("/api/v1/usage/check", post(limits::check))
         .route("/api/v1/usage/{tenant}", get(usage::summary))
         .route("/api/v1/usage/{tenant}/daily", get(usage::daily))

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::counters::Unavailable;
+use crate::database::DatabaseError;
 use crate::ledger::LedgerError;
 use crate::limiter::Refusal;
 
@@ -54,6 +55,13 @@ impl From<LedgerError> for Problem {
     fn from(error: LedgerError) -> Problem {
         tracing::error!(%error, "the ledger cannot be read");
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the ledger does not answer; try again later")
+    }
+}
+
+impl From<DatabaseError> for Problem {
+    fn from(error: DatabaseError) -> Problem {
+        tracing::error!(%error, "the database does not answer");
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the database does not answer; try again later")
     }
 }
 

@@ -177,7 +177,8 @@ mod tests {
     }
 
     fn ids(path: &Path) -> Vec<String> {
-        let id = |line: &str| Entry::try_from(serde_json::from_str::<EntryRecord>(line).unwrap()).unwrap().id().to_owned();
+        let id =
+            |line: &str| Entry::try_from(serde_json::from_str::<EntryRecord>(line).unwrap()).unwrap().id().to_owned();
         fs::read_to_string(path).unwrap().lines().map(id).collect()
     }
 
@@ -208,13 +209,15 @@ mod tests {
         for id in ["1", "2", "3", "4"] {
             write(&mut sink, &[id]).await.unwrap();
         }
-        let kept = [settings.put_aside(2), settings.put_aside(1), settings.path.clone()].map(|path| ids(&path).concat());
+        let kept =
+            [settings.put_aside(2), settings.put_aside(1), settings.path.clone()].map(|path| ids(&path).concat());
         assert_eq!(kept, ["2", "3", "4"]);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
         // A number that is free, as after a crash between two renames, is filled.
         fs::remove_file(settings.put_aside(1)).unwrap();
         write(&mut sink, &["5"]).await.unwrap();
-        let kept = [settings.put_aside(2), settings.put_aside(1)].map(|path| path.exists().then(|| ids(&path).concat()));
+        let kept =
+            [settings.put_aside(2), settings.put_aside(1)].map(|path| path.exists().then(|| ids(&path).concat()));
         assert_eq!(kept, [Some("2".to_owned()), Some("4".to_owned())]);
     }
 

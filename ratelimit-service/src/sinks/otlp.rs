@@ -143,7 +143,11 @@ impl Sink for Otlp {
         let partial = answer.partial_success.unwrap_or_default();
         let rejected = usize::try_from(partial.rejected_log_records).unwrap_or(0).min(entries);
         if rejected > 0 || !partial.error_message.is_empty() {
-            tracing::warn!(rejected, message = self.shown(&partial.error_message), "the collector said something to an export");
+            tracing::warn!(
+                rejected,
+                message = self.shown(&partial.error_message),
+                "the collector said something to an export"
+            );
         }
         Ok(Taken { entries, rejected })
     }

@@ -58,7 +58,12 @@ async fn deliver(sink: &mut impl Sink, entries: &[&Entry], backoff: &mut Backoff
                 metrics.sent.inc_by((entries - rejected) as u64);
                 metrics.refused.inc_by(rejected as u64);
                 if rejected > 0 {
-                    tracing::warn!(sink = metrics.name, rejected, of = entries, "the sink's receiver threw entries away");
+                    tracing::warn!(
+                        sink = metrics.name,
+                        rejected,
+                        of = entries,
+                        "the sink's receiver threw entries away"
+                    );
                 }
                 answered(backoff, metrics);
                 waiting.push(&part[entries..]);
@@ -77,7 +82,12 @@ async fn deliver(sink: &mut impl Sink, entries: &[&Entry], backoff: &mut Backoff
                 metrics.failures.inc();
                 metrics.up.set(0);
                 let retry_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-                tracing::warn!(sink = metrics.name, error = why, retry_in_ms, "the sink did not take entries; they wait");
+                tracing::warn!(
+                    sink = metrics.name,
+                    error = why,
+                    retry_in_ms,
+                    "the sink did not take entries; they wait"
+                );
                 waiting.push(part);
                 tokio::time::sleep(wait).await;
             }
@@ -99,7 +109,12 @@ fn parts<'p, 'e>(refused: &'p [&'e Entry], at: Option<usize>) -> Vec<&'p [&'e En
 
 fn refuse(entry: &Entry, why: &str, metrics: &OneSink) {
     metrics.refused.inc();
-    tracing::error!(sink = metrics.name, id = entry.id(), error = why, "the sink refused an entry for good; it goes on without");
+    tracing::error!(
+        sink = metrics.name,
+        id = entry.id(),
+        error = why,
+        "the sink refused an entry for good; it goes on without"
+    );
 }
 
 fn answered(backoff: &mut Backoff, metrics: &OneSink) {

@@ -50,7 +50,10 @@ impl EndpointSettings {
 
 impl fmt::Debug for EndpointSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EndpointSettings").field("origin", &http::origin(&self.url)).field("reach", &self.reach).finish()
+        f.debug_struct("EndpointSettings")
+            .field("origin", &http::origin(&self.url))
+            .field("reach", &self.reach)
+            .finish()
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod collector;
 mod command_line;
+mod crashes;
 mod harness;
 mod limits;
 mod reload;

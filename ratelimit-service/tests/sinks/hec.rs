@@ -161,7 +161,10 @@ async fn events_have_the_fields_of_the_dashboards() {
         let events = receiver.events();
         let (call, tracked) = (&events[0], &events[7]);
         assert_eq!((&call["time"], &call["sourcetype"]), (&json!(1_732_550_400.123), &json!("llm:usage")));
-        assert_eq!((&call["index"], &call["host"], &call["source"]), (&json!("llm"), &json!("gate-1"), &json!("tollgate")));
+        assert_eq!(
+            (&call["index"], &call["host"], &call["source"]),
+            (&json!("llm"), &json!("gate-1"), &json!("tollgate"))
+        );
         let event = &call["event"];
         assert_eq!((&event["model"], &event["total_tokens"]), (&json!("gpt-4o"), &json!(150)));
         assert_eq!((&event["is_streaming"], &event["cost_known"]), (&json!(false), &json!(true)));
@@ -178,7 +181,10 @@ async fn the_token_is_not_told() {
     let (_receiver, url) = Receiver::start(&[Act::Fail(403, echo)]).await;
     let all = entries(1);
     let error = sink(&url).send(&[&all[0]]).await.unwrap_err();
-    assert!(matches!(&error, SinkError::Retry { why, .. } if why.contains("code 4") && !why.contains(TOKEN)), "{error}");
+    assert!(
+        matches!(&error, SinkError::Retry { why, .. } if why.contains("code 4") && !why.contains(TOKEN)),
+        "{error}"
+    );
     assert!(!format!("{:?}", settings(&url)).contains(TOKEN));
 }
 

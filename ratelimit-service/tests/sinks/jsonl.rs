@@ -36,7 +36,8 @@ async fn crashes_tear_lines_and_lose_none() {
         cursor = running.kill().await;
         // The lines that were written and not committed, but for the end of the last.
         let lines = fs::read(&path).unwrap();
-        let whole: usize = lines.split_inclusive(|byte| *byte == b'\n').take(cursor.load(SeqCst)).map(<[u8]>::len).sum();
+        let whole: usize =
+            lines.split_inclusive(|byte| *byte == b'\n').take(cursor.load(SeqCst)).map(<[u8]>::len).sum();
         let next = serde_json::to_vec(&EntryRecord::from(&all[cursor.load(SeqCst)])).unwrap();
         let lines = [&lines[..whole], &next[..torn]].concat();
         fs::write(&path, lines).unwrap();

@@ -8,7 +8,9 @@ use tokio::net::TcpListener;
 use tollgate::entry::Entry;
 use tollgate::secret::Secret;
 use tollgate::sinks::{Otlp, OtlpSettings};
-use tollgate_wire::proto::opentelemetry::proto::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
+use tollgate_wire::proto::opentelemetry::proto::collector::logs::v1::logs_service_server::{
+    LogsService, LogsServiceServer,
+};
 use tollgate_wire::proto::opentelemetry::proto::collector::logs::v1::{
     ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
 };
@@ -140,7 +142,10 @@ async fn entries_arrive_as_they_were() {
         match entry {
             Entry::Usage(event) => assert_eq!(&UsageEvent::from_log_record(record).unwrap(), event),
             Entry::Tracked(event) => {
-                assert_eq!((record.event_name.as_str(), record.time_unix_nano), ("tollgate.tracked", event.at_ms * 1_000_000));
+                assert_eq!(
+                    (record.event_name.as_str(), record.time_unix_nano),
+                    ("tollgate.tracked", event.at_ms * 1_000_000)
+                );
                 assert_eq!(text(record, "tollgate.event_type").as_ref(), Some(&event.event_type));
                 assert_eq!(text(record, "tollgate.metadata").as_ref(), Some(&event.metadata));
                 assert_eq!(text(record, "tollgate.tenant").as_ref(), Some(&event.tenant));
@@ -183,7 +188,8 @@ async fn over_tls_the_given_authority_is_trusted_and_no_other() {
     let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap().cert.pem();
     let untrusting = OtlpSettings { ca: Some(other.into_bytes()), ..settings(url.clone()) };
     let onward = Running::start(&all, 5, Otlp::new(untrusting).unwrap());
-    crate::source::eventually("it fails", || onward.metric(r#"tollgate_sink_failures_total{sink="tested"}"#) > 1.0).await;
+    crate::source::eventually("it fails", || onward.metric(r#"tollgate_sink_failures_total{sink="tested"}"#) > 1.0)
+        .await;
     let cursor = onward.kill().await;
     assert_eq!(collector.ids().len(), 0);
     let trusting = OtlpSettings { ca: Some(certificate.into_bytes()), ..settings(url) };

@@ -64,7 +64,8 @@ impl Receiver {
             .route("/services/collector/event", post(event))
             .route("/services/collector/ack", post(ack))
             .with_state(receiver.clone());
-        let listener = Cutting { listener: TcpListener::bind("127.0.0.1:0").await.unwrap(), receiver: receiver.clone() };
+        let listener =
+            Cutting { listener: TcpListener::bind("127.0.0.1:0").await.unwrap(), receiver: receiver.clone() };
         let url = format!("http://{}", listener.listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await });
         (receiver, url)

@@ -249,6 +249,11 @@ impl fmt::Display for InvalidEvent {
 impl std::error::Error for InvalidEvent {}
 
 impl UsageEvent {
+    /// The model that prices, limits and sums go by: the one asked for, or else the one that answered.
+    pub fn model(&self) -> Option<&str> {
+        self.request_model.as_deref().or(self.response_model.as_deref())
+    }
+
     /// The log record that carries this event.
     pub fn to_log_record(&self) -> LogRecord {
         LogRecord { attributes: self.attributes().into_pairs(), ..self.bare_record() }

@@ -273,6 +273,9 @@ mod tests {
         };
         let written = written(&Entry::Tracked(event));
         assert_eq!(written["sourcetype"], "llm:tracked");
-        assert_eq!((&written["event"]["quantity"], &written["event"]["metadata"]["size"]), (&json!(2.5), &json!("large")));
+        assert_eq!(
+            (&written["event"]["quantity"], &written["event"]["metadata"]["size"]),
+            (&json!(2.5), &json!("large"))
+        );
     }
 }

@@ -163,7 +163,8 @@ impl Hec {
     ) -> Result<(u16, Option<Duration>, Vec<u8>), SinkError> {
         let failed = |error| SinkError::retry(http::failure(error));
         let request = self.client.post(url).headers(headers).header(CHANNEL, &self.channel);
-        let response = request.header(AUTHORIZATION, self.authorization.clone()).body(body).send().await.map_err(failed)?;
+        let response =
+            request.header(AUTHORIZATION, self.authorization.clone()).body(body).send().await.map_err(failed)?;
         let (status, after) = (response.status().as_u16(), http::retry_after(response.headers()));
         Ok((status, after, http::body(response).await.map_err(failed)?))
     }

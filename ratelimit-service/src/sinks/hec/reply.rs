@@ -58,7 +58,13 @@ pub(super) fn acknowledged(body: &[u8]) -> Option<Vec<u64>> {
         acks: std::collections::HashMap<String, bool>,
     }
     let acks: Acks = serde_json::from_slice(body).ok()?;
-    Some(acks.acks.iter().filter(|(_, is_acknowledged)| **is_acknowledged).filter_map(|(id, _)| id.parse().ok()).collect())
+    Some(
+        acks.acks
+            .iter()
+            .filter(|(_, is_acknowledged)| **is_acknowledged)
+            .filter_map(|(id, _)| id.parse().ok())
+            .collect(),
+    )
 }
 
 #[cfg(test)]
