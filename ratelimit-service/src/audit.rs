@@ -17,6 +17,9 @@ pub const RESET: &str = "reset";
 /// The action by which a tenant's entries were erased.
 pub const PURGE: &str = "purge";
 
+/// The action by which entries were brought again.
+pub const REPLAY: &str = "replay";
+
 /// What somebody did.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {

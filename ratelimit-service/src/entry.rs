@@ -12,6 +12,8 @@ use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
 pub const MAX_EVENT_TYPE_BYTES: usize = 128;
 /// The longest metadata of a tracked event, in bytes of JSON.
 pub const MAX_METADATA_BYTES: usize = 4096;
+/// The largest quantity of a tracked event, a billion: sums of such stay far from the end of the databases' integers.
+pub const MAX_QUANTITY_MICROS: u64 = 1_000_000_000_000_000;
 
 /// Something to be billed, immutable.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,7 +35,7 @@ pub struct TrackedEvent {
     pub event_type: String,
     /// When it was, milliseconds since the Unix epoch. It belongs to the period that this lies in.
     pub at_ms: u64,
-    /// How much of it, in millionths.
+    /// How much of it, in millionths, at most [`MAX_QUANTITY_MICROS`].
     pub quantity_micros: u64,
     /// What else there is to know: a JSON object, at most [`MAX_METADATA_BYTES`] long.
     pub metadata: String,

@@ -36,4 +36,5 @@ pub mod secret;
 pub mod serve;
 pub mod sinks;
 pub mod spool;
+pub mod usage_metrics;
 pub mod webhooks;

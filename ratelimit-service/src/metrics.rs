@@ -7,6 +7,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tollgate_domain::Settled;
 
+use crate::collector::Class;
+
 /// Handles to all metrics; clones count together.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -54,6 +56,12 @@ pub struct Metrics {
     pub events_duplicate: Counter,
     /// Log records that were no valid usage event.
     pub events_rejected: Counter,
+    /// The same, by [`Class`](crate::collector::Class).
+    pub records_rejected: [Counter; Class::NAMES.len()],
+    /// Rejected records that were written to the file of dead letters.
+    pub dead_letters_written: Counter,
+    /// Rejected records that were not, as too many waited or the file could not be written.
+    pub dead_letters_dropped: Counter,
     /// Exports refused because too many were waiting.
     pub exports_busy: Counter,
     /// Exports that could not be written to the spool.
@@ -129,6 +137,16 @@ impl Metrics {
             &mut registry,
             ("usage_events", "Usage events received"),
             ("result", ["accepted", "duplicate", "rejected"]),
+        );
+        let records_rejected = by_label(
+            &mut registry,
+            ("usage_records_rejected", "Log records that were no valid usage event, by what was wrong"),
+            ("reason", Class::NAMES),
+        );
+        let [dead_letters_written, dead_letters_dropped] = by_label(
+            &mut registry,
+            ("dead_letters", "Rejected records, by whether the file of dead letters has them"),
+            ("result", ["written", "dropped"]),
         );
         let [exports_busy, exports_failed] = by_label(
             &mut registry,
@@ -230,6 +248,9 @@ impl Metrics {
             events_accepted,
             events_duplicate,
             events_rejected,
+            records_rejected,
+            dead_letters_written,
+            dead_letters_dropped,
             exports_busy,
             exports_failed,
             spool_bytes,

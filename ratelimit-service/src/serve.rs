@@ -13,14 +13,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tollgate_wire::proto::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer;
-use tollgate_wire::proto::opentelemetry::proto::collector::logs::v1::logs_service_server::LogsServiceServer;
 use tollgate_wire::{admission, proto, usage_event};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 
 use crate::audit::{Audit, SqliteAudit};
-use crate::collector::{Collector, Drain, Settling};
+use crate::collector::{Collector, Drain, Intake, Settling};
 use crate::config::Config;
 use crate::counters;
 use crate::database::Database;
@@ -32,6 +31,7 @@ use crate::reload::{self, Reloader, Status};
 use crate::rest::{self, Shared};
 use crate::rls::Rls;
 use crate::spool::{Lag, Spool};
+use crate::usage_metrics::UsageMetrics;
 
 /// How long calls in flight may take to end after a signal to stop.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,6 +56,7 @@ pub struct Service {
     drain: Drain,
     metrics: Metrics,
     registry: Registry,
+    usage_registry: Registry,
     config: Arc<Status>,
     reloader: Option<Reloader>,
     hangups: Signal,
@@ -84,7 +85,10 @@ impl Service {
         let consumers = [(LEDGER.to_owned(), Lag::Wait)];
         let (spool, mut consumers) = Spool::open(&config.spool, &consumers, &metrics).context("spool.folder")?;
         let spool = Arc::new(spool);
+        let intake = Intake::open(config.intake.clone(), &metrics).context("collector.dead_letters.file")?;
+        let (usage, usage_registry) = UsageMetrics::new(config.label_caps);
         let collector = Collector::new(spool.clone(), limiter.clone(), metrics.clone());
+        let collector = collector.with_intake(intake).with_usage_metrics(usage);
         let consumer = consumers.remove(0);
         let mut drain = Drain { consumer, ledger: ledger.clone(), collector: collector.clone() };
         if !outlives {
@@ -108,6 +112,7 @@ impl Service {
             drain,
             metrics,
             registry,
+            usage_registry,
             config: status,
             reloader,
             hangups,
@@ -149,6 +154,7 @@ impl Service {
             drain,
             metrics,
             registry,
+            usage_registry,
             config,
             reloader,
             hangups,
@@ -166,12 +172,12 @@ impl Service {
             .build_v1()?;
         let grpc = Server::builder()
             .add_service(RateLimitServiceServer::new(rls))
-            .add_service(LogsServiceServer::new(collector.clone()))
+            .add_service(collector.service())
             .add_service(health)
             .add_service(reflection)
             .serve_with_incoming_shutdown(TcpIncoming::from(grpc).with_nodelay(Some(true)), until(stopped.clone()));
         let mut background = JoinSet::new();
-        background.spawn(post_unsettled(collector));
+        background.spawn(post_unsettled(collector.clone()));
         let drained = tokio::spawn(drain.run());
         background.spawn(reconcile::watch(
             ledger.clone(),
@@ -184,8 +190,10 @@ impl Service {
             Some(reloader) => background.spawn(reloader.run(hangups)),
             None => background.spawn(reload::run_without_file(hangups, metrics)),
         };
-        let shared = Shared { limiter, ledger: ledger.clone(), audit, config, registry };
-        let rest = axum::serve(rest, rest::router(shared)).with_graceful_shutdown(until(stopped));
+        let registries = [registry, usage_registry];
+        let shared = Shared { limiter, ledger: ledger.clone(), audit, collector, config, registries };
+        let routes = rest::router(shared).into_make_service_with_connect_info::<SocketAddr>();
+        let rest = axum::serve(rest, routes).with_graceful_shutdown(until(stopped));
         let mut servers = std::pin::pin!(async {
             tokio::try_join!(async { grpc.await.context("the gRPC server failed") }, async {
                 rest.await.context("the REST server failed")

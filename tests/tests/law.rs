@@ -82,7 +82,7 @@ async fn every_admitted_call_is_billed_once_whatever_is_restarted_in_the_middle(
     let limit = |unit: &str| json!({"unit": unit, "capacity": 1_000_000_000, "window": "month"});
     let limits = [limit("requests"), limit("tokens"), json!({"unit": "concurrency", "capacity": 10_000})];
     let config = json!({
-        "counters": {"engine": "redis", "url": redis.url(), "on_failure": "deny"},
+        "counters": {"engine": "redis", "redis": {"url": redis.url(), "on_failure": "deny"}},
         "limiter": {"default_tier": "law", "reservation_timeout_s": 3},
         "tiers": {"law": {"context_tokens": 1_000_000, "limits": limits}},
     });

@@ -68,6 +68,12 @@ impl Drain {
             let is_settled = |index| settled.as_ref().is_some_and(|settled| settled.get(index) == Some(&true));
             for (index, (entry, is_new)) in part.iter().zip(of_batch.by_ref()).enumerate() {
                 accepted += u64::from(*is_new);
+                if let Entry::Usage(event) = entry
+                    && *is_new
+                    && let Some(usage) = &self.collector.usage
+                {
+                    usage.observe(event);
+                }
                 match entry {
                     Entry::Usage(event) if event.usage_source == UsageSource::Unsettled && *is_new => {
                         self.collector.metrics.reservations_expired.inc();

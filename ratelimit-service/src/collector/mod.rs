@@ -6,11 +6,17 @@
 //! - A call whose reservation is known is settled at once, whatever the ledger does; any other once the ledger has said that it
 //!   is new. So each is settled once, however often its event comes.
 
+mod dead_letters;
 mod drain;
+pub(crate) mod http;
+mod intake;
+mod json;
 mod otlp;
+mod rejected;
 mod settled;
 #[cfg(test)]
 mod tests;
+pub(crate) mod track;
 
 use std::sync::Arc;
 
@@ -23,9 +29,17 @@ use crate::entry::Entry;
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
 use crate::spool::{Spool, SpoolError};
+use crate::usage_metrics::UsageMetrics;
 use settled::Settled;
 
+pub use dead_letters::DeadLetterSettings;
 pub use drain::{Drain, Settling};
+pub use http::MAX_BODY_BYTES;
+pub use intake::{Intake, IntakeSettings};
+pub use otlp::MAX_EXPORT_BYTES;
+pub(crate) use otlp::RETRY_AFTER_S;
+pub use rejected::Class;
+pub(crate) use rejected::MAX_AHEAD_MS;
 
 /// How many calls of an export are settled at once: with the counters elsewhere, each is a round trip.
 const SETTLED_AT_ONCE: usize = 64;
@@ -36,13 +50,25 @@ pub struct Collector {
     spool: Arc<Spool>,
     limiter: Arc<Limiter>,
     settled: Arc<Settled>,
+    intake: Arc<Intake>,
+    usage: Option<UsageMetrics>,
     metrics: Metrics,
 }
 
 impl Collector {
     /// Keeps entries in `spool` and settles calls in `limiter`.
     pub fn new(spool: Arc<Spool>, limiter: Arc<Limiter>, metrics: Metrics) -> Collector {
-        Collector { spool, limiter, settled: Arc::default(), metrics }
+        Collector { spool, limiter, settled: Arc::default(), intake: Arc::default(), usage: None, metrics }
+    }
+
+    /// Reads what comes in as its operator has said.
+    pub fn with_intake(self, intake: Intake) -> Collector {
+        Collector { intake: Arc::new(intake), ..self }
+    }
+
+    /// Has calls counted by tenant and model, each once.
+    pub fn with_usage_metrics(self, usage: UsageMetrics) -> Collector {
+        Collector { usage: Some(usage), ..self }
     }
 
     /// Keeps entries that came from outside: the plan that holds now is named where a call named none, and what calls cost is

@@ -4,6 +4,7 @@
 //! path of the field.
 
 mod alerts;
+mod collector;
 mod counters;
 mod limits;
 mod raw;
@@ -24,10 +25,12 @@ use serde::Deserialize;
 use serde_saphyr::{Location, MessageFormatter, UserMessageFormatter};
 use tracing_subscriber::filter::Targets;
 
+use crate::collector::IntakeSettings;
 use crate::limiter::Policy;
 use crate::sinks::SinkSettings;
 use crate::spool::SpoolSettings;
 use crate::webhooks::EndpointSettings;
+use crate::usage_metrics::LabelCaps;
 
 pub use alerts::{MAX_ENDPOINTS, MAX_THRESHOLDS};
 pub use counters::{Engine, FailurePolicy, RedisConfig};
@@ -61,6 +64,10 @@ pub struct Config {
     pub alert_thresholds: Vec<u16>,
     /// Where what was acknowledged waits for the ledger.
     pub spool: SpoolSettings,
+    /// How what comes in is read.
+    pub intake: IntakeSettings,
+    /// The most labels of metrics.
+    pub label_caps: LabelCaps,
     /// How often the books are compared.
     pub reconcile_every: Duration,
     /// How log lines look.
@@ -155,6 +162,8 @@ impl Config {
             ("webhooks", self.webhooks == next.webhooks),
             ("alerts", self.alert_thresholds == next.alert_thresholds),
             ("spool", self.spool == next.spool),
+            ("collector", self.intake == next.intake),
+            ("metrics", self.label_caps == next.label_caps),
             ("reconcile", self.reconcile_every == next.reconcile_every),
             ("log.format", self.log_format == next.log_format),
             ("log.filter", self.log_filter == next.log_filter),

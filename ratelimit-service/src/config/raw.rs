@@ -13,6 +13,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::{ParseError, Targets};
 
 use super::alerts::{Alerts, Webhooks};
+use super::collector::{Collector, Metrics};
 use super::limits::{Limits, Prices};
 use super::scalar::{BillingAnchor, Name, Within};
 use super::sinks::Sinks;
@@ -35,6 +36,8 @@ pub(super) struct Config {
     webhooks: Webhooks,
     alerts: Alerts,
     spool: Spool,
+    collector: Collector,
+    metrics: Metrics,
     reconcile: Reconcile,
     log: Log,
     tiers: Tiers,
@@ -239,22 +242,8 @@ impl Config {
     /// Checks what no field can know alone.
     pub(super) fn validated(self, file: &str) -> Result<super::Config, ConfigError> {
         let warnings = self.warnings();
-        let Config {
-            grpc,
-            rest,
-            limiter,
-            counters,
-            ledger,
-            spool,
-            reconcile,
-            sinks,
-            webhooks,
-            alerts,
-            log,
-            tiers,
-            tenants,
-            prices,
-        } = self;
+        let Config { grpc, rest, limiter, counters, ledger, spool, collector, metrics, .. } = self;
+        let Config { reconcile, sinks, webhooks, alerts, log, tiers, tenants, prices, .. } = self;
         let names = tiers.0.keys().map(|Name(name)| name.clone()).collect();
         let given = Given { file, default_tier: limiter.default_tier, tiers: names, tenants: &tenants };
         let plan = |(Name(name), tier): (Name, Tier)| Plan::new(name, tier.context_tokens.get(), tier.limits.0);
@@ -279,6 +268,8 @@ impl Config {
             },
             counters,
             spool: spool.settings(&ledger.sqlite),
+            intake: collector.settings(&ledger.sqlite),
+            label_caps: metrics.caps(),
             sqlite: ledger.sqlite,
             sinks: sinks.0,
             webhooks: webhooks.0,

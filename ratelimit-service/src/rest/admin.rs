@@ -72,7 +72,7 @@ impl Shared {
     }
 }
 
-fn actor(headers: &HeaderMap) -> Result<String, Problem> {
+pub(super) fn actor(headers: &HeaderMap) -> Result<String, Problem> {
     let Some(actor) = headers.get(ACTOR_HEADER) else { return Ok(ANONYMOUS.to_owned()) };
     let actor = actor.to_str().ok().filter(|actor| (1..=MAX_NAME_BYTES).contains(&actor.len()));
     let refused = || Problem::bad_request(format!("{ACTOR_HEADER}: 1 to {MAX_NAME_BYTES} visible ASCII characters"));

@@ -9,7 +9,7 @@ use tollgate_wire::proto::opentelemetry::proto::collector::logs::v1::logs_servic
 use tollgate_wire::proto::opentelemetry::proto::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value};
 use tollgate_wire::proto::opentelemetry::proto::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use tollgate_wire::proto::opentelemetry::proto::resource::v1::Resource;
-use tollgate_wire::usage_event::attribute;
+use tollgate_wire::usage_event::attribute::{self, Attribute};
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
@@ -195,10 +195,10 @@ fn tracked(event: &TrackedEvent) -> LogRecord {
     }
 }
 
-fn text(key: &str, value: &str) -> KeyValue {
+fn text(key: Attribute, value: &str) -> KeyValue {
     pair(key, any_value::Value::StringValue(value.to_owned()))
 }
 
-fn pair(key: &str, value: any_value::Value) -> KeyValue {
-    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }) }
+fn pair(key: Attribute, value: any_value::Value) -> KeyValue {
+    KeyValue { key: key.name.to_owned(), value: Some(AnyValue { value: Some(value) }) }
 }

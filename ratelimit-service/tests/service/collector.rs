@@ -144,7 +144,7 @@ async fn invalid_records_are_rejected_one_by_one() {
     assert_eq!(partial.rejected_log_records, 3);
     assert_eq!(
         partial.error_message,
-        "record 1: event_name has the wrong type or a value out of range; \
+        "record 1: event_name is not that of a usage event; \
          record 2: tollgate.event_id is missing or empty; record 3: a count is larger than 1000000000000"
     );
     service.drained().await;

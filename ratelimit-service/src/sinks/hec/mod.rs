@@ -17,10 +17,10 @@ use reqwest::{Client, Url};
 use serde_json::json;
 
 use super::{Sink, SinkError, Taken};
+use crate::chance;
 use crate::entry::Entry;
 use crate::http::{self, Reach};
 use crate::secret::Secret;
-use crate::{chance, clock};
 
 /// A request's body is not made longer than this before it is compressed, unless one entry is: Splunk Cloud takes a million
 /// bytes.
@@ -123,7 +123,7 @@ impl Hec {
         let client = http::client(Reach::Any, settings.timeout, settings.ca.as_deref());
         let client = client.map_err(|error| format!("ca_file: {error}"))?;
         let (events, acks) = (path("event"), path("ack"));
-        Ok(Hec { client, events, acks, authorization, channel: new_channel(), settings })
+        Ok(Hec { client, events, acks, authorization, channel: chance::id(), settings })
     }
 
     /// As many of the first entries as one request takes, and their number, at least 1.
@@ -186,7 +186,7 @@ impl Hec {
         while posted.iter().any(|request| request.ack.is_some()) {
             if begun.elapsed() + pause > self.settings.ack_timeout {
                 // Late answers to what was sent there are not to be taken for answers to what is sent again.
-                self.channel = new_channel();
+                self.channel = chance::id();
                 break;
             }
             tokio::time::sleep(pause).await;
@@ -241,10 +241,6 @@ impl Sink for Hec {
         }
         self.acknowledged(posted).await
     }
-}
-
-fn new_channel() -> String {
-    chance::id(clock::now_ms())
 }
 
 fn compressed(body: &[u8]) -> std::io::Result<Vec<u8>> {
