@@ -29,8 +29,8 @@ use crate::collector::IntakeSettings;
 use crate::limiter::Policy;
 use crate::sinks::SinkSettings;
 use crate::spool::SpoolSettings;
-use crate::webhooks::EndpointSettings;
 use crate::usage_metrics::LabelCaps;
+use crate::webhooks::EndpointSettings;
 
 pub use alerts::{MAX_ENDPOINTS, MAX_THRESHOLDS};
 pub use counters::{Engine, FailurePolicy, RedisConfig};

@@ -141,7 +141,9 @@ impl Webhooks {
         self.metrics.void.inc_by(void);
         self.count().await?;
         if self.metrics.disabled.get() > 0 {
-            tracing::warn!("webhooks that answered 410 are not called; leave them out of `webhooks` once to call them again");
+            tracing::warn!(
+                "webhooks that answered 410 are not called; leave them out of `webhooks` once to call them again"
+            );
         }
         Ok(())
     }

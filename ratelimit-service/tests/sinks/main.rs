@@ -5,3 +5,4 @@ mod jsonl;
 mod otlp;
 mod receiver;
 mod source;
+mod spool;
