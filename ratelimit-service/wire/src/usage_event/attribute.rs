@@ -139,6 +139,12 @@ table! {
     NAME = "event.name";
     /// What sends, on a resource.
     SERVICE_NAME = "service.name";
+    /// What a tracked event is.
+    EVENT_TYPE = "tollgate.event_type";
+    /// How much of it, in millionths.
+    QUANTITY = "tollgate.quantity_micros";
+    /// What else there is to know of it, as JSON.
+    METADATA = "tollgate.metadata";
 }
 
 /// How many there are.
