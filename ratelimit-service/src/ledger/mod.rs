@@ -10,6 +10,7 @@ use anyhow::Context;
 use tollgate_wire::usage_event::UsageEvent;
 
 use crate::config::Config;
+use crate::database::Database;
 use crate::entry::{Batch, TrackedEvent};
 
 pub use histogram::{Histogram, bucket};
@@ -24,13 +25,21 @@ pub const MAX_COUNT: u64 = 1_000_000_000_000;
 /// The largest cost that is summed, a million US dollars.
 pub const MAX_COST_NANOUSD: u64 = 1_000_000_000_000_000;
 
+/// The ledger that is configured; the embedded one is in `database`.
+///
+/// # Errors
+/// When it cannot be opened; the error names the config's key.
+pub async fn open(_config: &Config, database: &Arc<Database>) -> anyhow::Result<Arc<dyn Ledger>> {
+    Ok(Arc::new(SqliteLedger::new(database.clone())))
+}
+
 /// The ledger that is configured, to be read while the service may be running.
 ///
 /// # Errors
 /// When it cannot be opened; the error names the config's key.
 pub async fn open_to_read(config: &Config) -> anyhow::Result<Arc<dyn Ledger>> {
-    let ledger = SqliteLedger::open(&config.sqlite).await.context("ledger.sqlite")?;
-    Ok(Arc::new(ledger))
+    let database = Database::open(&config.sqlite).await.context("ledger.sqlite")?;
+    open(config, &Arc::new(database)).await
 }
 
 /// A store of entries.
