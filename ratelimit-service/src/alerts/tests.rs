@@ -160,7 +160,8 @@ async fn each_threshold_is_told_once_in_a_period_and_again_in_the_next() {
 
 #[tokio::test]
 async fn a_jump_tells_all_that_it_passes() {
-    let service = World::new().start(&[80, 95, 100]).await;
+    let world = World::new();
+    let service = world.start(&[80, 95, 100]).await;
     service.used("e1", "acme", "free", 100).await;
     service.alerts.look().await;
     assert!(service.thresholds().await.is_empty());
@@ -179,7 +180,8 @@ async fn a_jump_tells_all_that_it_passes() {
 
 #[tokio::test]
 async fn a_budget_is_told_in_dollars() {
-    let service = World::new().start(&[50]).await;
+    let world = World::new();
+    let service = world.start(&[50]).await;
     // A dollar a token.
     service.used("e1", "acme", "paid", 6).await;
     service.alerts.look().await;
@@ -192,7 +194,8 @@ async fn a_budget_is_told_in_dollars() {
 
 #[tokio::test]
 async fn several_limits_of_a_month_are_told_of_and_others_are_not() {
-    let service = World::new().start(&[1]).await;
+    let world = World::new();
+    let service = world.start(&[1]).await;
     for number in 0..10 {
         service.used(&format!("e{number}"), "acme", "large", 10).await;
         service.used(&format!("s{number}"), "small", "short", 1000).await;
@@ -206,7 +209,8 @@ async fn several_limits_of_a_month_are_told_of_and_others_are_not() {
 
 #[tokio::test]
 async fn what_is_held_is_not_spent() {
-    let service = World::new().start(&[80]).await;
+    let world = World::new();
+    let service = world.start(&[80]).await;
     let limiter = &service.alerts.limiter;
     let asked = Admission {
         tenant: "acme",
@@ -275,14 +279,16 @@ async fn alerts_that_cannot_be_noted_are_given_later() {
 
 #[tokio::test]
 async fn those_that_wait_are_bounded() {
-    let service = World::new().start(&[80]).await;
+    let world = World::new();
+    let service = world.start(&[80]).await;
     for number in 0..MAX_TOUCHED + 3 {
         service.alerts.touched(&format!("t{number}"), "free");
         service.alerts.touched("t0", "large");
     }
     assert_eq!(service.metric("tollgate_alerts_passed_over_total"), Some(3));
     assert_eq!(service.alerts.touched.lock().len(), MAX_TOUCHED);
-    let none = World::new().start(&[]).await;
+    let world = World::new();
+    let none = world.start(&[]).await;
     none.alerts.touched("t0", "free");
     assert!(none.alerts.touched.lock().is_empty(), "no thresholds, no alerts");
 }
@@ -294,7 +300,8 @@ async fn an_alert_reaches_a_webhook() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/hook", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await });
-    let service = World { url, ..World::new() }.start(&[80, 100]).await;
+    let world = World { url, ..World::new() };
+    let service = world.start(&[80, 100]).await;
     let running = [tokio::spawn(service.alerts.clone().run()), tokio::spawn(service.alerts.webhooks.clone().run())];
     service.used("e1", "acme", "free", 1000).await;
     let mut thresholds = Vec::new();

@@ -154,7 +154,8 @@ async fn deliver(webhooks: &Webhooks) -> usize {
 #[tokio::test]
 async fn a_message_arrives_signed_and_once() {
     let (receiver, url) = Receiver::start(&[Act::Endless]).await;
-    let webhooks = World::new().start(&[&url]).await;
+    let world = World::new();
+    let webhooks = world.start(&[&url]).await;
     let id = put(&webhooks, 7).await;
     assert_eq!(webhooks.metrics.waiting.get(), 1);
     assert_eq!((deliver(&webhooks).await, deliver(&webhooks).await), (1, 0));
@@ -278,7 +279,8 @@ async fn a_crash_in_an_attempt_costs_that_attempt() {
 async fn a_name_of_a_private_address_is_not_told() {
     let (receiver, url) = Receiver::start(&[]).await;
     let endpoint = EndpointSettings::new(&url, Secret::new(SECRET), Reach::Public).unwrap();
-    let webhooks = World::new().start_with(&[endpoint]).await;
+    let world = World::new();
+    let webhooks = world.start_with(&[endpoint]).await;
     put(&webhooks, 1).await;
     assert_eq!(deliver(&webhooks).await, 1);
     assert_eq!((receiver.got().len(), webhooks.metrics.failed.get(), webhooks.metrics.waiting.get()), (0, 1, 1));
@@ -287,7 +289,8 @@ async fn a_name_of_a_private_address_is_not_told() {
 #[tokio::test]
 async fn what_waits_is_bounded_for_each_endpoint() {
     let (_receiver, url) = Receiver::start(&[]).await;
-    let webhooks = World::new().start(&[&url, "http://127.0.0.1:9/other"]).await;
+    let world = World::new();
+    let webhooks = world.start(&[&url, "http://127.0.0.1:9/other"]).await;
     let (id, most) = (webhooks.endpoints[0].id.clone(), MAX_WAITING);
     let filling = move |transaction: &Transaction<'_>| {
         transaction.execute(

@@ -6,6 +6,7 @@ mod crashes;
 mod harness;
 mod ingress;
 mod limits;
+mod operate;
 mod reload;
 mod reservations;
 mod rest;
