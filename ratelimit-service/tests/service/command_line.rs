@@ -21,8 +21,8 @@ fn a_config_error_names_the_place_and_the_field() {
         ),
         (
             "grps: {}\n",
-            "1:1: grps: unknown field `grps`, expected one of grpc, rest, limiter, counters, ledger, spool, collector, metrics, \
-             reconcile, log, tiers, tenants, prices",
+            "1:1: grps: unknown field `grps`, expected one of grpc, rest, limiter, counters, ledger, spool, collector, sinks, \
+             webhooks, alerts, metrics, reconcile, log, tiers, tenants, prices",
         ),
         (
             "collector: { dead_letters: { max_mib: 0 } }\n",
