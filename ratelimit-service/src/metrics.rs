@@ -60,6 +60,8 @@ pub struct Metrics {
     pub exports_failed: Counter,
     /// What the ledger needs to make waiting exports durable.
     pub ledger_commit_seconds: Histogram,
+    /// Inserts into ClickHouse of which it was not known whether they succeeded.
+    pub ledger_inserts_in_doubt: Counter,
     /// Configurations that were taken over while the service ran.
     pub config_applied: Counter,
     /// Configurations that were refused.
@@ -183,6 +185,11 @@ impl Metrics {
             exports_busy,
             exports_failed,
             ledger_commit_seconds,
+            ledger_inserts_in_doubt: counter(
+                &mut registry,
+                "ledger_inserts_in_doubt",
+                "Inserts into ClickHouse whose outcome was not known; they are brought to their end",
+            ),
             config_applied,
             config_refused,
             config_unchanged,

@@ -3,6 +3,7 @@
 //! Every field has a default. An unknown key, or a value of the wrong kind, is refused with the place in the file and the
 //! path of the field.
 
+mod clickhouse;
 mod counters;
 mod limits;
 mod raw;
@@ -19,6 +20,7 @@ use serde::Deserialize;
 use serde_saphyr::{Location, MessageFormatter, UserMessageFormatter};
 use tracing_subscriber::filter::Targets;
 
+use crate::ledger::ClickHouseSettings;
 use crate::limiter::Policy;
 
 pub use counters::{Engine, FailurePolicy, RedisConfig};
@@ -43,6 +45,8 @@ pub struct Config {
     pub counters: Engine,
     /// The ledger's database file.
     pub sqlite: PathBuf,
+    /// Where entries are kept instead of that file, which then has audit log and alerts alone.
+    pub clickhouse: Option<ClickHouseSettings>,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which log lines are written.
@@ -131,6 +135,7 @@ impl Config {
             ("limiter.domain", self.domain == next.domain),
             ("counters", self.counters == next.counters),
             ("ledger.sqlite", self.sqlite == next.sqlite),
+            ("ledger.clickhouse", self.clickhouse == next.clickhouse),
             ("log.format", self.log_format == next.log_format),
             ("log.filter", self.log_filter == next.log_filter),
         ];

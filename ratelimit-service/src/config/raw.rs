@@ -11,6 +11,7 @@ use tollgate_domain::{Anchor, Limit, MAX_LIMITS, MissingTier, Plan, Plans, Terms
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::{ParseError, Targets};
 
+use super::clickhouse::ClickHouse;
 use super::limits::{Limits, Prices};
 use super::scalar::{BillingAnchor, Name, Within};
 use super::warnings::{self, Around};
@@ -102,11 +103,12 @@ impl From<WhenUnknown> for UnknownTier {
 #[serde(default, deny_unknown_fields)]
 struct Ledger {
     sqlite: PathBuf,
+    clickhouse: Option<ClickHouse>,
 }
 
 impl Default for Ledger {
     fn default() -> Ledger {
-        Ledger { sqlite: PathBuf::from("tollgate.db") }
+        Ledger { sqlite: PathBuf::from("tollgate.db"), clickhouse: None }
     }
 }
 
@@ -222,6 +224,7 @@ impl Config {
             },
             counters,
             sqlite: ledger.sqlite,
+            clickhouse: ledger.clickhouse.map(|ClickHouse(settings)| settings),
             log_format: log.format,
             log_filter: log.filter.0,
             warnings,

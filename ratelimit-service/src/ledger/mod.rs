@@ -1,5 +1,6 @@
 //! The ledger: every entry once, and sums of them by hour, day and month.
 
+mod clickhouse;
 mod histogram;
 mod sqlite;
 mod usage;
@@ -8,6 +9,7 @@ use tollgate_wire::usage_event::UsageEvent;
 
 use crate::entry::{Batch, TrackedEvent};
 
+pub use clickhouse::{ClickHouseLedger, ClickHouseSettings, MAX_RETENTION_MONTHS, Password};
 pub use histogram::{Histogram, bucket};
 pub use sqlite::SqliteLedger;
 pub use usage::Usage;
