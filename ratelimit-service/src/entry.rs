@@ -12,6 +12,8 @@ use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
 pub const MAX_EVENT_TYPE_BYTES: usize = 128;
 /// The longest metadata of a tracked event, in bytes of JSON.
 pub const MAX_METADATA_BYTES: usize = 4096;
+/// The largest quantity of a tracked event, a billion: sums of such stay far from the end of the databases' integers.
+pub const MAX_QUANTITY_MICROS: u64 = 1_000_000_000_000_000;
 
 /// Something to be billed, immutable.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,7 +35,7 @@ pub struct TrackedEvent {
     pub event_type: String,
     /// When it was, milliseconds since the Unix epoch. It belongs to the period that this lies in.
     pub at_ms: u64,
-    /// How much of it, in millionths.
+    /// How much of it, in millionths, at most [`MAX_QUANTITY_MICROS`].
     pub quantity_micros: u64,
     /// What else there is to know: a JSON object, at most [`MAX_METADATA_BYTES`] long.
     pub metadata: String,
@@ -45,6 +47,14 @@ impl Entry {
         match self {
             Entry::Usage(event) => &event.tenant,
             Entry::Tracked(event) => &event.tenant,
+        }
+    }
+
+    /// When it was, milliseconds since the Unix epoch.
+    pub fn at_ms(&self) -> u64 {
+        match self {
+            Entry::Usage(event) => event.started_at_ms,
+            Entry::Tracked(event) => event.at_ms,
         }
     }
 
@@ -65,6 +75,11 @@ impl Batch {
     /// Of parts that are shared.
     pub fn new(parts: Vec<Arc<[Entry]>>) -> Batch {
         Batch(parts)
+    }
+
+    /// The parts, each of entries that came together.
+    pub fn parts(&self) -> &[Arc<[Entry]>] {
+        &self.0
     }
 
     /// All entries, in order.
@@ -95,6 +110,75 @@ impl From<Vec<UsageEvent>> for Batch {
     }
 }
 
+/// A field's value. Those that are not there have their kind all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// A text.
+    Text(Option<&'a str>),
+    /// Several.
+    Texts(&'a [String]),
+    /// A number.
+    Count(Option<u64>),
+    /// Yes or no.
+    Flag(bool),
+}
+
+/// What a database has in a row's column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Cell {
+    Null,
+    Number(i64),
+    Text(String),
+}
+
+/// A field's value out of its cell; the default where the cell holds another kind, which no ledger writes.
+trait FromCell: Default {
+    fn from_cell(cell: Cell) -> Self;
+}
+
+macro_rules! cells {
+    ($($type:ty: $cell:pat => $made:expr,)+) => {
+        $(impl FromCell for $type {
+            fn from_cell(cell: Cell) -> $type {
+                match cell {
+                    $cell => $made,
+                    _ => <$type>::default(),
+                }
+            }
+        })+
+    };
+}
+
+cells! {
+    String: Cell::Text(text) => text,
+    Option<String>: Cell::Text(text) => Some(text),
+    Vec<String>: Cell::Text(texts) => serde_json::from_str(&texts).unwrap_or_default(),
+    u64: Cell::Number(number) => number.unsigned_abs(),
+    Option<u64>: Cell::Number(number) => Some(number.unsigned_abs()),
+    u32: Cell::Number(number) => u32::try_from(number).unwrap_or_default(),
+    bool: Cell::Number(number) => number != 0,
+}
+
+macro_rules! values {
+    ($($type:ty: $value:ident => $made:expr,)+) => {
+        $(impl<'a> From<&'a $type> for Value<'a> {
+            fn from($value: &'a $type) -> Value<'a> {
+                $made
+            }
+        })+
+    };
+}
+
+values! {
+    String: text => Value::Text(Some(text)),
+    Option<String>: text => Value::Text(text.as_deref()),
+    Vec<String>: texts => Value::Texts(texts),
+    u64: count => Value::Count(Some(*count)),
+    Option<u64>: count => Value::Count(*count),
+    u32: count => Value::Count(Some((*count).into())),
+    bool: flag => Value::Flag(*flag),
+}
+
 /// One list of the fields: each is a column, a key and a protobuf field.
 macro_rules! record {
     ($(#[$doc:meta])* $name:ident { $($(#[$attribute:meta])* $field:ident: $type:ty,)+ }) => {
@@ -107,6 +191,19 @@ macro_rules! record {
         impl $name {
             /// The fields' names, in order.
             pub const FIELDS: &[&str] = &[$(stringify!($field)),+];
+
+            /// The fields' values, in order.
+            pub fn values(&self) -> Vec<Value<'_>> {
+                vec![$(Value::from(&self.$field)),+]
+            }
+
+            /// Of cells that are in the fields' order.
+            ///
+            /// # Errors
+            /// Those of `next`, which gives the next cell.
+            pub(crate) fn from_cells<E>(mut next: impl FnMut() -> Result<Cell, E>) -> Result<$name, E> {
+                Ok($name { $($field: FromCell::from_cell(next()?),)+ })
+            }
         }
     };
 }

@@ -8,18 +8,16 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tollgate_domain::{
-    Call, Decision, Expired, Extent, HeldCall, Hold, Plan, Plans, Quantities, Settled, Side, Standing, Take, Tier,
-    TokenClass, Tokens, Used,
+    Call, Decision, Expired, Extent, HeldCall, Hold, Plan, Plans, Quantities, Settled, Settles, Side, Standing, Take,
+    Tier, TokenClass, Tokens, Used,
 };
 use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
 
 use crate::answers::Answers;
-use crate::counters::{Counters, MAX_UNPOSTED, Unavailable};
-use crate::entry::Batch;
-use crate::ledger::Ledger;
+use crate::counters::{Counters, Unavailable};
 use crate::metrics::Metrics;
 
-pub use restore::MAX_RESTORED;
+pub use restore::{LimitDifference, MAX_RESTORED};
 
 /// What the limiter goes by; replaced as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,15 +189,27 @@ impl Limiter {
         plan.most_held(&asked.call, guess, |output_tokens| quantities(policy, plan, asked, output_tokens))
     }
 
+    /// Names the plan that holds now for a call that named none, and works out what the call cost: nothing where it used
+    /// nothing, and nothing is known of models without a price.
+    pub fn rate(&self, event: &mut UsageEvent) {
+        let policy = self.policy();
+        if event.tier.is_empty()
+            && let Ok(found) = policy.plans.plan(&event.tenant, None)
+        {
+            event.tier.clone_from(&found.plan.tier);
+        }
+        event.cost_nanousd = match event.usage_source {
+            UsageSource::None => Some(0),
+            _ => policy.plans.prices().cost_nanousd(event.model(), 1, &tokens(&event.tokens)),
+        };
+    }
+
     /// Settles a call to what it has used.
     ///
     /// # Errors
     /// When the counters do not answer.
-    pub async fn settle(&self, event: &UsageEvent) -> Result<Settled, Unavailable> {
+    pub async fn settle(&self, event: &UsageEvent, settles: Settles) -> Result<Settled, Unavailable> {
         let policy = self.policy();
-        if matches!(event.usage_source, UsageSource::Reported) && event.tokens.output > 0 {
-            self.answers.record(&event.tenant, event.request_model.as_deref(), event.tokens.output);
-        }
         let Some(plan) = used_plan(&policy, &event.tenant, &event.tier) else { return Ok(Settled::Unreserved) };
         let (call, quantities) = used(&policy, plan, event);
         let asks = plan.asks(&call, &quantities, self.counters.now_ms());
@@ -208,33 +218,39 @@ impl Limiter {
             extent: if quantities.is_void() { Extent::Nothing } else { Extent::Something },
             started_at_ms: event.started_at_ms,
             ended_at_ms: event.started_at_ms.saturating_add(event.duration_ms),
+            settles,
         };
         let id = event.reservation_id.as_ref().unwrap_or(&event.event_id);
         let settled = self.counters.settle(&event.tenant, id, &used).await?;
+        let is_first = !matches!(settled, Settled::Unknown | Settled::Repeated);
+        if is_first && event.usage_source == UsageSource::Reported && event.tokens.output > 0 {
+            self.answers.record(&event.tenant, event.model(), event.tokens.output);
+        }
         self.metrics.count_settled(settled);
         Ok(settled)
     }
 
-    /// Posts all reservations that ran out to the ledger, each at its estimate.
+    /// Calls whose reservation ran out, each at its estimate: [`MAX_UNPOSTED`](crate::counters::MAX_UNPOSTED) at most, and again after a while until
+    /// [`Limiter::posted`] is told of them.
     ///
     /// # Errors
-    /// When the counters or the ledger do not answer; what is not posted is offered again.
-    pub async fn post_unsettled(&self, ledger: &dyn Ledger) -> anyhow::Result<()> {
-        loop {
-            let expired = self.counters.unposted().await?;
-            if expired.is_empty() {
-                return Ok(());
-            }
-            let events: Vec<_> = expired.iter().map(|(tenant, expired)| unsettled(tenant, expired)).collect();
-            let new = ledger.append(Batch::from(events)).await?;
-            self.metrics.reservations_expired.inc_by(new.iter().filter(|is_new| **is_new).count() as u64);
-            for (tenant, expired) in &expired {
-                self.counters.posted(tenant, &expired.id).await?;
-            }
-            if expired.len() < MAX_UNPOSTED {
-                return Ok(());
-            }
+    /// When the counters do not answer.
+    pub async fn unposted(&self) -> Result<Vec<UsageEvent>, Unavailable> {
+        let expired = self.counters.unposted().await?;
+        let mut events: Vec<_> = expired.iter().map(|(tenant, expired)| unsettled(tenant, expired)).collect();
+        events.iter_mut().for_each(|event| self.rate(event));
+        Ok(events)
+    }
+
+    /// What ran out is kept.
+    ///
+    /// # Errors
+    /// When the counters do not answer.
+    pub async fn posted(&self, events: &[UsageEvent]) -> Result<(), Unavailable> {
+        for event in events {
+            self.counters.posted(&event.tenant, &event.event_id).await?;
         }
+        Ok(())
     }
 
     /// Where each limit of the plan stands for `tenant`.
@@ -278,7 +294,7 @@ fn is_refused(event: &UsageEvent) -> bool {
 
 /// What a call was, and what it has used. One that used nothing is not paid for.
 fn used<'e>(policy: &Policy, plan: &Plan, event: &'e UsageEvent) -> (Call<'e>, Quantities) {
-    let call = Call { model: event.request_model.as_deref(), api: event.api.as_deref() };
+    let call = Call { model: event.model(), api: event.api.as_deref() };
     let tokens = tokens(&event.tokens);
     let cost_nanousd = match event.usage_source {
         UsageSource::None => 0,

@@ -7,6 +7,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tollgate_domain::Settled;
 
+use crate::collector::Class;
+
 /// Handles to all metrics; clones count together.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -54,14 +56,36 @@ pub struct Metrics {
     pub events_duplicate: Counter,
     /// Log records that were no valid usage event.
     pub events_rejected: Counter,
+    /// The same, by [`Class`](crate::collector::Class).
+    pub records_rejected: [Counter; Class::NAMES.len()],
+    /// Rejected records that were written to the file of dead letters.
+    pub dead_letters_written: Counter,
+    /// Rejected records that were not, as too many waited or the file could not be written.
+    pub dead_letters_dropped: Counter,
     /// Exports refused because too many were waiting.
     pub exports_busy: Counter,
-    /// Exports that the ledger failed to store.
+    /// Exports that could not be written to the spool.
     pub exports_failed: Counter,
-    /// What the ledger needs to make waiting exports durable.
+    /// Bytes of the spool's segments.
+    pub spool_bytes: Gauge,
+    /// What it takes to write what waits to the spool, and sync it.
+    pub spool_sync_seconds: Histogram,
+    /// Records of the spool that were being written when the service died.
+    pub spool_torn: Counter,
+    /// Records of the spool that could not be read.
+    pub spool_corrupt: Counter,
+    spool_pending: Family<[(&'static str, String); 1], Gauge>,
+    spool_dropped: Family<[(&'static str, String); 1], Counter>,
+    /// 1 while the ledger stores what it is given, 0 while it fails to.
+    pub ledger_up: Gauge,
+    /// What the ledger needs to store what waits.
     pub ledger_commit_seconds: Histogram,
     /// Inserts into ClickHouse of which it was not known whether they succeeded.
     pub ledger_inserts_in_doubt: Counter,
+    /// Figures that were not the same in two places when the books were last compared.
+    pub reconcile_differences: Gauge,
+    /// Comparisons of the books.
+    pub reconciled: Counter,
     /// Configurations that were taken over while the service ran.
     pub config_applied: Counter,
     /// Configurations that were refused.
@@ -116,15 +140,52 @@ impl Metrics {
             ("usage_events", "Usage events received"),
             ("result", ["accepted", "duplicate", "rejected"]),
         );
+        let records_rejected = by_label(
+            &mut registry,
+            ("usage_records_rejected", "Log records that were no valid usage event, by what was wrong"),
+            ("reason", Class::NAMES),
+        );
+        let [dead_letters_written, dead_letters_dropped] = by_label(
+            &mut registry,
+            ("dead_letters", "Rejected records, by whether the file of dead letters has them"),
+            ("result", ["written", "dropped"]),
+        );
         let [exports_busy, exports_failed] = by_label(
             &mut registry,
             ("exports_refused", "OTLP exports refused, to be sent again"),
-            ("reason", ["busy", "ledger"]),
+            ("reason", ["full", "failed"]),
         );
+        let [spool_torn, spool_corrupt] = by_label(
+            &mut registry,
+            ("spool_records_unread", "Records of the spool that were passed over"),
+            ("reason", ["torn", "corrupt"]),
+        );
+        let spool_bytes = Gauge::default();
+        registry.register("spool_bytes", "Bytes of the spool's segments", spool_bytes.clone());
+        let (spool_pending, spool_dropped) = (Family::default(), Family::default());
+        registry.register(
+            "spool_pending_events",
+            "Events that wait in the spool for a consumer",
+            Family::clone(&spool_pending),
+        );
+        registry.register(
+            "spool_dropped_events",
+            "Events that a consumer did not get, as the spool was full",
+            Family::clone(&spool_dropped),
+        );
+        let spool_sync_seconds = Histogram::new(exponential_buckets(0.0005, 2.0, 14));
+        registry.register(
+            "spool_sync_seconds",
+            "Time to write the waiting exports to the spool and sync it, in seconds",
+            spool_sync_seconds.clone(),
+        );
+        let ledger_up = Gauge::default();
+        ledger_up.set(1);
+        registry.register("ledger_up", "Whether the ledger stores what it is given", ledger_up.clone());
         let ledger_commit_seconds = Histogram::new(exponential_buckets(0.0005, 2.0, 14));
         registry.register(
             "ledger_commit_seconds",
-            "Time to make the waiting exports durable, in seconds",
+            "Time to store waiting events, in seconds",
             ledger_commit_seconds.clone(),
         );
         let [config_applied, config_refused, config_unchanged] = by_label(
@@ -132,6 +193,13 @@ impl Metrics {
             ("config_reloads", "Configurations looked at while the service runs"),
             ("result", ["applied", "refused", "unchanged"]),
         );
+        let reconcile_differences = Gauge::default();
+        registry.register(
+            "reconcile_differences",
+            "Figures that were not the same in two places when the books were last compared",
+            reconcile_differences.clone(),
+        );
+        let reconciled = counter(&mut registry, "reconcile_runs", "Comparisons of the books");
         let config_valid = Gauge::default();
         config_valid.set(1);
         registry.register("config_valid", "Whether the configuration file says what is in force", config_valid.clone());
@@ -182,14 +250,26 @@ impl Metrics {
             events_accepted,
             events_duplicate,
             events_rejected,
+            records_rejected,
+            dead_letters_written,
+            dead_letters_dropped,
             exports_busy,
             exports_failed,
+            spool_bytes,
+            spool_sync_seconds,
+            spool_torn,
+            spool_corrupt,
+            spool_pending,
+            spool_dropped,
+            ledger_up,
             ledger_commit_seconds,
             ledger_inserts_in_doubt: counter(
                 &mut registry,
                 "ledger_inserts_in_doubt",
                 "Inserts into ClickHouse whose outcome was not known; they are brought to their end",
             ),
+            reconcile_differences,
+            reconciled,
             config_applied,
             config_refused,
             config_unchanged,
@@ -205,6 +285,16 @@ impl Metrics {
         (metrics, registry)
     }
 
+    /// Events that wait in the spool for a consumer.
+    pub(crate) fn spool_pending(&self, consumer: &str) -> Gauge {
+        self.spool_pending.get_or_create_owned(&[("consumer", consumer.to_owned())])
+    }
+
+    /// Events that a consumer did not get, as the spool was full.
+    pub(crate) fn spool_dropped(&self, consumer: &str) -> Counter {
+        self.spool_dropped.get_or_create_owned(&[("consumer", consumer.to_owned())])
+    }
+
     /// Counts a settlement by what it met.
     pub(crate) fn count_settled(&self, settled: Settled) {
         match settled {
@@ -212,6 +302,8 @@ impl Metrics {
             Settled::Corrected => &self.settled_late,
             Settled::Unreserved => &self.settled_unreserved,
             Settled::Repeated => &self.settled_again,
+            // It is settled once the ledger has said that it is new.
+            Settled::Unknown => return,
         }
         .inc();
     }

@@ -7,7 +7,9 @@
 //! what is left out would look fast.
 
 mod curve;
+mod events;
 mod h2load;
+mod ledger;
 mod limiter;
 mod memory;
 mod paced;
@@ -61,6 +63,10 @@ enum Part {
     Redis,
     /// The embedded counters alone.
     Curve,
+    /// Events that come in, and are stored in SQLite.
+    Ingest,
+    /// Questions about long histories.
+    Questions,
 }
 
 /// What stands between the client and the stand-in.
@@ -121,6 +127,12 @@ pub async fn run(plan: &Plan) -> anyhow::Result<()> {
     }
     if is_wanted(Part::Redis) {
         report.redis = redis::measure(&folder("redis")?, plan.rounds, time, &unlimited()).await?;
+    }
+    if is_wanted(Part::Ingest) {
+        report.ingest = ledger::ingest(&folder("ingest")?, time, &unlimited()).await?;
+    }
+    if is_wanted(Part::Questions) {
+        report.questions = ledger::questions(&folder("questions")?, &unlimited()).await?;
     }
     if is_wanted(Part::Calls) {
         calls(plan, dir.path(), &mut report).await?;

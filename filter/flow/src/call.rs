@@ -141,12 +141,17 @@ impl Call {
             recorder.add(Counter::CallsUnidentified, 1);
             Reply::unidentified(dialect, &refusal)
         })?;
+        let key = config.identity.key(request).unwrap_or_else(|_| {
+            recorder.add(Counter::KeysInvalid, 1);
+            None
+        });
         let request_id = text(request, "x-request-id").filter(|id| id.len() <= MAX_REQUEST_ID_BYTES);
         let event = UsageEvent {
             event_id: new_id(),
             request_id: request_id.map(str::to_owned),
             tenant,
             tier,
+            key,
             started_at_ms: now_ms,
             api: endpoint.as_ref().map(|endpoint| endpoint.format.as_str().to_owned()),
             operation: endpoint.as_ref().map(|endpoint| endpoint.operation.to_owned()),

@@ -44,7 +44,7 @@ pub enum UnclaimedEndpoints {
     Estimate,
 }
 
-/// Where a call's tenant and tier stand.
+/// Where a call's tenant, tier and key stand.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Identity {
@@ -52,11 +52,14 @@ pub struct Identity {
     pub tenant: Vec<Source>,
     /// Where the tier may stand: the first source that exists wins.
     pub tier: Vec<Source>,
+    /// Where the name of the key, application or user that calls may stand: the first source that exists wins. Events carry it,
+    /// so it must be a name and never the key itself.
+    pub key: Vec<Source>,
     /// The tenant of calls without one; `null` answers them with 401.
     pub default_tenant: Option<String>,
     /// The tier of calls without one; `null` leaves it to the limiter's default.
     pub default_tier: Option<String>,
-    /// Request headers that never reach the upstream, read by `tenant` and `tier` before they are taken off.
+    /// Request headers that never reach the upstream, read by the sources before they are taken off.
     pub remove_headers: Vec<String>,
 }
 
@@ -173,6 +176,7 @@ impl Default for Identity {
         Identity {
             tenant: vec![Source::of_header("x-tenant-id")],
             tier: vec![Source::of_header("x-plan-tier")],
+            key: Vec::new(),
             default_tenant: None,
             default_tier: None,
             remove_headers: Vec::new(),

@@ -1,4 +1,4 @@
-//! Who pays: a call's tenant and tier, out of what Envoy knows of it.
+//! Who pays, and who calls: a call's tenant, tier and key, out of what Envoy knows of it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -127,6 +127,12 @@ impl Identity {
         let tier = first(&self.tier, request)?.or_else(|| self.default_tier.clone()).unwrap_or_default();
         Ok((tenant, tier))
     }
+
+    /// The name of the key that calls; `Err` where there is something that is none. No limit depends on it, so that a call
+    /// without it goes on.
+    pub(crate) fn key(&self, request: &impl Request) -> Result<Option<String>, Refusal> {
+        first(&self.key, request)
+    }
 }
 
 /// What the first source has that has anything.
@@ -162,7 +168,7 @@ impl Source {
     }
 }
 
-/// A tenant's or tier's name: 1 to [`MAX_NAME_BYTES`] bytes of printable UTF-8.
+/// A tenant's, tier's or key's name: 1 to [`MAX_NAME_BYTES`] bytes of printable UTF-8.
 fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= MAX_NAME_BYTES && !name.chars().any(char::is_control)
 }

@@ -37,6 +37,8 @@ metrics! {
         CallsUnclaimed = "calls_unclaimed_total",
         /// Calls without a usable tenant: answered with 401 or 400.
         CallsUnidentified = "calls_unidentified_total",
+        /// Calls recorded without a key, for what stands in its place is no name.
+        KeysInvalid = "keys_invalid_total",
         /// Calls that the limiter admitted.
         CallsAdmitted = "calls_admitted_total",
         /// Calls that the limiter denied: answered with 429.

@@ -32,4 +32,4 @@ pub use plan::{
     CONTEXT_TOLERANCE_PERCENT, ContextExceeded, Found, MAX_LIMITS, MissingTier, Plan, Plans, Terms, Tier, TierUnknown,
     UnknownTier,
 };
-pub use tenant::{Extent, Settled, Take, TenantCounters, Used};
+pub use tenant::{Extent, Settled, Settles, Take, TenantCounters, Used};

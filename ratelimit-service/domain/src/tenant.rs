@@ -31,6 +31,18 @@ pub struct Used<'a> {
     pub started_at_ms: u64,
     /// When it ended.
     pub ended_at_ms: u64,
+    /// Which calls are settled.
+    pub settles: Settles,
+}
+
+/// Which calls a settlement settles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Settles {
+    /// Those whose reservation is known: a second settlement does nothing then, however often it is tried.
+    Known,
+    /// All. Of a call without a reservation, or whose reservation is forgotten, it has to be known that it is new.
+    #[default]
+    All,
 }
 
 /// Whether a call used anything.
@@ -53,6 +65,8 @@ pub enum Settled {
     Unreserved,
     /// A settlement of the same id: nothing is done.
     Repeated,
+    /// None, and such calls are not settled now: nothing is done.
+    Unknown,
 }
 
 /// What one tenant has spent and reserved.
@@ -124,6 +138,7 @@ impl TenantCounters {
             Some(State::Settled) => return Settled::Repeated,
             Some(State::Open) => Settled::Posted,
             Some(State::Expired { .. }) => Settled::Corrected,
+            None if used.settles == Settles::Known => return Settled::Unknown,
             None => Settled::Unreserved,
         };
         let lines = self.book.get_or_insert_default().settle(id, now_ms);

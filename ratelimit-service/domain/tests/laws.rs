@@ -7,7 +7,7 @@ use std::num::NonZeroU64;
 use proptest::prelude::*;
 use tollgate_domain::{
     Action, Anchor, Ask, Call, Counter, Decision, Extent, Hold, Limit, OFFER_AGAIN_MS, Outcome, Plan, Quantities,
-    Settled, Take, TenantCounters, Tokens, Unit, Used, Window,
+    Settled, Settles, Take, TenantCounters, Tokens, Unit, Used, Window,
 };
 
 /// 2026-11-23T00:00:00Z
@@ -67,7 +67,7 @@ impl Tenant {
         let asks = self.plan.asks(&Call::default(), &quantities, self.now_ms);
         let extent = if tokens == 0 { Extent::Nothing } else { Extent::Something };
         let ended_at_ms = self.now_ms - late_ms;
-        let used = Used { asks: &asks, extent, started_at_ms: ended_at_ms, ended_at_ms };
+        let used = Used { asks: &asks, extent, started_at_ms: ended_at_ms, ended_at_ms, settles: Settles::All };
         self.counters.settle(&id.to_string(), &used, self.now_ms)
     }
 

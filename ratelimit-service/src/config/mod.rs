@@ -4,6 +4,7 @@
 //! path of the field.
 
 mod clickhouse;
+mod collector;
 mod counters;
 mod limits;
 mod raw;
@@ -15,13 +16,17 @@ use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_saphyr::{Location, MessageFormatter, UserMessageFormatter};
 use tracing_subscriber::filter::Targets;
 
+use crate::collector::IntakeSettings;
 use crate::ledger::ClickHouseSettings;
 use crate::limiter::Policy;
+use crate::spool::SpoolSettings;
+use crate::usage_metrics::LabelCaps;
 
 pub use counters::{Engine, FailurePolicy, RedisConfig};
 pub use limits::MAX_PRICES;
@@ -47,6 +52,14 @@ pub struct Config {
     pub sqlite: PathBuf,
     /// Where entries are kept instead of that file, which then has audit log and alerts alone.
     pub clickhouse: Option<ClickHouseSettings>,
+    /// Where what was acknowledged waits for the ledger.
+    pub spool: SpoolSettings,
+    /// How what comes in is read.
+    pub intake: IntakeSettings,
+    /// The most labels of metrics.
+    pub label_caps: LabelCaps,
+    /// How often the books are compared.
+    pub reconcile_every: Duration,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which log lines are written.
@@ -136,6 +149,10 @@ impl Config {
             ("counters", self.counters == next.counters),
             ("ledger.sqlite", self.sqlite == next.sqlite),
             ("ledger.clickhouse", self.clickhouse == next.clickhouse),
+            ("spool", self.spool == next.spool),
+            ("collector", self.intake == next.intake),
+            ("metrics", self.label_caps == next.label_caps),
+            ("reconcile", self.reconcile_every == next.reconcile_every),
             ("log.format", self.log_format == next.log_format),
             ("log.filter", self.log_filter == next.log_filter),
         ];

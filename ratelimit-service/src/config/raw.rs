@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU64;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
@@ -12,11 +13,13 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::{ParseError, Targets};
 
 use super::clickhouse::ClickHouse;
+use super::collector::{Collector, Metrics};
 use super::limits::{Limits, Prices};
 use super::scalar::{BillingAnchor, Name, Within};
 use super::warnings::{self, Around};
 use super::{ConfigError, Engine, LogFormat};
 use crate::limiter::Policy;
+use crate::spool::SpoolSettings;
 
 const DEFAULT_TIER: &str = "starter";
 
@@ -28,6 +31,10 @@ pub(super) struct Config {
     limiter: Limiter,
     counters: Engine,
     ledger: Ledger,
+    spool: Spool,
+    collector: Collector,
+    metrics: Metrics,
+    reconcile: Reconcile,
     log: Log,
     tiers: Tiers,
     tenants: BTreeMap<Name, Tenant>,
@@ -109,6 +116,39 @@ struct Ledger {
 impl Default for Ledger {
     fn default() -> Ledger {
         Ledger { sqlite: PathBuf::from("tollgate.db"), clickhouse: None }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Spool {
+    folder: Option<PathBuf>,
+    max_mib: Within<1, 1_048_576>,
+}
+
+impl Default for Spool {
+    fn default() -> Spool {
+        Spool { folder: None, max_mib: Within(4096) }
+    }
+}
+
+impl Spool {
+    /// Beside the database, unless it is said where.
+    fn settings(self, sqlite: &Path) -> SpoolSettings {
+        let beside = || sqlite.with_extension("spool");
+        SpoolSettings { folder: self.folder.unwrap_or_else(beside), max_bytes: self.max_mib.get() << 20 }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Reconcile {
+    every_h: Within<1, 720>,
+}
+
+impl Default for Reconcile {
+    fn default() -> Reconcile {
+        Reconcile { every_h: Within(24) }
     }
 }
 
@@ -199,7 +239,8 @@ impl Config {
     /// Checks what no field can know alone.
     pub(super) fn validated(self, file: &str) -> Result<super::Config, ConfigError> {
         let warnings = self.warnings();
-        let Config { grpc, rest, limiter, counters, ledger, log, tiers, tenants, prices } = self;
+        let Config { grpc, rest, limiter, counters, ledger, spool, collector, metrics, .. } = self;
+        let Config { reconcile, log, tiers, tenants, prices, .. } = self;
         let names = tiers.0.keys().map(|Name(name)| name.clone()).collect();
         let given = Given { file, default_tier: limiter.default_tier, tiers: names, tenants: &tenants };
         let plan = |(Name(name), tier): (Name, Tier)| Plan::new(name, tier.context_tokens.get(), tier.limits.0);
@@ -223,8 +264,12 @@ impl Config {
                 unknown_answer_tokens: limiter.unknown_answer_tokens.get(),
             },
             counters,
+            spool: spool.settings(&ledger.sqlite),
+            intake: collector.settings(&ledger.sqlite),
+            label_caps: metrics.caps(),
             sqlite: ledger.sqlite,
             clickhouse: ledger.clickhouse.map(|ClickHouse(settings)| settings),
+            reconcile_every: Duration::from_secs(reconcile.every_h.get() * 3600),
             log_format: log.format,
             log_filter: log.filter.0,
             warnings,

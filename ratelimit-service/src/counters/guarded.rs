@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tollgate_domain::{Ask, Expired, Extent, Hold, Outcome, Settled, Take, Used, Verdict};
+use tollgate_domain::{Ask, Expired, Extent, Hold, Outcome, Settled, Settles, Take, Used, Verdict};
 
 use self::local::Local;
 use self::waiting::{Item, Waiting};
@@ -124,7 +124,13 @@ impl Shared {
 
     /// Gives back all that a reservation may hold.
     fn released(&self, tenant: &str, hold: &Hold, now_ms: u64) -> Settlement {
-        let used = Used { asks: &[], extent: Extent::Nothing, started_at_ms: now_ms, ended_at_ms: now_ms };
+        let used = Used {
+            asks: &[],
+            extent: Extent::Nothing,
+            started_at_ms: now_ms,
+            ended_at_ms: now_ms,
+            settles: Settles::All,
+        };
         self.redis.settlement(tenant, &hold.id, &used)
     }
 
@@ -247,6 +253,10 @@ impl Counters for Guarded {
             local.posted(tenant, id).await?;
         }
         self.shared.redis.posted(tenant, id).await
+    }
+
+    fn outlives(&self) -> bool {
+        self.shared.redis.outlives()
     }
 
     async fn restore(&self, tenant: &str, asks: &[Ask<'_>]) -> Result<(), Unavailable> {

@@ -190,6 +190,10 @@ impl Counters for MemoryCounters {
         Ok(())
     }
 
+    fn outlives(&self) -> bool {
+        false
+    }
+
     async fn restore(&self, tenant: &str, asks: &[Ask<'_>]) -> Result<(), Unavailable> {
         self.change(tenant, |counters, now_ms| counters.restore(asks, now_ms));
         Ok(())
@@ -259,7 +263,8 @@ mod tests {
             let (plan, now_ms) = (plan(1), self.counters.now_ms());
             let asks = plan.asks(&Call::default(), &quantities, now_ms);
             let extent = tollgate_domain::Extent::Something;
-            let used = Used { asks: &asks, extent, started_at_ms: now_ms, ended_at_ms: now_ms };
+            let settles = tollgate_domain::Settles::All;
+            let used = Used { asks: &asks, extent, started_at_ms: now_ms, ended_at_ms: now_ms, settles };
             self.counters.settle(&self.tenants[tenant], id, &used).await.unwrap()
         }
 

@@ -34,6 +34,9 @@ pub trait Counters: Send + Sync {
     /// The tenant's expired reservation is in the ledger.
     async fn posted(&self, tenant: &str, id: &str) -> Result<(), Unavailable>;
 
+    /// Whether what it knows outlives the service: then there is nothing to restore.
+    fn outlives(&self) -> bool;
+
     /// Takes what the ledger says was used in the present periods, after a restart. An engine that outlives the service
     /// does nothing.
     async fn restore(&self, tenant: &str, asks: &[Ask<'_>]) -> Result<(), Unavailable>;

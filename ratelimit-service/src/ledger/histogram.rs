@@ -71,6 +71,38 @@ impl Histogram {
         Some(from + to.saturating_sub(from + 1) / 2)
     }
 
+    /// As bytes: of each bucket its number, and its count in base 128 with the lowest digit first.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(3 * self.0.len());
+        for (bucket, count) in &self.0 {
+            bytes.push(*bucket);
+            let mut rest = *count;
+            while rest >= 0x80 {
+                bytes.push(rest as u8 | 0x80);
+                rest >>= 7;
+            }
+            bytes.push(rest as u8);
+        }
+        bytes
+    }
+
+    /// What [`Histogram::encode`] has written.
+    pub(crate) fn decode(bytes: &[u8]) -> Histogram {
+        let (mut counts, mut bytes) = (Vec::with_capacity(bytes.len() / 2), bytes.iter());
+        while let Some(bucket) = bytes.next() {
+            let (mut count, mut shift) = (0, 0);
+            for byte in bytes.by_ref() {
+                count |= u64::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
+                shift += 7;
+                if byte & 0x80 == 0 {
+                    break;
+                }
+            }
+            counts.push((*bucket, count));
+        }
+        Histogram(counts)
+    }
+
     fn count(&mut self, bucket: u8) -> &mut u64 {
         let at = match self.0.binary_search_by_key(&bucket, |(bucket, _)| *bucket) {
             Ok(at) => at,
@@ -120,6 +152,7 @@ mod tests {
             let mut sum = of(first);
             sum.add(&of(second));
             prop_assert_eq!(&sum, &of(&all));
+            prop_assert_eq!(&Histogram::decode(&sum.encode()), &sum);
             prop_assert_eq!(Histogram::from_counts(sum.counts().iter().rev().copied()), sum);
         }
     }

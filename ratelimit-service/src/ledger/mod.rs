@@ -5,13 +5,18 @@ mod histogram;
 mod sqlite;
 mod usage;
 
+use std::sync::Arc;
+
+use anyhow::Context;
 use tollgate_wire::usage_event::UsageEvent;
 
+use crate::config::Config;
 use crate::entry::{Batch, TrackedEvent};
 
 pub use clickhouse::{ClickHouseLedger, ClickHouseSettings, MAX_RETENTION_MONTHS, Password};
 pub use histogram::{Histogram, bucket};
 pub use sqlite::SqliteLedger;
+pub(crate) use sqlite::sum_all;
 pub use usage::Usage;
 
 /// The largest count that is summed, of an event or an estimate: sums of such stay far from the end of the databases' integers.
@@ -20,6 +25,15 @@ pub const MAX_COUNT: u64 = 1_000_000_000_000;
 
 /// The largest cost that is summed, a million US dollars.
 pub const MAX_COST_NANOUSD: u64 = 1_000_000_000_000_000;
+
+/// The ledger that is configured, to be read while the service may be running.
+///
+/// # Errors
+/// When it cannot be opened; the error names the config's key.
+pub async fn open_to_read(config: &Config) -> anyhow::Result<Arc<dyn Ledger>> {
+    let ledger = SqliteLedger::open(&config.sqlite).await.context("ledger.sqlite")?;
+    Ok(Arc::new(ledger))
+}
 
 /// A store of entries.
 ///
@@ -83,6 +97,12 @@ pub trait Ledger: Send + Sync {
     /// # Errors
     /// When the database cannot be read.
     async fn unsettled_since(&self, from_ms: u64, limit: usize) -> Result<Vec<UsageEvent>, LedgerError>;
+
+    /// The real event of this id.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    async fn real(&self, event_id: &str) -> Result<Option<UsageEvent>, LedgerError>;
 
     /// The tier of a tenant's latest call.
     ///

@@ -21,6 +21,11 @@ macro_rules! sums {
             /// The sums' columns.
             pub(super) const COLUMNS: &[&str] = &[$(stringify!($sum)),+];
 
+            /// The sums, in the columns' order.
+            pub(super) fn columns(&self) -> [u64; Usage::COLUMNS.len()] {
+                [$(self.$sum),+]
+            }
+
             /// Reads the sums from a row, column by column. The histograms are empty.
             pub(super) fn from_columns<E>(read: impl Fn(&str) -> Result<u64, E>) -> Result<Usage, E> {
                 Ok(Usage { $($sum: read(stringify!($sum))?,)+ ..Usage::default() })
@@ -115,8 +120,9 @@ impl Usage {
         let is_without_cost = source != UsageSource::None && event.cost_nanousd.is_none();
         let mut usage = Usage {
             requests: 1,
-            succeeded: one((200..300).contains(&event.status)
-                && matches!(event.finish, Finish::Complete | Finish::ClientGone)),
+            succeeded: one(
+                (200..300).contains(&event.status) && matches!(event.finish, Finish::Complete | Finish::ClientGone)
+            ),
             input_tokens: bounded(tokens.input),
             output_tokens: bounded(tokens.output),
             cache_read_tokens: bounded(tokens.cache_read),

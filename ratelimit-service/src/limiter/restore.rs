@@ -1,17 +1,22 @@
-//! What the counters know after a restart: the ledger's calls of the present days and months, and those that expired lately.
+//! What the counters know after a restart, and should know at any time: the ledger's calls of the present days and months, and
+//! those that expired lately.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
-use tollgate_domain::{Anchor, Call, EXPIRED_KEPT_MS, Expired, HeldCall, Quantities, Window};
+use tollgate_domain::{
+    Anchor, Ask, Call, CounterId, EXPIRED_KEPT_MS, Expired, HeldCall, Limit, Quantities, Unit, Window,
+};
 use tollgate_wire::usage_event::TokenCounts;
 
 use super::{Limiter, Policy, cost_nanousd, tokens, used, used_plan};
 use crate::audit::Audit;
-use crate::counters::Unavailable;
 use crate::ledger::{Ledger, Spent, Usage};
 
 /// The most expired reservations that are known again after a restart; of more, the latest.
 pub const MAX_RESTORED: usize = 1 << 16;
+
+/// The windows of which the ledger tells what was spent.
+const CALENDAR: [Window; 2] = [Window::Day, Window::Month];
 
 /// No day or month is longer.
 const LONGEST_PERIOD_MS: u64 = 31 * 86_400_000;
@@ -27,6 +32,65 @@ impl Limiter {
     pub async fn restore(&self, ledger: &dyn Ledger, audit: &dyn Audit) -> anyhow::Result<()> {
         let policy = self.policy();
         let now_ms = self.counters.now_ms();
+        for window in CALENDAR {
+            for spent in &self.spent(&policy, ledger, audit, window).await? {
+                let asks = self.calendar_asks(&policy, spent, window);
+                if !asks.is_empty() {
+                    self.counters.restore(&spent.tenant, &asks).await?;
+                }
+            }
+        }
+        self.restore_expired(&policy, ledger, now_ms).await
+    }
+
+    /// What calendar limits should have spent by `ledger`, and what they have, where these are not the same: of the present
+    /// periods, and of each tenant's present plan. Requests are only told when fewer are spent, as those of calls that go on are
+    /// spent too; and what is rounded for each call may be more by one for each.
+    ///
+    /// # Errors
+    /// When the ledger, the audit log or the counters cannot be read.
+    pub async fn differences(&self, ledger: &dyn Ledger, audit: &dyn Audit) -> anyhow::Result<Vec<LimitDifference>> {
+        let policy = self.policy();
+        let mut differences = Vec::new();
+        for window in CALENDAR {
+            let mut expected: HashMap<(String, CounterId), Expected> = HashMap::new();
+            for spent in self.spent(&policy, ledger, audit, window).await? {
+                for ask in self.calendar_asks(&policy, &spent, window) {
+                    let sum = expected.entry((spent.tenant.clone(), ask.limit.counter())).or_default();
+                    sum.amount = sum.amount.saturating_add(ask.amount);
+                    sum.calls += spent.usage.requests;
+                }
+            }
+            let tenants: BTreeSet<_> = expected.keys().map(|(tenant, _)| tenant.clone()).collect();
+            for tenant in tenants {
+                let tier = ledger.last_tier(&tenant).await?;
+                let Some(plan) = used_plan(&policy, &tenant, &tier.unwrap_or_default()) else { continue };
+                for standing in self.standings(&tenant, plan).await? {
+                    let limit = standing.limit;
+                    let Some(expected) = expected.get(&(tenant.clone(), limit.counter())) else { continue };
+                    let spent = standing.used.saturating_sub(standing.held);
+                    if !expected.is_met_by(limit, spent) {
+                        let (tenant, limit) = (tenant.clone(), limit.to_string());
+                        differences.push(LimitDifference { tenant, limit, entries: expected.amount, spent });
+                    }
+                }
+            }
+        }
+        Ok(differences)
+    }
+
+    /// What the present periods of a window had spent, by what limits depend on.
+    async fn spent(
+        &self,
+        policy: &Policy,
+        ledger: &dyn Ledger,
+        audit: &dyn Audit,
+        window: Window,
+    ) -> anyhow::Result<Vec<Spent>> {
+        if !policy.plans.all().any(|plan| plan.has_calendar(window)) {
+            return Ok(Vec::new());
+        }
+        let now_ms = self.counters.now_ms();
         let resets = audit.last_resets(now_ms.saturating_sub(LONGEST_PERIOD_MS)).await?;
         // Tenants with beginnings of their own.
         let mut alone: HashMap<&str, (Anchor, u64)> =
@@ -34,25 +98,16 @@ impl Limiter {
         for (tenant, anchor) in policy.plans.anchored() {
             alone.entry(tenant).or_default().0 = anchor;
         }
-        for window in [Window::Day, Window::Month] {
-            if !policy.plans.all().any(|plan| plan.has_calendar(window)) {
-                continue;
-            }
-            let begin_ms = |anchor: Anchor| match window {
-                Window::Day => anchor.days(now_ms)[1],
-                _ => anchor.months(now_ms)[1],
-            };
-            let in_utc = ledger.spent_since(begin_ms(Anchor::UTC), None).await?;
-            for spent in in_utc.iter().filter(|spent| !alone.contains_key(spent.tenant.as_str())) {
-                self.restore_spent(&policy, spent, window).await?;
-            }
-            for (tenant, (anchor, reset_at_ms)) in &alone {
-                for spent in &ledger.spent_since(begin_ms(*anchor).max(*reset_at_ms), Some(tenant)).await? {
-                    self.restore_spent(&policy, spent, window).await?;
-                }
-            }
+        let begin_ms = |anchor: Anchor| match window {
+            Window::Day => anchor.days(now_ms)[1],
+            _ => anchor.months(now_ms)[1],
+        };
+        let mut all = ledger.spent_since(begin_ms(Anchor::UTC), None).await?;
+        all.retain(|spent| !alone.contains_key(spent.tenant.as_str()));
+        for (tenant, (anchor, reset_at_ms)) in &alone {
+            all.extend(ledger.spent_since(begin_ms(*anchor).max(*reset_at_ms), Some(tenant)).await?);
         }
-        self.restore_expired(&policy, ledger, now_ms).await
+        Ok(all)
     }
 
     /// Knows again of what ran out: a late event takes its estimate's place, as it does in the ledger.
@@ -80,21 +135,54 @@ impl Limiter {
         Ok(())
     }
 
-    async fn restore_spent(&self, policy: &Policy, spent: &Spent, window: Window) -> Result<(), Unavailable> {
-        let Some(plan) = used_plan(policy, &spent.tenant, &spent.tier) else { return Ok(()) };
+    /// What was spent of the limits of a window.
+    fn calendar_asks<'p>(&self, policy: &'p Policy, spent: &Spent, window: Window) -> Vec<Ask<'p>> {
+        let Some(plan) = used_plan(policy, &spent.tenant, &spent.tier) else { return Vec::new() };
         let call = Call { model: spent.model.as_deref(), api: spent.api.as_deref() };
         let tokens = tokens(&token_counts(&spent.usage));
-        // As `settle` does: what used nothing is not paid for.
-        let paid = spent.usage.requests.saturating_sub(spent.usage.requests_none);
-        let cost_nanousd = cost_nanousd(policy, plan, &call, paid, &tokens);
+        // Calls that were rated when there was no price, or before costs were kept, are rated now: all of them together.
+        let rate = || {
+            let paid = spent.usage.requests.saturating_sub(spent.usage.requests_none);
+            cost_nanousd(policy, plan, &call, paid, &tokens)
+        };
+        let cost_nanousd = match spent.usage.requests_without_cost {
+            0 => spent.usage.cost_nanousd,
+            _ => spent.usage.cost_nanousd.max(rate()),
+        };
         let requests = spent.usage.requests.saturating_sub(spent.usage.requests_refused);
         let quantities = Quantities { requests, slots: 0, tokens, cost_nanousd };
         let mut asks = plan.asks(&call, &quantities, self.counters.now_ms());
         asks.retain(|ask| ask.limit.window == Some(window));
-        if asks.is_empty() {
-            return Ok(());
+        asks
+    }
+}
+
+/// A limit that has not spent what the ledger's entries come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitDifference {
+    /// Whose.
+    pub tenant: String,
+    /// The limit's name.
+    pub limit: String,
+    /// What the entries come to, in the limit's unit; billionths of a US dollar of cost.
+    pub entries: u64,
+    /// What is spent.
+    pub spent: u64,
+}
+
+#[derive(Debug, Default)]
+struct Expected {
+    amount: u64,
+    calls: u64,
+}
+
+impl Expected {
+    fn is_met_by(&self, limit: &Limit, spent: u64) -> bool {
+        match limit.unit {
+            Unit::Requests => spent >= self.amount,
+            _ if !limit.weights.is_plain() => spent.abs_diff(self.amount) <= self.calls,
+            _ => spent == self.amount,
         }
-        self.counters.restore(&spent.tenant, &asks).await
     }
 }
 

@@ -24,10 +24,11 @@ const ACTOR_HEADER: &str = "x-tollgate-actor";
 
 const ANONYMOUS: &str = "anonymous";
 
+/// Why something is done by hand.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ResetRequest {
-    reason: Option<String>,
+pub(super) struct Reason {
+    pub(super) reason: Option<String>,
 }
 
 /// `POST /api/v1/admin/tenants/{tenant}/reset`: forgives what is spent. It is in the audit log before it is done.
@@ -35,29 +36,43 @@ pub(super) async fn reset(
     State(shared): State<Arc<Shared>>,
     tenant: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
-    request: Result<Option<Json<ResetRequest>>, JsonRejection>,
+    request: Result<Option<Json<Reason>>, JsonRejection>,
 ) -> Result<Json<Limits>, Problem> {
     let Path(tenant) = tenant?;
     check_tenant("tenant", &tenant)?;
-    let ResetRequest { reason } = request?.map(|Json(request)| request).unwrap_or_default();
-    if reason.as_ref().is_some_and(|reason| reason.len() > MAX_REASON_BYTES) {
-        return Err(Problem::bad_request(format!("reason: is longer than {MAX_REASON_BYTES} bytes")));
-    }
-    let entry = Entry {
-        at_ms: clock::now_ms(),
-        actor: actor(&headers)?,
-        action: RESET.to_owned(),
-        tenant: Some(tenant.clone()),
-        detail: json!({ "reason": reason }),
-    };
-    shared.audit.record(entry).await?;
+    let Reason { reason } = request?.map(|Json(request)| request).unwrap_or_default();
+    shared.record(RESET, &tenant, &headers, reason).await?;
     shared.limiter.reset(&tenant).await?;
     let policy = shared.limiter.policy();
     let plan = shared.last_plan(&policy, &tenant).await?;
     Ok(Json(shared.limits(tenant, plan).await?))
 }
 
-fn actor(headers: &HeaderMap) -> Result<String, Problem> {
+impl Shared {
+    /// Keeps what is about to be done to a tenant.
+    pub(super) async fn record(
+        &self,
+        action: &str,
+        tenant: &str,
+        headers: &HeaderMap,
+        reason: Option<String>,
+    ) -> Result<(), Problem> {
+        if reason.as_ref().is_some_and(|reason| reason.len() > MAX_REASON_BYTES) {
+            return Err(Problem::bad_request(format!("reason: is longer than {MAX_REASON_BYTES} bytes")));
+        }
+        let entry = Entry {
+            at_ms: clock::now_ms(),
+            actor: actor(headers)?,
+            action: action.to_owned(),
+            tenant: Some(tenant.to_owned()),
+            detail: json!({ "reason": reason }),
+        };
+        self.audit.record(entry).await?;
+        Ok(())
+    }
+}
+
+pub(super) fn actor(headers: &HeaderMap) -> Result<String, Problem> {
     let Some(actor) = headers.get(ACTOR_HEADER) else { return Ok(ANONYMOUS.to_owned()) };
     let actor = actor.to_str().ok().filter(|actor| (1..=MAX_NAME_BYTES).contains(&actor.len()));
     let refused = || Problem::bad_request(format!("{ACTOR_HEADER}: 1 to {MAX_NAME_BYTES} visible ASCII characters"));

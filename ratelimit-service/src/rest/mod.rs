@@ -1,9 +1,13 @@
 //! REST: usage, limits, health and metrics. The shapes are in the README; every error is a `problem+json`.
 
 mod admin;
+mod books;
 mod limits;
 mod problem;
+mod series;
+mod track;
 mod usage;
+mod usage_fields;
 
 use std::sync::Arc;
 
@@ -13,14 +17,17 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use jiff::Timestamp;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::registry::Registry;
 use serde_json::json;
 use tollgate_wire::usage_event::MAX_NAME_BYTES;
 
 use crate::audit::Audit;
+use crate::collector::{self, Collector};
 use crate::ledger::Ledger;
 use crate::limiter::Limiter;
 use crate::reload::Status;
+pub(crate) use books::{Purged, Reconciled};
 use problem::Problem;
 
 /// The largest request body that is read.
@@ -38,8 +45,10 @@ pub struct Shared {
     pub audit: Arc<dyn Audit>,
     /// The configuration in force.
     pub config: Arc<Status>,
+    /// Takes what is to be billed.
+    pub collector: Collector,
     /// Metrics.
-    pub registry: Registry,
+    pub registries: [Registry; 2],
 }
 
 /// All routes.
@@ -47,9 +56,17 @@ pub fn router(shared: Shared) -> Router {
     Router::new()
         .route("/health", get(health))
         .route("/metrics", get(metrics))
+        .route("/api/v1/admin/reconcile", get(books::reconcile))
+        .route("/api/v1/admin/tenants/{tenant}/purge", post(books::purge))
+        .route("/v1/logs", collector::http::route(shared.collector.clone()))
+        .route("/api/v1/track", post(track::track).layer(DefaultBodyLimit::max(track::MAX_BODY_BYTES)))
+        .route("/api/v1/admin/events", post(track::replay).layer(DefaultBodyLimit::max(track::MAX_BODY_BYTES)))
         .route("/api/v1/usage/check", post(limits::check))
         .route("/api/v1/usage/{tenant}", get(usage::summary))
         .route("/api/v1/usage/{tenant}/daily", get(usage::daily))
+        .route("/api/v1/usage/{tenant}/series", get(series::series))
+        .route("/api/v1/usage/{tenant}/breakdown", get(series::breakdown))
+        .route("/api/v1/usage/{tenant}/tracked", get(series::tracked))
         .route("/api/v1/usage/{tenant}/limit", get(limits::standings))
         .route("/api/v1/admin/tenants/{tenant}/reset", post(admin::reset))
         .route("/api/v1/admin/audit", get(admin::audit))
@@ -78,8 +95,11 @@ async fn health(State(shared): State<Arc<Shared>>) -> Response {
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
     let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &shared.registry)
-        .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    let failed = |error: std::fmt::Error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+    for registry in &shared.registries {
+        encode_registry(&mut text, registry).map_err(failed)?;
+    }
+    encode_eof(&mut text).map_err(failed)?;
     Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response())
 }
 

@@ -1,20 +1,25 @@
 //! Errors as `application/problem+json` (RFC 9457).
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use crate::collector::RETRY_AFTER_S;
 use crate::counters::Unavailable;
+use crate::database::DatabaseError;
 use crate::ledger::LedgerError;
 use crate::limiter::Refusal;
+use crate::spool::SpoolError;
 
 /// What went wrong with a request.
 #[derive(Debug)]
 pub(super) struct Problem {
     status: StatusCode,
     detail: String,
+    /// Where waiting helps.
+    retry_after_s: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -28,7 +33,7 @@ struct Body<'a> {
 
 impl Problem {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Problem {
-        Problem { status, detail: detail.into() }
+        Problem { status, detail: detail.into(), retry_after_s: None }
     }
 
     pub(super) fn bad_request(detail: impl Into<String>) -> Problem {
@@ -46,6 +51,9 @@ impl IntoResponse for Problem {
         };
         let mut response = (self.status, Json(body)).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
         response
     }
 }
@@ -57,10 +65,34 @@ impl From<LedgerError> for Problem {
     }
 }
 
+impl From<DatabaseError> for Problem {
+    fn from(error: DatabaseError) -> Problem {
+        tracing::error!(%error, "the database does not answer");
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the database does not answer; try again later")
+    }
+}
+
 impl From<Unavailable> for Problem {
     fn from(error: Unavailable) -> Problem {
         tracing::error!(%error, "limits cannot be read");
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the counters do not answer; try again later")
+    }
+}
+
+impl From<SpoolError> for Problem {
+    fn from(error: SpoolError) -> Problem {
+        let status = match error {
+            SpoolError::Full => StatusCode::TOO_MANY_REQUESTS,
+            SpoolError::Closed | SpoolError::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let detail = format!("nothing is kept: {error}; send it again later");
+        Problem { retry_after_s: Some(RETRY_AFTER_S), ..Problem::new(status, detail) }
+    }
+}
+
+impl From<BytesRejection> for Problem {
+    fn from(rejection: BytesRejection) -> Problem {
+        Problem::new(rejection.status(), rejection.body_text())
     }
 }
 

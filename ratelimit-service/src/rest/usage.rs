@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tollgate_domain::{Day, Limit, Period, Plan, Span};
 
 use super::problem::Problem;
+use super::usage_fields::{UsageFields, rounded};
 use super::{Shared, rfc3339};
 use crate::clock;
 use crate::ledger::{Grain, LedgerError, Series, Usage};
@@ -30,7 +31,7 @@ pub(super) enum PeriodName {
 }
 
 impl PeriodName {
-    fn span(self) -> Span {
+    pub(super) fn span(self) -> Span {
         match self {
             PeriodName::Day => Span::Day,
             PeriodName::Week => Span::Week,
@@ -61,78 +62,6 @@ pub(super) struct Summary {
     token_limit: Option<u64>,
     limit_used_percent: Option<f64>,
     overage_tokens: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct UsageFields {
-    requests: u64,
-    input_tokens: u64,
-    output_tokens: u64,
-    total_tokens: u64,
-    cache_read_tokens: u64,
-    cache_creation_tokens: u64,
-    cache_creation_5m_tokens: u64,
-    cache_creation_1h_tokens: u64,
-    reasoning_tokens: u64,
-    audio_input_tokens: u64,
-    audio_output_tokens: u64,
-    extra_input_tokens: u64,
-    extra_output_tokens: u64,
-    billed_input_tokens: u64,
-    billed_output_tokens: u64,
-    tool_requests: u64,
-    requests_by_usage_source: BySource,
-    avg_latency_ms: f64,
-    success_rate: f64,
-}
-
-/// Requests by how their tokens are known.
-#[derive(Debug, Serialize)]
-struct BySource {
-    reported: u64,
-    partial: u64,
-    estimated: u64,
-    unsettled: u64,
-    none: u64,
-}
-
-impl From<&Usage> for UsageFields {
-    fn from(usage: &Usage) -> UsageFields {
-        let per = |sum: u64, calls: u64| rounded(sum as f64 / calls.max(1) as f64);
-        UsageFields {
-            requests: usage.requests,
-            input_tokens: usage.input_tokens,
-            output_tokens: usage.output_tokens,
-            total_tokens: usage.total_tokens(),
-            cache_read_tokens: usage.cache_read_tokens,
-            cache_creation_tokens: usage.cache_creation_tokens,
-            cache_creation_5m_tokens: usage.cache_creation_5m_tokens,
-            cache_creation_1h_tokens: usage.cache_creation_1h_tokens,
-            reasoning_tokens: usage.reasoning_tokens,
-            audio_input_tokens: usage.audio_input_tokens,
-            audio_output_tokens: usage.audio_output_tokens,
-            extra_input_tokens: usage.extra_input_tokens,
-            extra_output_tokens: usage.extra_output_tokens,
-            billed_input_tokens: usage.billed_input_tokens,
-            billed_output_tokens: usage.billed_output_tokens,
-            tool_requests: usage.tool_requests,
-            requests_by_usage_source: BySource {
-                reported: usage.requests_reported,
-                partial: usage.requests_partial,
-                estimated: usage.requests_estimated,
-                unsettled: usage.requests_unsettled,
-                none: usage.requests_none,
-            },
-            // How long an unsettled call took is not known.
-            avg_latency_ms: per(usage.duration_ms, usage.requests.saturating_sub(usage.requests_unsettled)),
-            success_rate: per(usage.succeeded, usage.requests),
-        }
-    }
-}
-
-/// To four decimals.
-fn rounded(value: f64) -> f64 {
-    (value * 1e4).round() / 1e4
 }
 
 /// `GET /api/v1/usage/{tenant}?period=month`

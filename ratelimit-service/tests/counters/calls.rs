@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 
 use tollgate::counters::{Counters, Unavailable};
 use tollgate_domain::{
-    Call, Extent, Hold, Limit, Plan, Quantities, Settled, Take, Tokens, Unit, Used, Verdict, Window,
+    Call, Extent, Hold, Limit, Plan, Quantities, Settled, Settles, Take, Tokens, Unit, Used, Verdict, Window,
 };
 
 /// A limit of tokens by the month, and one of calls at once.
@@ -46,7 +46,8 @@ impl Caller {
         let quantities = Quantities { requests: 1, slots: 0, tokens: Tokens::plain(10, 0), cost_nanousd: 0 };
         let now_ms = counters.now_ms();
         let asks = self.plan.asks(&Call::default(), &quantities, now_ms);
-        let used = Used { asks: &asks, extent: Extent::Something, started_at_ms: now_ms, ended_at_ms: now_ms };
+        let (extent, settles) = (Extent::Something, Settles::All);
+        let used = Used { asks: &asks, extent, started_at_ms: now_ms, ended_at_ms: now_ms, settles };
         counters.settle(&self.tenant, id, &used).await
     }
 

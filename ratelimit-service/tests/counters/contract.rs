@@ -9,7 +9,7 @@ use tokio::runtime::{Builder, Runtime};
 use tollgate::counters::{Counters, MAX_UNPOSTED};
 use tollgate_domain::{
     Action, Anchor, Call, Expired, Extent, HeldCall, Hold, Limit, MAX_AMOUNT, Pattern, Plan, Quantities,
-    SETTLED_KEPT_MS, Scope, Take, TenantCounters, Tokens, Unit, Used, Window,
+    SETTLED_KEPT_MS, Scope, Settles, Take, TenantCounters, Tokens, Unit, Used, Window,
 };
 use tollgate_e2e::harness::redis::{Cluster, Redis};
 use tollgate_e2e::harness::run_dir::RunDir;
@@ -25,7 +25,7 @@ const MODELS: [Option<&str>; 3] = [None, Some("gpt-4o"), Some("o3")];
 enum Step {
     Wait(i64),
     Admit { tenant: usize, plan: usize, asked: Asked, how: How },
-    Settle { tenant: usize, plan: usize, asked: Asked, id: u8, began_ago_ms: u64, took_ms: u64 },
+    Settle { tenant: usize, plan: usize, asked: Asked, id: u8, began_ago_ms: u64, took_ms: u64, settles: Settles },
     Unposted,
     Posted { tenant: usize, id: u8 },
     Reset(usize),
@@ -138,14 +138,15 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(id, timeout_ms)| How::Hold { id, timeout_ms }),
     ];
     let (tenant, plan) = (0..TENANTS.len(), prop_oneof![5 => Just(0), 1 => 1..4usize]);
+    let settles = prop_oneof![2 => Just(Settles::All), 1 => Just(Settles::Known)];
     let ago = prop_oneof![3 => 0..5_000u64, 2 => 0..600_000u64, 1 => 0..200_000_000u64];
     prop_oneof![
         5 => wait.prop_map(Step::Wait),
         8 => (tenant.clone(), plan.clone(), asked(), how)
             .prop_map(|(tenant, plan, asked, how)| Step::Admit { tenant, plan, asked, how }),
-        5 => (tenant.clone(), plan, asked(), 0..40u8, ago, 0..80_000u64).prop_map(
-            |(tenant, plan, asked, id, began_ago_ms, took_ms)| {
-                Step::Settle { tenant, plan, asked, id, began_ago_ms, took_ms }
+        5 => (tenant.clone(), plan, asked(), 0..40u8, ago, 0..80_000u64, settles).prop_map(
+            |(tenant, plan, asked, id, began_ago_ms, took_ms, settles)| {
+                Step::Settle { tenant, plan, asked, id, began_ago_ms, took_ms, settles }
             }
         ),
         2 => Just(Step::Unposted),
@@ -180,14 +181,15 @@ impl Pair<'_> {
         match step {
             Step::Wait(ms) => self.hand.step(*ms),
             Step::Admit { tenant, plan, asked, how } => self.admit(TENANTS[*tenant], *plan, asked, *how).await?,
-            Step::Settle { tenant, plan, asked, id, began_ago_ms, took_ms } => {
+            Step::Settle { tenant, plan, asked, id, began_ago_ms, took_ms, settles } => {
                 let tenant = TENANTS[*tenant];
                 let quantities = quantities(asked, 0);
                 let call = Call { model: MODELS[asked.model], api: None };
                 let asks = self.plans[*plan].asks(&call, &quantities, now_ms);
                 let extent = if quantities.is_void() { Extent::Nothing } else { Extent::Something };
                 let started_at_ms = now_ms.saturating_sub(*began_ago_ms);
-                let used = Used { asks: &asks, extent, started_at_ms, ended_at_ms: started_at_ms + took_ms };
+                let ended_at_ms = started_at_ms + took_ms;
+                let used = Used { asks: &asks, extent, started_at_ms, ended_at_ms, settles: *settles };
                 let id = hold(*id, 0).id;
                 let expected = self.model.entry(tenant).or_default().settle(&id, &used, now_ms);
                 prop_assert_eq!(self.engine.settle(tenant, &id, &used).await.unwrap(), expected);
@@ -274,8 +276,10 @@ async fn follow_a_crowd(engine: &dyn Counters, hand: &Hand) -> Result<(), TestCa
     let plans = vec![Plan::new("roomy".into(), 1, limits)];
     let mut pair = Pair { engine, hand, plans, model: BTreeMap::new() };
     let asked = |tokens| Asked { model: 0, requests: 1, tokens, cost: 0 };
-    let settle =
-        |id, tokens| Step::Settle { tenant: 0, plan: 0, asked: asked(tokens), id, began_ago_ms: 0, took_ms: 0 };
+    let settle = |id, tokens| {
+        let (asked, settles) = (asked(tokens), Settles::All);
+        Step::Settle { tenant: 0, plan: 0, asked, id, began_ago_ms: 0, took_ms: 0, settles }
+    };
     let hold = |id| Step::Admit { tenant: 0, plan: 0, asked: asked(6), how: How::Hold { id, timeout_ms: 1_000 } };
     for id in 0..CROWD {
         pair.step(&hold(id)).await?;

@@ -1,6 +1,6 @@
 //! Usage events over OTLP: acknowledged means kept, and counted once.
 
-use sqlx::{Connection, Executor, SqliteConnection};
+use rusqlite::Connection;
 use tokio_stream::StreamExt;
 use tollgate_wire::admission::SERVICE as RLS;
 use tollgate_wire::proto::opentelemetry::proto::logs::v1::LogRecord;
@@ -12,10 +12,13 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
+use tollgate_e2e::harness::wait::{PATIENCE, eventually};
+
 use crate::harness::{Folder, Service, event, export_request, now_ms};
 
-async fn database(folder: &Folder) -> SqliteConnection {
-    SqliteConnection::connect(&format!("sqlite://{}", folder.ledger().display())).await.unwrap()
+/// Another program's connection to the ledger.
+fn database(folder: &Folder) -> Connection {
+    Connection::open(folder.ledger()).unwrap()
 }
 
 async fn month_tokens(service: &Service, tenant: &str) -> u64 {
@@ -54,6 +57,8 @@ async fn an_event_is_kept_as_it_came() {
         reservation_id: Some("r".into()),
         request_id: Some("q".into()),
         tenant: "acme".into(),
+        key: Some("ci".into()),
+        cost_nanousd: Some(1), // Not believed.
         tier: "small".into(),
         started_at_ms: 1_700_000_000_123,
         duration_ms: 40,
@@ -94,29 +99,30 @@ async fn an_event_is_kept_as_it_came() {
         response_bytes: 200,
     };
     service.export(std::slice::from_ref(&event)).await;
-    let mut database = database(&folder).await;
-    let row: String = sqlx::query_scalar(
-        "SELECT json_array(event_id, reservation_id, request_id, tenant, tier, started_at_ms, duration_ms, \
-         time_to_first_token_ms, api, operation, provider, request_model, output_cap, input_estimate, \
-         response_model, response_id, json(finish_reasons), streaming, status, error_type, unreadable, \
-         json(upstream_limits), input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens, \
-         cache_creation_5m_tokens, cache_creation_1h_tokens, reasoning_tokens, audio_input_tokens, \
-         audio_output_tokens, extra_input_tokens, extra_output_tokens, billed_input_tokens, billed_output_tokens, \
-         tool_requests, usage_source, finish, request_bytes, response_bytes) \
-         FROM usage_events",
-    )
-    .fetch_one(&mut database)
-    .await
-    .unwrap();
+    let database = database(&folder);
+    let row: String = database
+        .query_row(
+            "SELECT json_array(event_id, reservation_id, request_id, tenant, tier, key, started_at_ms, duration_ms, \
+             time_to_first_token_ms, api, operation, provider, request_model, output_cap, input_estimate, \
+             response_model, response_id, json(finish_reasons), streaming, status, error_type, unreadable, \
+             json(upstream_limits), input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens, \
+             cache_creation_5m_tokens, cache_creation_1h_tokens, reasoning_tokens, audio_input_tokens, \
+             audio_output_tokens, extra_input_tokens, extra_output_tokens, billed_input_tokens, billed_output_tokens, \
+             tool_requests, cost_nanousd, usage_source, finish, request_bytes, response_bytes) \
+             FROM usage_events",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
     assert_eq!(
         row,
-        "[\"e1\",\"r\",\"q\",\"acme\",\"small\",1700000000123,40,7,\"openai-chat\",\"chat\",\"openai\",\"gpt-4o\",\
+        "[\"e1\",\"r\",\"q\",\"acme\",\"small\",\"ci\",1700000000123,40,7,\"openai-chat\",\"chat\",\"openai\",\"gpt-4o\",\
          9223372036854775807,9,\"gpt-4o-2024-08-06\",\"chatcmpl-1\",[\"stop\",\"\\\"length\\\"\"],1,200,\
          \"overloaded_error\",\"compress\",[\"x-ratelimit-remaining-tokens: 5\"],11,12,3,4,13,14,5,15,16,17,18,19,20,\
-         21,\"partial\",\"client_gone\",100,200]"
+         21,null,\"partial\",\"client_gone\",100,200]"
     );
     for statement in ["UPDATE usage_events SET input_tokens = 0", "DELETE FROM usage_events"] {
-        let refused = database.execute(statement).await.unwrap_err();
+        let refused = database.execute(statement, []).unwrap_err();
         assert!(refused.to_string().contains("usage_events is append-only"), "{refused}");
     }
 }
@@ -138,9 +144,10 @@ async fn invalid_records_are_rejected_one_by_one() {
     assert_eq!(partial.rejected_log_records, 3);
     assert_eq!(
         partial.error_message,
-        "record 1: event_name has the wrong type or a value out of range; \
+        "record 1: event_name is not that of a usage event; \
          record 2: tollgate.event_id is missing or empty; record 3: a count is larger than 1000000000000"
     );
+    service.drained().await;
     assert_eq!(month_tokens(&service, "acme").await, 5);
     assert!(service.metrics().await.contains("tollgate_usage_events_total{result=\"rejected\"} 3"));
 }
@@ -190,82 +197,127 @@ async fn a_graceful_stop_loses_nothing_that_was_acknowledged() {
     while let Some(id) = answers.recv().await {
         ids.push(id);
     }
-    let mut database = database(&folder).await;
-    let kept: Vec<String> =
-        sqlx::query_scalar("SELECT event_id FROM usage_events").fetch_all(&mut database).await.unwrap();
+    let database = database(&folder);
+    let mut query = database.prepare("SELECT event_id FROM usage_events").unwrap();
+    let kept: Vec<String> = query.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap();
     let lost: Vec<_> = ids.iter().filter(|id| !kept.contains(id)).collect();
     assert!(lost.is_empty(), "{lost:?}");
 }
 
 #[tokio::test]
-async fn a_failing_ledger_asks_for_another_try_and_settles_nothing() {
+async fn while_the_ledger_fails_events_wait_and_go_in_by_themselves() {
     let folder = Folder::new();
     let service = Service::start(&folder);
-    let mut database = database(&folder).await;
-    database
-        .execute("CREATE TRIGGER full BEFORE INSERT ON usage_events BEGIN SELECT raise(ABORT, 'no room'); END")
-        .await
-        .unwrap();
-    let request = export_request(vec![event("e1", "acme", 7, 0).to_log_record()]);
+    let database = database(&folder);
+    let fail = "CREATE TRIGGER full BEFORE INSERT ON usage_events BEGIN SELECT raise(ABORT, 'no room'); END";
+    database.execute_batch(fail).unwrap();
     let mut collector = service.collector().await;
-    let refused = collector.export(request.clone()).await.unwrap_err();
-    assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
-    assert_eq!(month_used(&service, "acme").await, 0);
-    database.execute("DROP TRIGGER full").await.unwrap();
-    collector.export(request).await.unwrap();
-    assert_eq!(month_used(&service, "acme").await, 7);
-    assert_eq!(month_tokens(&service, "acme").await, 7);
-    assert!(service.metrics().await.contains("tollgate_exports_refused_total{reason=\"ledger\"} 1"));
+    for number in 0..100 {
+        let event = event(&format!("e{number}"), "acme", 7, 0);
+        collector.export(export_request(vec![event.to_log_record()])).await.unwrap();
+    }
+    eventually("the failure is told", PATIENCE, async || {
+        let metrics = service.metrics().await;
+        anyhow::ensure!(metrics.contains("tollgate_ledger_up 0"), "{metrics}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert_eq!((service.waiting().await, month_tokens(&service, "acme").await), (100, 0));
+
+    // They wait on disk.
+    service.kill();
+    database.execute_batch("DROP TRIGGER full").unwrap();
+    let service = Service::start(&folder);
+    service.drained().await;
+    assert_eq!((month_tokens(&service, "acme").await, month_used(&service, "acme").await), (700, 700));
+    assert!(service.metrics().await.contains("tollgate_ledger_up 1"));
 }
 
 #[tokio::test]
-async fn exports_past_the_bound_are_refused_and_none_is_lost() {
+async fn when_the_spool_is_full_exports_are_refused_and_none_is_lost() {
     let folder = Folder::new();
-    let service = Service::start(&folder);
-    let mut database = database(&folder).await;
-    // The writer waits for this lock, and exports wait for the writer.
-    database.execute("BEGIN IMMEDIATE").await.unwrap();
-    let collector = service.collector().await;
-    let mut exports = tokio::task::JoinSet::new();
-    for at in 0..200 {
-        let request = export_request(vec![event(&format!("e{at}"), "acme", 1, 0).to_log_record()]);
-        let mut collector = collector.clone();
-        exports.spawn(async move { (request.clone(), collector.export(request).await) });
-    }
-    let (refused, answer) = exports.join_next().await.unwrap().unwrap();
-    assert_eq!(answer.unwrap_err().code(), tonic::Code::ResourceExhausted);
-    database.execute("ROLLBACK").await.unwrap();
-
-    let mut again = vec![refused];
-    while let Some(export) = exports.join_next().await {
-        let (request, answer) = export.unwrap();
-        match answer {
-            Ok(_) => {}
-            Err(status) => {
-                assert_eq!(status.code(), tonic::Code::ResourceExhausted);
-                again.push(request);
-            }
+    let service = Service::start_with_config(&folder, "spool: { max_mib: 1 }\n");
+    let database = database(&folder);
+    database
+        .execute_batch("CREATE TRIGGER full BEFORE INSERT ON usage_events BEGIN SELECT raise(ABORT, ''); END")
+        .unwrap();
+    let mut collector = service.collector().await;
+    let request = |at: u64| {
+        let events = (0..100).map(|number| event(&format!("e{at}-{number}"), "acme", 1, 0).to_log_record());
+        export_request(events.collect())
+    };
+    let mut taken = 0;
+    let refused = loop {
+        match collector.export(request(taken)).await {
+            Ok(_) => taken += 1,
+            Err(status) => break status,
         }
-    }
-    let refusals = format!("tollgate_exports_refused_total{{reason=\"busy\"}} {}\n", again.len());
-    assert!(service.metrics().await.contains(&refusals), "{refusals}");
-    for request in again {
-        collector.clone().export(request).await.unwrap();
-    }
-    assert_eq!(month_tokens(&service, "acme").await, 200);
+        assert!(taken < 1000, "1 MiB has room for {taken} exports of 100 events");
+    };
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused}");
+    let metrics = service.metrics().await;
+    assert!(metrics.contains("tollgate_exports_refused_total{reason=\"full\"} 1"), "{metrics}");
+
+    database.execute_batch("DROP TRIGGER full").unwrap();
+    service.drained().await;
+    collector.export(request(taken)).await.unwrap();
+    service.drained().await;
+    assert_eq!(month_tokens(&service, "acme").await, 100 * (taken + 1));
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_and_loses_nothing_that_was_acknowledged() {
+    let folder = Folder::new();
+    let service = Service::start_on_full_disk(&folder, 256);
+    let mut collector = service.collector().await;
+    let mut taken = 0;
+    let refused = loop {
+        let events: Vec<_> = (0..50).map(|number| event(&format!("e{taken}-{number}"), "acme", 1, 0)).collect();
+        let records = events.iter().map(UsageEvent::to_log_record).collect();
+        match collector.export(export_request(records)).await {
+            Ok(_) => taken += 1,
+            Err(status) => break status,
+        }
+        assert!(taken < 1000, "256 KiB have room for {taken} exports of 50 events");
+    };
+    assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
+    assert!(refused.message().contains("the spool cannot be written: File too large"), "{refused}");
+    assert!(service.metrics().await.contains("tollgate_exports_refused_total{reason=\"failed\"} 1"));
+    service.kill();
+
+    let service = Service::start(&folder);
+    service.drained().await;
+    assert!(taken > 0);
+    assert_eq!(month_tokens(&service, "acme").await, 50 * taken);
+    service.export(&[event("one-more", "acme", 1, 0)]).await;
+    assert_eq!(month_tokens(&service, "acme").await, 50 * taken + 1);
+}
+
+#[tokio::test]
+async fn a_spool_that_cannot_be_opened_is_named_with_its_key() {
+    let folder = Folder::new();
+    Service::start(&folder).kill();
+    let spool = folder.path("data/ledger.spool");
+    std::fs::remove_dir_all(&spool).unwrap();
+    std::fs::write(&spool, "no folder").unwrap();
+    let output = crate::harness::tollgate(&["serve", "--config"]).arg(folder.path("config.yaml")).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && told.contains("spool.folder: cannot create"), "{told}");
 }
 
 #[tokio::test]
 async fn a_ledger_that_cannot_be_read_is_told() {
     let folder = Folder::new();
     let service = Service::start(&folder);
-    let mut database = database(&folder).await;
-    database.execute("ALTER TABLE usage_days RENAME TO gone").await.unwrap();
+    let database = database(&folder);
+    let [hide, show] = sums_renamed();
+    database.execute_batch(hide).unwrap();
     let (status, health) = service.get("/health").await;
     assert_eq!((status.as_u16(), &health["status"]), (503, &"the ledger does not answer".into()));
     let (status, problem) = service.get("/api/v1/usage/acme").await;
     assert_eq!((status.as_u16(), &problem["detail"]), (503, &"the ledger does not answer; try again later".into()));
-    database.execute("ALTER TABLE gone RENAME TO usage_days").await.unwrap();
+    database.execute_batch(show).unwrap();
     let (status, health) = service.get("/health").await;
     assert_eq!((status.as_u16(), &health["status"]), (200, &"ok".into()));
 }
@@ -301,4 +353,9 @@ async fn health_and_reflection_answer() {
     let Some(MessageResponse::ListServicesResponse(services)) = answer else { panic!("{answer:?}") };
     let names: Vec<_> = services.service.iter().map(|service| service.name.as_str()).collect();
     assert!([RLS, OTLP, "grpc.health.v1.Health"].iter().all(|name| names.contains(name)), "{names:?}");
+}
+
+/// Statements that hide the ledger's sums, and show them again.
+fn sums_renamed() -> [&'static str; 2] {
+    ["ALTER TABLE usage_sums RENAME TO gone", "ALTER TABLE gone RENAME TO usage_sums"]
 }

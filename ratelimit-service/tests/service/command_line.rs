@@ -21,7 +21,7 @@ fn a_config_error_names_the_place_and_the_field() {
         ),
         (
             "grps: {}\n",
-            "1:1: grps: unknown field `grps`, expected one of grpc, rest, limiter, counters, ledger, log, \
+            "1:1: grps: unknown field `grps`, expected one of grpc, rest, limiter, counters, ledger, spool, reconcile, log, \
              tiers, tenants, prices",
         ),
         ("grpc: { listen: 8081 }\n", "1:17: grpc.listen: invalid socket address syntax"),

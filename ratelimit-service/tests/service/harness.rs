@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use prost::Message;
 use serde_json::Value;
 use tempfile::TempDir;
+use tollgate_e2e::harness::wait::{PATIENCE, eventually};
 use tollgate_wire::proto::envoy::service::ratelimit::v3::rate_limit_service_client::RateLimitServiceClient;
 use tollgate_wire::proto::opentelemetry::proto::collector::logs::v1::ExportLogsServiceRequest;
 use tollgate_wire::proto::opentelemetry::proto::collector::logs::v1::logs_service_client::LogsServiceClient;
@@ -80,13 +81,29 @@ pub(crate) struct Service {
 
 impl Service {
     pub(crate) fn start(folder: &Folder) -> Service {
+        Service::start_with_config(folder, "")
+    }
+
+    /// With `more` keys beside the usual ones.
+    pub(crate) fn start_with_config(folder: &Folder, more: &str) -> Service {
         let ledger = folder.ledger().display().to_string();
-        let config = folder.write("config.yaml", &CONFIG.replace("LEDGER", &ledger));
+        let config = folder.write("config.yaml", &(CONFIG.replace("LEDGER", &ledger) + more));
         Service::start_with(&config)
     }
 
     pub(crate) fn start_with(config: &Path) -> Service {
         Service::serving(tollgate(&["serve", "--config"]).arg(config).stderr(Stdio::piped()).spawn().unwrap())
+    }
+
+    /// On a disk where no file becomes longer than so many KiB.
+    pub(crate) fn start_on_full_disk(folder: &Folder, kib: u32) -> Service {
+        let ledger = folder.ledger().display().to_string();
+        let config = folder.write("config.yaml", &CONFIG.replace("LEDGER", &ledger));
+        // Without the trap a write past the limit ends the process.
+        let limited = "trap '' XFSZ; ulimit -f \"$0\"; exec \"$@\"";
+        let mut command = Command::new("bash");
+        command.args(["-c", limited, &kib.to_string(), env!("CARGO_BIN_EXE_tollgate"), "serve", "--config"]);
+        Service::serving(command.arg(config).stderr(Stdio::piped()).spawn().unwrap())
     }
 
     /// With a configuration that can be read once.
@@ -132,11 +149,29 @@ impl Service {
         LogsServiceClient::new(self.channel().await)
     }
 
-    /// Sends usage events and waits until they are acknowledged.
+    /// Sends usage events and waits until the ledger has them.
     pub(crate) async fn export(&self, events: &[UsageEvent]) {
         let request = export_request(events.iter().map(UsageEvent::to_log_record).collect());
         let answer = self.collector().await.export(request).await.unwrap().into_inner();
         assert_eq!(answer.partial_success, None);
+        self.drained().await;
+    }
+
+    /// Waits until the ledger has all that was acknowledged.
+    pub(crate) async fn drained(&self) {
+        let is_drained = async || {
+            let waiting = self.waiting().await;
+            anyhow::ensure!(waiting == 0, "{waiting} events wait");
+            Ok(())
+        };
+        eventually("the ledger has all events", PATIENCE, is_drained).await.unwrap();
+    }
+
+    /// How many events wait for the ledger.
+    pub(crate) async fn waiting(&self) -> u64 {
+        const PENDING: &str = "tollgate_spool_pending_events{consumer=\"ledger\"} ";
+        let metrics = self.metrics().await;
+        metrics.lines().find_map(|line| line.strip_prefix(PENDING)).unwrap().parse().unwrap()
     }
 
     pub(crate) async fn get(&self, path: &str) -> (StatusCode, Value) {

@@ -2,8 +2,11 @@
 
 mod collector;
 mod command_line;
+mod crashes;
 mod harness;
+mod ingress;
 mod limits;
 mod reload;
 mod reservations;
 mod rest;
+mod usage;

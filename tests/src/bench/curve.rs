@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tollgate::clock;
 use tollgate::counters::{Counters, MAX_TENANTS, MemoryCounters, Unavailable};
 use tollgate::metrics::Metrics;
-use tollgate_domain::{Call, Extent, Hold, Limit, Plan, Quantities, Take, Tokens, Unit, Used, Window};
+use tollgate_domain::{Call, Extent, Hold, Limit, Plan, Quantities, Settles, Take, Tokens, Unit, Used, Window};
 
 /// How many tenants there are.
 const TENANTS: [usize; 6] = [10, 100, 1_000, 10_000, 100_000, 1_000_000];
@@ -79,7 +79,8 @@ fn admit(counters: &MemoryCounters, plan: &Plan, tenant: &str, take: Take<'_>) -
 fn settle(counters: &MemoryCounters, plan: &Plan, tenant: &str, id: &str) -> anyhow::Result<()> {
     let now_ms = counters.now_ms();
     let asks = plan.asks(&Call::default(), &quantities(), now_ms);
-    let used = Used { asks: &asks, extent: Extent::Something, started_at_ms: now_ms, ended_at_ms: now_ms };
+    let (extent, settles) = (Extent::Something, Settles::All);
+    let used = Used { asks: &asks, extent, started_at_ms: now_ms, ended_at_ms: now_ms, settles };
     ready(counters.settle(tenant, id, &used))
 }
 

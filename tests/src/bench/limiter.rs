@@ -115,7 +115,7 @@ fn admission() -> Vec<u8> {
 }
 
 /// The message as gRPC frames it: not compressed, and its length.
-fn grpc(message: &[u8]) -> Bytes {
+pub(super) fn grpc(message: &[u8]) -> Bytes {
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
     [&[0], length.as_slice(), message].concat().into()
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Path;
 use super::curve::Curve;
+use super::ledger::{Ingest, Questions};
 use super::limiter::Limiter;
 use super::memory::Memory;
 use super::paced::Paced;
@@ -91,6 +92,8 @@ pub(super) struct Report {
     pub(super) limiter: Limiter,
     pub(super) redis: InRedis,
     pub(super) curve: Curve,
+    pub(super) ingest: Ingest,
+    pub(super) questions: Questions,
 }
 
 impl Report {
@@ -116,6 +119,8 @@ impl Report {
             "limiter": self.limiter.json(),
             "limiter_in_redis": self.redis.json(),
             "curve": self.curve.json(),
+            "ingest": self.ingest.json(),
+            "questions": self.questions.json(),
         })
     }
 
@@ -129,8 +134,8 @@ impl fmt::Display for Report {
         if !self.calls.is_empty() {
             self.write_calls(f)?;
         }
-        let Report { paced, memory, limiter, redis, curve, .. } = self;
-        write!(f, "{paced}{memory}{limiter}{redis}{curve}")
+        let Report { paced, memory, limiter, redis, curve, ingest, questions, .. } = self;
+        write!(f, "{paced}{memory}{limiter}{redis}{curve}{ingest}{questions}")
     }
 }
 

@@ -2,27 +2,33 @@
 
 use std::path::Path;
 
+use anyhow::Context;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OpenFlags, Row};
 use serde_json::{Map, Value};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
-use sqlx::{Column, ConnectOptions, Connection, Row};
 
 /// A tenant's events, oldest first: each an object with the columns of `usage_events`.
 ///
 /// # Errors
 /// When the file can't be read.
-pub async fn events(file: &Path, tenant: &str) -> anyhow::Result<Vec<Value>> {
-    let mut connection = SqliteConnectOptions::new().filename(file).read_only(true).connect().await?;
-    let query = sqlx::query("SELECT * FROM usage_events WHERE tenant = ? ORDER BY started_at_ms, event_id");
-    let rows = query.bind(tenant).fetch_all(&mut connection).await?;
-    connection.close().await?;
-    Ok(rows.iter().map(object).collect())
+pub fn events(file: &Path, tenant: &str) -> anyhow::Result<Vec<Value>> {
+    let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY)
+        .with_context(|| format!("cannot open {}", file.display()))?;
+    let mut query =
+        connection.prepare("SELECT * FROM usage_events WHERE tenant = ? ORDER BY started_at_ms, event_id")?;
+    let columns: Vec<String> = query.column_names().into_iter().map(str::to_owned).collect();
+    let rows = query.query_map([tenant], |row| object(&columns, row))?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
-fn object(row: &SqliteRow) -> Value {
-    let value = |index| {
-        let number = row.try_get::<Option<i64>, _>(index).map(Value::from);
-        number.or_else(|_| row.try_get::<Option<String>, _>(index).map(Value::from)).unwrap_or_default()
+fn object(columns: &[String], row: &Row<'_>) -> rusqlite::Result<Value> {
+    let value = |index| -> rusqlite::Result<Value> {
+        Ok(match row.get_ref(index)? {
+            ValueRef::Integer(number) => number.into(),
+            ValueRef::Text(text) => String::from_utf8_lossy(text).into(),
+            ValueRef::Null | ValueRef::Real(_) | ValueRef::Blob(_) => Value::Null,
+        })
     };
-    let columns = row.columns().iter().map(|column| (column.name().to_owned(), value(column.ordinal())));
-    Value::Object(columns.collect::<Map<_, _>>())
+    let columns = columns.iter().enumerate().map(|(index, name)| Ok((name.clone(), value(index)?)));
+    Ok(Value::Object(columns.collect::<rusqlite::Result<Map<_, _>>>()?))
 }

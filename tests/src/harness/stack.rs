@@ -240,6 +240,6 @@ impl Stack {
     /// When it has not in time, or has counted more.
     pub async fn events(&self, tenant: &str, calls: u64) -> anyhow::Result<Vec<Value>> {
         self.usage_after(tenant, calls, PATIENCE).await?;
-        ledger::events(&self.service.ledger_file(), tenant).await
+        ledger::events(&self.service.ledger_file(), tenant)
     }
 }

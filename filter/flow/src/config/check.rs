@@ -43,7 +43,7 @@ impl Config {
 
 impl Identity {
     fn check(&self) -> Result<(), ConfigError> {
-        let sources = [("tenant", &self.tenant), ("tier", &self.tier)];
+        let sources = [("tenant", &self.tenant), ("tier", &self.tier), ("key", &self.key)];
         for (key, sources) in sources {
             for (index, source) in sources.iter().enumerate() {
                 if let Origin::Header(header) = &source.origin {
@@ -122,6 +122,10 @@ mod tests {
             (
                 r#"{"identity":{"tenant":[{"header":"X-Tenant"}]}}"#,
                 "identity.tenant[0].header: `X-Tenant` is no header name in lower case",
+            ),
+            (
+                r#"{"identity":{"key":[{"header":"X-Key"}]}}"#,
+                "identity.key[0].header: `X-Key` is no header name in lower case",
             ),
             (
                 r#"{"identity":{"tier":[{"header":"a"},{}]}}"#,

@@ -214,6 +214,25 @@ fn a_call_needs_a_tenant() {
 }
 
 #[test]
+fn the_key_is_recorded_and_refuses_no_call() {
+    let key = |config: &str, headers: Pairs<'_>| {
+        let mut scene = Scene::new(config);
+        asks(scene.request(&[&[("x-tenant-id", b"acme".as_slice())], headers].concat(), false));
+        scene.answer(Some(&answer(Code::Ok, 59)));
+        let event = scene.end("via_upstream").unwrap();
+        (event.key, scene.counts.of(Counter::KeysInvalid))
+    };
+    let config = r#"{"identity":{"key":[{"header":"x-client","match":"^app-(.*)$"},{"header":"x-user"}]}}"#;
+    assert_eq!(key(config, &[("x-client", b"app-chat"), ("x-user", b"ada")]), (Some("chat".to_owned()), 0));
+    assert_eq!(key(config, &[("x-client", b"other"), ("x-user", b"ada")]), (Some("ada".to_owned()), 0));
+    assert_eq!(key(config, &[]), (None, 0));
+    assert_eq!(key("", &[("x-client", b"app-chat")]), (None, 0), "nowhere, unless it is said where");
+    for value in [b"".as_slice(), b"a\nb", b"\xff", &[b'x'; 257]] {
+        assert_eq!(key(config, &[("x-user", value)]), (None, 1), "{value:?}");
+    }
+}
+
+#[test]
 fn what_is_not_metered_is_left_alone() {
     let mut scene = Scene::new("");
     let headers = Map(vec![(":method", b"GET"), (":path", b"/v1/models")]);

@@ -427,7 +427,8 @@ local function settle_unasked(line, entry, is_void, started, ended)
   end
 end
 
--- 4: when the call began, 5: when it ended. Operation `void` for one that used nothing.
+-- 4: when the call began, 5: when it ended. Operation `void` for one that used nothing; those that end in `_known` settle only
+-- a call whose reservation is known.
 local function settle()
   local asks = read_asks()
   local had_book = expire()
@@ -435,6 +436,10 @@ local function settle()
   if entry and entry[1] == 's' then
     write(had_book)
     return { 3, now }
+  end
+  if not entry and (op == 'settle_known' or op == 'void_known') then
+    write(had_book)
+    return { 4, now }
   end
   local started, ended = tonumber(ARGV[4]), tonumber(ARGV[5])
   local lines, by_name = entry and entry.lines or {}, {}
@@ -447,7 +452,7 @@ local function settle()
     by_name[ask.name] = nil
   end
   for _, line in ipairs(lines) do
-    if by_name[line[1]] then settle_unasked(line, state, op == 'void', started, ended) end
+    if by_name[line[1]] then settle_unasked(line, state, op == 'void' or op == 'void_known', started, ended) end
   end
   write(had_book)
   return { not state and 2 or state[1] == 'e' and 1 or 0, now }
@@ -500,5 +505,8 @@ local function reset()
   return { now }
 end
 
-local operations = { settle = settle, void = settle, unposted = unposted, posted = posted, reset = reset }
+local operations = {
+  settle = settle, void = settle, settle_known = settle, void_known = settle,
+  unposted = unposted, posted = posted, reset = reset,
+}
 return (operations[op] or admit)()

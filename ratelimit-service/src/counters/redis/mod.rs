@@ -328,6 +328,10 @@ impl Counters for RedisCounters {
         Ok(self.on_tenant(tenant, &call, Repeat::Harmless).await.map(drop)?)
     }
 
+    fn outlives(&self) -> bool {
+        true
+    }
+
     async fn restore(&self, _tenant: &str, _asks: &[Ask<'_>]) -> Result<(), Unavailable> {
         // Redis has it all still.
         Ok(())

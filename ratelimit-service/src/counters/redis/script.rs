@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use redis::{Arg, Cmd, FromRedisValue, Script, Value};
 use tollgate_domain::{
-    Ask, Counter, Expired, Extent, HeldCall, MAX_AMOUNT, Outcome, Role, Rule, Settled, Take, Unit, Used, Verdict,
+    Ask, Counter, Expired, Extent, HeldCall, MAX_AMOUNT, Outcome, Role, Rule, Settled, Settles, Take, Unit, Used,
+    Verdict,
 };
 
 use super::Failure;
@@ -142,9 +143,11 @@ impl Scripts {
     }
 
     pub(super) fn settle(&self, tenant: &str, id: &str, used: &Used<'_>, now_ms: Option<u64>) -> Invocation {
-        let operation = match used.extent {
-            Extent::Something => "settle",
-            Extent::Nothing => "void",
+        let operation = match (used.extent, used.settles) {
+            (Extent::Something, Settles::All) => "settle",
+            (Extent::Nothing, Settles::All) => "void",
+            (Extent::Something, Settles::Known) => "settle_known",
+            (Extent::Nothing, Settles::Known) => "void_known",
         };
         let mut call = self.on_tenant(tenant, operation, now_ms, id);
         call.cmd.arg(exact(used.started_at_ms)).arg(exact(used.ended_at_ms));
@@ -275,6 +278,7 @@ pub(super) fn settled(answer: Value) -> Result<(Settled, u64), Failure> {
         [1, now_ms] => (Settled::Corrected, now_ms),
         [2, now_ms] => (Settled::Unreserved, now_ms),
         [3, now_ms] => (Settled::Repeated, now_ms),
+        [4, now_ms] => (Settled::Unknown, now_ms),
         _ => return Err(unexpected("no settlement")),
     };
     Ok(settled)

@@ -44,61 +44,50 @@ pub(super) struct Plan {
     pub(super) new: Vec<bool>,
 }
 
-/// An unsettled event that a real one takes the place of.
-#[derive(Debug, Clone)]
-enum Unsettled {
-    /// In the table.
-    Stored(IdRow),
-    /// Among the batch's own rows.
-    Planned(usize),
-}
-
 /// What is there under the ids of a batch.
 #[derive(Debug, Default)]
 struct Known {
     real: HashSet<String>,
-    unsettled: HashMap<String, Unsettled>,
+    unsettled: HashMap<String, IdRow>,
     tracked: HashSet<(String, String)>,
 }
 
 /// Finds out what of the entries is not stored yet.
 pub(super) async fn plan(database: &Database, entries: &[&Entry]) -> Result<Plan, LedgerError> {
     let mut known = known(database, entries).await?;
-    let mut plan = Plan::default();
-    let mut usage: Vec<Option<UsageRow>> = Vec::with_capacity(entries.len());
+    let mut plan = Plan { new: vec![false; entries.len()], ..Plan::default() };
     let mut replaced = Vec::new();
-    for entry in entries {
-        let is_new = match entry {
-            Entry::Tracked(event) => known.tracked.insert((event.id.clone(), event.tenant.clone())),
-            Entry::Usage(event) => match Kind::of(event) {
-                Kind::Unsettled => {
-                    let id = &event.event_id;
-                    let is_new = !known.real.contains(id) && !known.unsettled.contains_key(id);
-                    if is_new {
-                        known.unsettled.insert(id.clone(), Unsettled::Planned(usage.len()));
-                    }
-                    is_new
-                }
-                _ => known.real.insert(event.event_id.clone()),
-            },
-        };
-        plan.new.push(is_new);
+    // Real events go first: an unsettled one beside its real one has nothing to stand in for.
+    for (entry, is_new) in entries.iter().zip(&mut plan.new) {
         match entry {
-            Entry::Usage(event) if is_new => {
-                if Kind::of(event) == Kind::Real {
-                    match known.unsettled.get(&event.event_id) {
-                        None => {}
-                        Some(Unsettled::Planned(at)) => usage[*at] = None,
-                        Some(Unsettled::Stored(row)) => replaced.push(row.clone()),
-                    }
+            Entry::Usage(event) if Kind::of(event) == Kind::Real => {
+                *is_new = known.real.insert(event.event_id.clone());
+                if *is_new {
+                    plan.usage.push(UsageRow::of(event));
+                    replaced.extend(known.unsettled.get(&event.event_id).cloned());
                 }
-                usage.push(Some(UsageRow::of(event)));
             }
-            Entry::Tracked(event) if is_new => plan.tracked.push(event.into()),
-            _ => {}
+            Entry::Usage(_) => {}
+            Entry::Tracked(event) => {
+                *is_new = known.tracked.insert((event.id.clone(), event.tenant.clone()));
+                if *is_new {
+                    plan.tracked.push(event.into());
+                }
+            }
         }
     }
-    plan.usage = usage.into_iter().flatten().collect();
+    let mut expired = HashSet::new();
+    for (entry, is_new) in entries.iter().zip(&mut plan.new) {
+        if let Entry::Usage(event) = entry
+            && Kind::of(event) == Kind::Unsettled
+        {
+            let id = &event.event_id;
+            *is_new = !known.real.contains(id) && !known.unsettled.contains_key(id) && expired.insert(id);
+            if *is_new {
+                plan.usage.push(UsageRow::of(event));
+            }
+        }
+    }
     plan.usage.extend(corrections(database, &replaced).await?);
     Ok(plan)
 }
@@ -115,7 +104,7 @@ async fn known(database: &Database, entries: &[&Entry]) -> Result<Known, LedgerE
     for row in call_ids(database, calls.into_iter().collect()).await? {
         match Kind::from_number(row.kind) {
             Some(Kind::Real) => drop(known.real.insert(row.id)),
-            Some(Kind::Unsettled) => drop(known.unsettled.insert(row.id.clone(), Unsettled::Stored(row))),
+            Some(Kind::Unsettled) => drop(known.unsettled.insert(row.id.clone(), row)),
             _ => {}
         }
     }
@@ -137,10 +126,7 @@ pub(super) async fn call_ids(database: &Database, mut ids: Vec<&str>) -> Result<
 }
 
 /// What `entry_ids` has under ids of tracked events, each with its tenant.
-pub(super) async fn tracked_ids(
-    database: &Database,
-    mut keys: Vec<(&str, &str)>,
-) -> Result<Vec<IdRow>, LedgerError> {
+pub(super) async fn tracked_ids(database: &Database, mut keys: Vec<(&str, &str)>) -> Result<Vec<IdRow>, LedgerError> {
     keys.sort_unstable();
     let mut found = Vec::new();
     for keys in keys.chunks(MAX_LIST) {

@@ -5,14 +5,17 @@
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 use prost::Message;
+use uuid::Uuid;
 
 use super::rows::{Kind, UsageRow};
 use crate::entry::{EventRecord, TrackedRecord};
 
 const FILE: &str = "clickhouse-intent";
+const LOCK: &str = "clickhouse-lock";
 /// What the file begins with: the format, and its version.
 const MAGIC: &[u8; 8] = b"tollint1";
 
@@ -47,10 +50,8 @@ struct StoredUsage {
 }
 
 impl Intent {
-    pub(super) fn new(usage: Vec<UsageRow>, tracked: Vec<TrackedRecord>) -> anyhow::Result<Intent> {
-        let mut token = [0; 16];
-        getrandom::fill(&mut token).map_err(|error| anyhow::anyhow!("no random bytes for an insert's token: {error}"))?;
-        Ok(Intent { token: format!("{:032x}", u128::from_be_bytes(token)), attempt: 0, usage, tracked })
+    pub(super) fn new(usage: Vec<UsageRow>, tracked: Vec<TrackedRecord>) -> Intent {
+        Intent { token: new_token(), attempt: 0, usage, tracked }
     }
 
     pub(super) fn token(&self) -> String {
@@ -63,7 +64,10 @@ impl Intent {
     }
 
     fn to_bytes(&self) -> Vec<u8> {
-        let usage = self.usage.iter().map(|row| StoredUsage { record: Some(row.record.clone()), kind: row.kind_number().into() });
+        let usage = self
+            .usage
+            .iter()
+            .map(|row| StoredUsage { record: Some(row.record.clone()), kind: row.kind_number().into() });
         let body = Stored {
             token: self.token.clone(),
             attempt: self.attempt,
@@ -87,20 +91,32 @@ impl Intent {
     }
 }
 
-/// The folder that intents lie in, of one ledger alone.
+/// One that no other insert has.
+pub(super) fn new_token() -> String {
+    Uuid::now_v7().to_string()
+}
+
+/// The folder that intents lie in, held by one process at a time. Clones hold it together.
 #[derive(Debug, Clone)]
-pub(super) struct Intents(PathBuf);
+pub(super) struct Intents {
+    folder: PathBuf,
+    _lock: Arc<File>,
+}
 
 impl Intents {
     /// Creates the folder where it is missing.
     pub(super) fn open(folder: &Path) -> anyhow::Result<Intents> {
         fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
-        Ok(Intents(folder.to_owned()))
+        let path = folder.join(LOCK);
+        let lock = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+        lock.try_lock()
+            .with_context(|| format!("{} is held: another process appends to this ledger", path.display()))?;
+        Ok(Intents { folder: folder.to_owned(), _lock: Arc::new(lock) })
     }
 
     /// The one that is there.
     pub(super) fn read(&self) -> anyhow::Result<Option<Intent>> {
-        let path = self.0.join(FILE);
+        let path = self.folder.join(FILE);
         let mut bytes = Vec::new();
         match File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes)) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -119,21 +135,21 @@ impl Intents {
 
     /// Puts the intent there, in place of the one that is. It is durable when this returns.
     pub(super) fn write(&self, intent: &Intent) -> anyhow::Result<()> {
-        let path = self.0.join(FILE);
+        let path = self.folder.join(FILE);
         let new = path.with_extension("new");
         let write = || {
             let mut file = File::create(&new)?;
             file.write_all(&intent.to_bytes())?;
             file.sync_data()?;
             fs::rename(&new, &path)?;
-            File::open(&self.0)?.sync_all()
+            File::open(&self.folder)?.sync_all()
         };
         write().with_context(|| format!("writing {}", path.display()))
     }
 
     /// Takes it away. Should it be there again after a loss of power, it is the latest one: made again, it changes nothing.
     pub(super) fn remove(&self) -> anyhow::Result<()> {
-        let path = self.0.join(FILE);
+        let path = self.folder.join(FILE);
         fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))
     }
 }
@@ -154,7 +170,7 @@ mod tests {
         let unsettled = UsageEvent { usage_source: UsageSource::Unsettled, ..event.clone() };
         let correction = UsageRow::new(UsageRow::of(&unsettled).record, Kind::Correction);
         let tracked = TrackedRecord { id: "t-1".to_owned(), tenant: "acme".to_owned(), ..TrackedRecord::default() };
-        Intent::new(vec![UsageRow::of(&event), correction], vec![tracked]).unwrap()
+        Intent::new(vec![UsageRow::of(&event), correction], vec![tracked])
     }
 
     #[test]

@@ -20,11 +20,12 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Context;
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
-use tokio::time::Instant;
 use tollgate_domain::{Day, Period, Span};
 use tollgate_wire::usage_event::UsageEvent;
 
@@ -44,19 +45,23 @@ const MAX_INSERT_ENTRIES: usize = 100_000;
 /// The most entries that are remembered as told of as failed; what is past them is told of as stored before.
 const MAX_UNTOLD: usize = 1_000_000;
 
+/// How long after a look at the sums an insert of another process that was under way is thought to be over.
+const INSERT_PASSES: Duration = Duration::from_secs(2);
+
 /// The engine for more than one machine's disk.
 pub struct ClickHouseLedger(Arc<Shared>);
 
 struct Shared {
     database: Database,
     retention_months: u32,
-    metrics: Metrics,
+    in_doubt: Counter,
     is_closed: AtomicBool,
     writer: Mutex<Writer>,
 }
 
 struct Writer {
-    intents: Intents,
+    /// `None` where nothing is appended.
+    intents: Option<Intents>,
     /// An insert whose outcome is not known.
     doubt: Option<Intent>,
     /// What was stored, or may be, and was told of as failed.
@@ -68,10 +73,12 @@ impl ClickHouseLedger {
     /// it left in the folder `state`: of this ledger alone, created when missing.
     ///
     /// # Errors
-    /// When ClickHouse does not answer or refuses, its tables are a newer version's, or the folder cannot be used.
-    pub async fn open(settings: &ClickHouseSettings, state: &Path, metrics: Metrics) -> anyhow::Result<ClickHouseLedger> {
-        let database = Database::new(settings);
-        schema::prepare(&database, settings).await?;
+    /// When ClickHouse does not answer or refuses, its tables are a newer version's, or the folder cannot be used or is in use.
+    pub async fn open(
+        settings: &ClickHouseSettings,
+        state: &Path,
+        metrics: &Metrics,
+    ) -> anyhow::Result<ClickHouseLedger> {
         let folder = state.to_owned();
         let (intents, doubt) = spawn_blocking(move || {
             let intents = Intents::open(&folder)?;
@@ -79,21 +86,42 @@ impl ClickHouseLedger {
             anyhow::Ok((intents, doubt))
         })
         .await??;
-        let mut writer = Writer { intents, doubt, untold: HashSet::new() };
+        let database = Database::new(settings);
+        schema::prepare(&database, settings).await?;
+        let mut writer = Writer { intents: Some(intents), doubt, untold: HashSet::new() };
         if let Some(intent) = &writer.doubt {
             let tracked = intent.tracked.iter().map(Key::of_tracked);
             writer.untold = intent.usage.iter().filter_map(Key::of_usage).chain(tracked).collect();
         }
-        let retention_months = settings.retention_months;
-        let shared = Shared {
+        let in_doubt = metrics.ledger_inserts_in_doubt.clone();
+        let ledger = ClickHouseLedger::new(database, settings, in_doubt, writer);
+        ledger
+            .0
+            .settle_doubt(&mut *ledger.0.writer.lock().await)
+            .await
+            .context("finishing an insert that was under way")?;
+        Ok(ledger)
+    }
+
+    /// Connects to a ledger beside a service that may be appending: to read, compare and purge. To append is an error.
+    ///
+    /// # Errors
+    /// When ClickHouse does not answer or refuses, or its tables are not of this version.
+    pub async fn connect(settings: &ClickHouseSettings) -> anyhow::Result<ClickHouseLedger> {
+        let database = Database::new(settings);
+        schema::check(&database, settings).await?;
+        let writer = Writer { intents: None, doubt: None, untold: HashSet::new() };
+        Ok(ClickHouseLedger::new(database, settings, Counter::default(), writer))
+    }
+
+    fn new(database: Database, settings: &ClickHouseSettings, in_doubt: Counter, writer: Writer) -> ClickHouseLedger {
+        ClickHouseLedger(Arc::new(Shared {
             database,
-            retention_months,
-            metrics,
+            retention_months: settings.retention_months,
+            in_doubt,
             is_closed: AtomicBool::new(false),
             writer: Mutex::new(writer),
-        };
-        shared.settle_doubt(&mut *shared.writer.lock().await).await.context("finishing an insert that was under way")?;
-        Ok(ClickHouseLedger(Arc::new(shared)))
+        }))
     }
 
     fn database(&self) -> Result<&Database, LedgerError> {
@@ -125,13 +153,10 @@ impl Shared {
         self.settle_doubt(writer).await?;
         let plan = append::plan(&self.database, entries).await?;
         if !(plan.usage.is_empty() && plan.tracked.is_empty()) {
-            let begun = Instant::now();
             let intent = writer.write_down(plan.usage, plan.tracked).await?;
-            let inserted = recovery::insert(&self.database, &intent).await;
-            self.metrics.ledger_commit_seconds.observe(begun.elapsed().as_secs_f64());
-            if let Err(error) = inserted {
+            if let Err(error) = recovery::insert(&self.database, &intent).await {
                 tracing::error!(%error, entries = entries.len(), "it is not known what of an insert is stored");
-                self.metrics.ledger_inserts_in_doubt.inc();
+                self.in_doubt.inc();
                 writer.doubt = Some(intent);
                 writer.remember_untold(entries.iter().zip(&plan.new).filter(|(_, is_new)| **is_new));
                 return Err(error);
@@ -145,7 +170,7 @@ impl Shared {
     async fn settle_doubt(&self, writer: &mut Writer) -> Result<(), LedgerError> {
         // It stays in doubt until it is settled, also when whoever waits for that goes away.
         let Writer { intents, doubt, .. } = &mut *writer;
-        let Some(intent) = doubt else { return Ok(()) };
+        let (Some(intent), Some(intents)) = (doubt, intents) else { return Ok(()) };
         recovery::settle(&self.database, intents, intent, self.holds_entries()).await?;
         tracing::info!(rows = intent.usage.len() + intent.tracked.len(), "an insert in doubt is stored");
         writer.doubt = None;
@@ -170,9 +195,11 @@ impl Writer {
         usage: Vec<rows::UsageRow>,
         tracked: Vec<crate::entry::TrackedRecord>,
     ) -> Result<Intent, LedgerError> {
-        let intents = self.intents.clone();
+        let intents = self.intents.clone().ok_or_else(|| {
+            LedgerError::Database("nothing can be appended: the ledger was opened beside the service".to_owned())
+        })?;
         let write = move || {
-            let intent = Intent::new(usage, tracked)?;
+            let intent = Intent::new(usage, tracked);
             intents.write(&intent)?;
             anyhow::Ok(intent)
         };
@@ -181,7 +208,7 @@ impl Writer {
     }
 
     async fn forget_intent(&self) {
-        let intents = self.intents.clone();
+        let Some(intents) = self.intents.clone() else { return };
         // One that stays is made again at the next start, which changes nothing, or is replaced.
         if let Err(error) = spawn_blocking(move || intents.remove()).await.map_err(anyhow::Error::from).flatten() {
             tracing::warn!(error = format!("{error:#}"), "an insert that was made stays written down");
@@ -241,16 +268,27 @@ impl Ledger for ClickHouseLedger {
         reading::unsettled_since(self.database()?, from_ms, limit).await
     }
 
+    async fn real(&self, event_id: &str) -> Result<Option<UsageEvent>, LedgerError> {
+        reading::real(self.database()?, event_id).await
+    }
+
     async fn last_tier(&self, tenant: &str) -> Result<Option<String>, LedgerError> {
         reading::last_tier(self.database()?, tenant).await
     }
 
     async fn differences(&self, from_ms: u64, to_ms: u64) -> Result<Vec<Difference>, LedgerError> {
-        // Between an insert into a table and that behind its views, they differ.
         let mut writer = self.0.writer.lock().await;
         let database = self.database()?;
         self.0.settle_doubt(&mut writer).await?;
-        reading::differences(database, from_ms, to_ms, self.0.holds_entries()).await
+        let look = || reading::differences(database, from_ms, to_ms, self.0.holds_entries());
+        let mut differences = look().await?;
+        // Sums follow their entries within an insert, and the service may be at one: its differences pass.
+        if writer.intents.is_none() && !differences.is_empty() {
+            tokio::time::sleep(INSERT_PASSES).await;
+            let still = look().await?;
+            differences.retain(|one| still.iter().any(|other| is_same_difference(one, other)));
+        }
+        Ok(differences)
     }
 
     async fn purge(&self, tenant: &str) -> Result<u64, LedgerError> {
@@ -265,7 +303,17 @@ impl Ledger for ClickHouseLedger {
     }
 
     async fn close(&self) {
-        let _writer = self.0.writer.lock().await;
+        let mut writer = self.0.writer.lock().await;
         self.0.is_closed.store(true, Ordering::Release);
+        // Another may hold their folder now.
+        writer.intents = None;
     }
+}
+
+/// Of the same sum, and as large, however much was added to both sides since.
+fn is_same_difference(one: &Difference, other: &Difference) -> bool {
+    let place = |difference: &Difference| (difference.tenant.clone(), difference.place.clone(), difference.sum.clone());
+    let size =
+        |difference: &Difference| (difference.entries > difference.sums, difference.entries.abs_diff(difference.sums));
+    place(one) == place(other) && size(one) == size(other)
 }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use tollgate_domain::{Day, Period, Span};
 use tollgate_wire::usage_event::UsageEvent;
 
+use super::append::call_ids;
 use super::database::Database;
 use super::rows::{Kind, UsageRow, columns, event};
 use super::sums::{self, Part, Sums};
@@ -32,7 +33,7 @@ fn usage(sums: &[i64], durations: Vec<(u8, i64)>, first_tokens: Vec<(u8, i64)>) 
     let sum = |name: &str| {
         let sum = Usage::COLUMNS.iter().position(|column| *column == name).and_then(|at| sums.get(at));
         let sum = sum.ok_or_else(|| LedgerError::Database(format!("ClickHouse did not answer with {name}")))?;
-        Ok(u64::try_from(*sum).unwrap_or(0))
+        Ok::<_, LedgerError>(u64::try_from(*sum).unwrap_or(0))
     };
     let histogram = |counts: Vec<(u8, i64)>| {
         Histogram::from_counts(counts.into_iter().map(|(bucket, count)| (bucket, u64::try_from(count).unwrap_or(0))))
@@ -108,12 +109,12 @@ struct Name {
 }
 
 pub(super) async fn tenants(database: &Database, from_ms: u64, to_ms: u64) -> Result<Vec<String>, LedgerError> {
+    // Corrected or not, an hour that had a call has a row. Days of tracked events that end later have others too.
     let query = "SELECT DISTINCT tenant AS name FROM ( \
-                 SELECT tenant FROM usage_days WHERE start_ms >= ? AND start_ms < ? \
-                 GROUP BY tenant, start_ms HAVING sum(requests) != 0 UNION ALL \
-                 SELECT tenant FROM tracked_days WHERE start_ms >= ? AND start_ms < ? \
-                 GROUP BY tenant, start_ms HAVING sum(events) != 0) ORDER BY name";
-    let query = database.query(query).bind(from_ms).bind(to_ms).bind(from_ms).bind(to_ms);
+                 SELECT tenant FROM usage_hours WHERE start_ms >= ? AND start_ms < ? UNION ALL \
+                 SELECT tenant FROM tracked_days WHERE start_ms >= ? AND start_ms + 86400000 <= ? UNION ALL \
+                 SELECT tenant FROM tracked_events WHERE at_ms >= ? AND at_ms < ?) ORDER BY name";
+    let query = database.query(query).bind(from_ms).bind(to_ms).bind(from_ms).bind(to_ms).bind(from_ms).bind(to_ms);
     let rows: Vec<Name> = database.rows(query).await?;
     Ok(rows.into_iter().map(|Name { name }| name).collect())
 }
@@ -123,7 +124,8 @@ pub(super) async fn events(database: &Database, page: &Page<'_>) -> Result<Vec<U
     let mut after = page.after.map(|(at_ms, id)| (at_ms, id.to_owned()));
     while events.len() < page.limit {
         let most = page.limit - events.len() + ROWS_OF_CALL;
-        let rows: Vec<UsageRow> = page_rows(database, page, "usage_events", "started_at_ms", "event_id", &after, most).await?;
+        let rows: Vec<UsageRow> =
+            page_rows(database, page, "usage_events", "started_at_ms", "event_id", &after, most).await?;
         let is_last = rows.len() < most;
         let (rows, last) = whole_calls(rows, is_last);
         for row in counting(rows) {
@@ -166,7 +168,8 @@ fn counting(rows: Vec<UsageRow>) -> Vec<UsageRow> {
 
 pub(super) async fn tracked_events(database: &Database, page: &Page<'_>) -> Result<Vec<TrackedEvent>, LedgerError> {
     let after = page.after.map(|(at_ms, id)| (at_ms, id.to_owned()));
-    let rows: Vec<TrackedRecord> = page_rows(database, page, "tracked_events", "at_ms", "id", &after, page.limit).await?;
+    let rows: Vec<TrackedRecord> =
+        page_rows(database, page, "tracked_events", "at_ms", "id", &after, page.limit).await?;
     let event = |record: TrackedRecord| {
         let id = record.id.clone();
         TrackedEvent::try_from(record)
@@ -213,7 +216,7 @@ pub(super) async fn spent_since(
     from_ms: u64,
     tenant: Option<&str>,
 ) -> Result<Vec<Spent>, LedgerError> {
-    let made = sums::requested_since(database, from_ms, tenant).await?;
+    let made = sums::made_since(database, from_ms, tenant).await?;
     let query = format!(
         "SELECT tenant, tier, CAST(model, 'Nullable(String)') AS requested, CAST(api, 'Nullable(String)') AS format, \
          [{}] AS sums FROM {made} GROUP BY tenant, tier, requested, format HAVING sum(requests) != 0",
@@ -235,7 +238,7 @@ pub(super) async fn unsettled_since(
     let query = format!(
         "SELECT {} FROM usage_events WHERE kind = 'unsettled' AND started_at_ms >= ? AND event_id NOT IN \
          (SELECT event_id FROM usage_events WHERE kind = 'correction' AND started_at_ms >= ?) \
-         ORDER BY started_at_ms DESC, event_id DESC LIMIT ?",
+         ORDER BY started_at_ms DESC, event_id LIMIT ?",
         columns::<UsageRow>()
     );
     let query = database.query(&query).bind(from_ms).bind(from_ms).bind(limit);
@@ -243,39 +246,82 @@ pub(super) async fn unsettled_since(
     rows.into_iter().map(|row| event(row.record)).collect()
 }
 
-pub(super) async fn last_tier(database: &Database, tenant: &str) -> Result<Option<String>, LedgerError> {
-    let query = "SELECT CAST(tier, 'String') AS name FROM usage_events WHERE tenant = ? \
-                 ORDER BY tenant DESC, started_at_ms DESC, event_id DESC LIMIT 1";
-    let rows: Vec<Name> = database.rows(database.query(query).bind(tenant)).await?;
-    Ok(rows.into_iter().next().map(|Name { name }| name))
+pub(super) async fn real(database: &Database, event_id: &str) -> Result<Option<UsageEvent>, LedgerError> {
+    let found = call_ids(database, vec![event_id]).await?;
+    let Some(at) = found.into_iter().find(|row| row.kind == Kind::Real as i8) else { return Ok(None) };
+    let query = format!(
+        "SELECT {} FROM usage_events WHERE tenant = ? AND started_at_ms = ? AND event_id = ? AND kind = 'real' LIMIT 1",
+        columns::<UsageRow>()
+    );
+    let query = database.query(&query).bind(at.tenant).bind(at.at_ms).bind(event_id);
+    let rows: Vec<UsageRow> = database.rows(query).await?;
+    rows.into_iter().next().map(|row| event(row.record)).transpose()
 }
 
-/// Of whole days, and of the whole months that they lie in; `holds_entries` tells of a month whether its entries are all there.
+#[derive(Row, Deserialize)]
+struct TierRow {
+    at_ms: u64,
+    tier: String,
+}
+
+pub(super) async fn last_tier(database: &Database, tenant: &str) -> Result<Option<String>, LedgerError> {
+    const LATEST: &str = "ORDER BY tenant DESC, started_at_ms DESC, event_id DESC LIMIT 1";
+    let settled = format!(
+        "SELECT started_at_ms AS at_ms, CAST(tier, 'String') AS tier FROM usage_events \
+         WHERE tenant = ? AND kind = 'real' {LATEST}"
+    );
+    let settled: Option<TierRow> = database.rows(database.query(&settled).bind(tenant)).await?.into_iter().next();
+    let after_ms = settled.as_ref().map_or(0, |settled| settled.at_ms.saturating_add(1));
+    let open = format!(
+        "SELECT started_at_ms AS at_ms, CAST(tier, 'String') AS tier FROM usage_events \
+         WHERE tenant = ? AND kind = 'unsettled' AND started_at_ms >= ? AND event_id NOT IN \
+         (SELECT event_id FROM usage_events WHERE tenant = ? AND kind = 'correction' AND started_at_ms >= ?) {LATEST}"
+    );
+    let open = database.query(&open).bind(tenant).bind(after_ms).bind(tenant).bind(after_ms);
+    let open: Vec<TierRow> = database.rows(open).await?;
+    Ok(open.into_iter().next().or(settled).map(|row| row.tier))
+}
+
+#[derive(Row, Deserialize)]
+struct Month {
+    month: u32,
+}
+
+/// Of whole days, and of the whole months among them; `holds_entries` tells of a month whether its entries are all there.
 pub(super) async fn differences(
     database: &Database,
     from_ms: u64,
     to_ms: u64,
     holds_entries: impl Fn(u64) -> bool,
 ) -> Result<Vec<Difference>, LedgerError> {
+    let (from, to) = (day_from(from_ms), day_from(to_ms));
+    // Those that are there at all: all tables are parted by month.
+    let months = "SELECT DISTINCT toUInt32OrZero(partition) AS month FROM system.parts \
+                  WHERE database = currentDatabase() AND active AND table != 'ledger_migrations' ORDER BY month";
+    let months: Vec<Month> = database.rows(database.query(months)).await?;
     let mut differences = Vec::new();
-    let end = day_from(to_ms);
-    let mut day = day_from(from_ms);
-    while day < end {
-        let month = Period::around(Span::Month, day.start_ms());
-        let until = month.end.min(end);
-        let days = Part { from_ms: day.start_ms(), to_ms: until.start_ms(), tenants: None };
-        let month = Part { from_ms: month.first.start_ms(), to_ms: month.end.start_ms(), tenants: None };
-        day = until;
-        if !holds_entries(month.from_ms) {
+    for month in months.into_iter().filter_map(|Month { month }| whole_month(month)) {
+        let days = Period { first: month.first.max(from), end: month.end.min(to) };
+        if days.first >= days.end || !holds_entries(month.first.start_ms()) {
             continue;
         }
-        differences.extend(twice(database, &days).await?);
+        let part = Part { from_ms: days.first.start_ms(), to_ms: days.end.start_ms(), tenants: None };
+        differences.extend(ids(database, &part).await?);
         for sums in Sums::ALL {
-            let part = if sums == Sums::Usage(Grain::Month) { &month } else { &days };
-            differences.extend(sums::differences(database, sums, part).await?);
+            // A month that reaches past the period has other entries too.
+            if sums != Sums::Usage(Grain::Month) || days == month {
+                differences.extend(sums::differences(database, sums, &part).await?);
+            }
         }
     }
     Ok(differences)
+}
+
+/// The month that a partition is called by, as 202611.
+fn whole_month(number: u32) -> Option<Period> {
+    let first = jiff::civil::Date::new(i16::try_from(number / 100).ok()?, i8::try_from(number % 100).ok()?, 1).ok()?;
+    let at_ms = first.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_millisecond();
+    Some(Period::around(Span::Month, u64::try_from(at_ms).ok()?))
 }
 
 /// The first day that begins at or after a time.
@@ -285,24 +331,39 @@ fn day_from(at_ms: u64) -> Day {
 }
 
 #[derive(Row, Deserialize)]
-struct Twice {
+struct IdCounts {
     tenant: String,
+    sum: String,
     rows: u64,
     ids: u64,
 }
 
-/// Ids that count more than once: two services appended at a time.
-async fn twice(database: &Database, part: &Part<'_>) -> Result<Vec<Difference>, LedgerError> {
-    let query = "SELECT tenant, toUInt64(sum(counted)) AS rows, count() AS ids FROM ( \
-                 SELECT any(entry_ids.tenant) AS tenant, sum(if(kind = 'correction', -1, 1)) AS counted FROM entry_ids \
-                 WHERE at_ms >= ? AND at_ms < ? \
-                 GROUP BY id, if(kind = 'tracked', CAST(entry_ids.tenant, 'String'), '') HAVING counted > 1) \
-                 GROUP BY tenant ORDER BY tenant";
-    let rows: Vec<Twice> = database.rows(database.query(query).bind(part.from_ms).bind(part.to_ms)).await?;
-    let difference = |row: Twice| Difference {
+/// Ids that count more than once, as two services appended at a time (`repeated`), and entries whose ids are not known (`ids`).
+async fn ids(database: &Database, part: &Part<'_>) -> Result<Vec<Difference>, LedgerError> {
+    let Part { from_ms, to_ms, .. } = part;
+    let within = |time: &str| format!("{time} >= {from_ms} AND {time} < {to_ms}");
+    let repeated = format!(
+        "SELECT CAST(tenant, 'String') AS tenant, 'repeated' AS sum, toUInt64(sum(counted)) AS rows, count() AS ids FROM ( \
+         SELECT any(entry_ids.tenant) AS tenant, sum(if(kind = 'correction', -1, 1)) AS counted FROM entry_ids \
+         WHERE {} GROUP BY id, if(kind = 'tracked', CAST(entry_ids.tenant, 'String'), '') HAVING counted > 1) \
+         GROUP BY tenant ORDER BY tenant",
+        within("at_ms")
+    );
+    let unknown = format!(
+        "SELECT CAST(tenant, 'String') AS tenant, 'ids' AS sum, sum(row) AS rows, sum(known) AS ids FROM ( \
+         SELECT tenant, count() AS row, toUInt64(0) AS known FROM usage_events WHERE {} GROUP BY tenant UNION ALL \
+         SELECT tenant, count() AS row, toUInt64(0) AS known FROM tracked_events WHERE {tracked} GROUP BY tenant UNION ALL \
+         SELECT tenant, toUInt64(0) AS row, count() AS known FROM entry_ids WHERE {tracked} GROUP BY tenant) \
+         GROUP BY tenant HAVING rows != ids ORDER BY tenant",
+        within("started_at_ms"),
+        tracked = within("at_ms"),
+    );
+    let mut rows: Vec<IdCounts> = database.rows(database.query(&repeated)).await?;
+    rows.extend(database.rows::<IdCounts>(database.query(&unknown)).await?);
+    let difference = |row: IdCounts| Difference {
         tenant: row.tenant,
         place: "entries".to_owned(),
-        sum: "ids".to_owned(),
+        sum: row.sum,
         entries: row.rows.into(),
         sums: row.ids.into(),
     };

@@ -73,11 +73,7 @@ fn touched(intent: &Intent) -> BTreeMap<(u64, u64), BTreeSet<String>> {
     touched
 }
 
-async fn settle_sums(
-    database: &Database,
-    (from_ms, to_ms): (u64, u64),
-    tenants: &[String],
-) -> Result<(), LedgerError> {
+async fn settle_sums(database: &Database, (from_ms, to_ms): (u64, u64), tenants: &[String]) -> Result<(), LedgerError> {
     for tenants in tenants.chunks(MAX_LIST) {
         for sums in Sums::ALL {
             let differing = sums::differences(database, sums, &Part { from_ms, to_ms, tenants: Some(tenants) }).await?;
@@ -86,10 +82,15 @@ async fn settle_sums(
                 continue;
             }
             let (table, tenants) = (sums.table(), tenants.into_iter().collect::<Vec<_>>());
-            tracing::warn!(table, tenants = tenants.len(), from_ms, to_ms, "sums are made anew after an insert that broke off");
+            tracing::warn!(
+                table,
+                tenants = tenants.len(),
+                from_ms,
+                to_ms,
+                "sums are made anew after an insert that broke off"
+            );
             let part = Part { from_ms, to_ms, tenants: Some(&tenants) };
-            let token = Intent::new(Vec::new(), Vec::new()).map_err(|error| LedgerError::Database(error.to_string()))?;
-            sums::rebuild(database, sums, &part, &token.token()).await?;
+            sums::rebuild(database, sums, &part).await?;
             if !sums::differences(database, sums, &part).await?.is_empty() {
                 let text = format!("ClickHouse: {table} differs from the entries though it was made anew from them");
                 return Err(LedgerError::Database(text));
@@ -103,7 +104,8 @@ async fn settle_sums(
 type RowKey = (i8, String, String);
 
 fn keys(intent: &Intent) -> impl Iterator<Item = RowKey> {
-    let usage = intent.usage.iter().map(|row| (row.kind_number(), row.record.tenant.clone(), row.record.event_id.clone()));
+    let usage =
+        intent.usage.iter().map(|row| (row.kind_number(), row.record.tenant.clone(), row.record.event_id.clone()));
     usage.chain(intent.tracked.iter().map(tracked_key))
 }
 

@@ -84,13 +84,12 @@ impl UsageRow {
 fn kept(event: &UsageEvent) -> UsageEvent {
     UsageEvent {
         event_id: event.event_id.clone(),
-        reservation_id: event.reservation_id.clone(),
-        request_id: event.request_id.clone(),
+        reservation_id: Some(event.event_id.clone()),
         tenant: event.tenant.clone(),
         tier: event.tier.clone(),
         started_at_ms: event.started_at_ms,
         api: event.api.clone(),
-        request_model: event.request_model.clone(),
+        request_model: event.model().map(str::to_owned),
         tokens: TokenCounts { input: event.tokens.input, output: event.tokens.output, ..TokenCounts::default() },
         cost_nanousd: event.cost_nanousd,
         usage_source: UsageSource::Unsettled,

@@ -6,6 +6,7 @@ use clickhouse::Row;
 use serde::Deserialize;
 
 use super::database::Database;
+use super::intent::new_token;
 use crate::ledger::{Difference, Grain, LedgerError, Usage};
 
 /// A table of sums, each filled by a view that is called as it with `_view`.
@@ -36,7 +37,7 @@ impl Sums {
             Sums::Usage(Grain::Hour) => "hour",
             Sums::Usage(Grain::Day) => "day",
             Sums::Usage(Grain::Month) => "month",
-            Sums::Tracked => "tracked day",
+            Sums::Tracked => "tracked",
         }
     }
 
@@ -65,9 +66,7 @@ impl Sums {
     /// All columns, in the table's and the view's order.
     fn columns(self) -> Vec<&'static str> {
         let keys: &[_] = match self {
-            Sums::Usage(_) => {
-                &["tenant", "start_ms", "tier", "model", "provider", "api", "key", "streaming", "status"]
-            }
+            Sums::Usage(_) => &["tenant", "start_ms", "tier", "model", "provider", "api", "key", "streaming", "status"],
             Sums::Tracked => &["tenant", "start_ms", "event_type"],
         };
         [keys, &self.names(), self.histograms()].concat()
@@ -117,23 +116,12 @@ async fn made(database: &Database, sums: Sums, condition: &str) -> Result<String
     }
 }
 
-/// How the views tell the model: the one asked for, or else the one that answered.
-const MODEL: &str = "coalesce(request_model, response_model) AS model";
-
-/// As [`made`], of the calls that began at or after a time, of one tenant or all; with the models that were asked for.
-pub(super) async fn requested_since(
-    database: &Database,
-    from_ms: u64,
-    tenant: Option<&str>,
-) -> Result<String, LedgerError> {
+/// As [`made`], by month, of the calls that began at or after a time, of one tenant or all.
+pub(super) async fn made_since(database: &Database, from_ms: u64, tenant: Option<&str>) -> Result<String, LedgerError> {
     let tenant = tenant.map(|tenant| [tenant.to_owned()]);
     let part = Part { from_ms, to_ms: u64::MAX, tenants: tenant.as_ref().map(<[_; 1]>::as_slice) };
     let sums = Sums::Usage(Grain::Month);
-    let made = made(database, sums, &part.condition(sums.time())).await?;
-    if !made.contains(MODEL) {
-        return Err(LedgerError::Database(format!("ClickHouse: the view on {} is not ours: {made}", sums.table())));
-    }
-    Ok(made.replacen(MODEL, "request_model AS model", 1))
+    made(database, sums, &part.condition(sums.time())).await
 }
 
 #[derive(Row, Deserialize)]
@@ -204,7 +192,7 @@ pub(super) async fn differences(
 }
 
 /// Makes the sums of a part anew from its entries. When it is broken off, it has to be done again.
-pub(super) async fn rebuild(database: &Database, sums: Sums, part: &Part<'_>, token: &str) -> Result<(), LedgerError> {
+pub(super) async fn rebuild(database: &Database, sums: Sums, part: &Part<'_>) -> Result<(), LedgerError> {
     let table = sums.table();
     let delete = format!("ALTER TABLE {table} DELETE WHERE {}", part.condition("start_ms"));
     database.change(database.query(&delete)).await?;
@@ -212,7 +200,7 @@ pub(super) async fn rebuild(database: &Database, sums: Sums, part: &Part<'_>, to
     let made = made(database, sums, &part.condition(sums.time())).await?;
     let insert = format!("INSERT INTO {table} ({columns}) SELECT {columns} FROM {made}");
     // Equal rows may have been inserted before, and deleted since.
-    database.change(database.query(&insert).with_setting("insert_deduplication_token", token)).await
+    database.change(database.query(&insert).with_setting("insert_deduplication_token", new_token())).await
 }
 
 #[derive(Row, Deserialize)]
@@ -222,7 +210,7 @@ struct Number {
 
 /// Erases a tenant's rows in all tables, and tells how many entries they were.
 pub(super) async fn purge(database: &Database, tenant: &str) -> Result<u64, LedgerError> {
-    let count = "SELECT toInt64((SELECT sum(sign) FROM usage_events WHERE tenant = ?) + \
+    let count = "SELECT toInt64((SELECT countIf(kind != 'correction') FROM usage_events WHERE tenant = ?) + \
                  (SELECT count() FROM tracked_events WHERE tenant = ?)) AS number";
     let Number { number } = database.row(database.query(count).bind(tenant).bind(tenant)).await?;
     let sums = Sums::ALL.map(Sums::table);

@@ -1,11 +1,15 @@
-//! A log record's attributes, typed: absent is `None`, another type than ours is an error that names the attribute.
+//! A log record's attributes, typed: absent is `None`, what is no value of the attribute's is an error that names it.
 
+use std::borrow::Cow;
+
+use super::attribute::{self, Attribute};
+use super::reading::cut;
 use super::{InvalidEvent, MAX_NAME_BYTES, Problem};
 use crate::field;
 use crate::proto::opentelemetry::proto::common::v1::{AnyValue, ArrayValue, KeyValue, any_value};
 
-pub(super) fn invalid(attribute: &'static str) -> InvalidEvent {
-    InvalidEvent { attribute, problem: Problem::Invalid }
+pub(super) fn invalid(attribute: Attribute) -> InvalidEvent {
+    InvalidEvent { attribute: attribute.name, problem: Problem::Invalid }
 }
 
 /// Attributes to be written, borrowed from an event.
@@ -24,24 +28,24 @@ impl<'a> Attributes<'a> {
         Attributes(Vec::with_capacity(32))
     }
 
-    pub(super) fn text(&mut self, key: &'static str, value: Option<&'a str>) {
-        self.0.extend(value.map(|value| (key, Value::Text(value))));
+    pub(super) fn text(&mut self, attribute: Attribute, value: Option<&'a str>) {
+        self.0.extend(value.map(|value| (attribute.name, Value::Text(value))));
     }
 
-    pub(super) fn texts(&mut self, key: &'static str, values: impl Iterator<Item = &'a String>) {
+    pub(super) fn texts(&mut self, attribute: Attribute, values: impl Iterator<Item = &'a String>) {
         let values: Vec<_> = values.map(String::as_str).collect();
         if !values.is_empty() {
-            self.0.push((key, Value::Texts(values)));
+            self.0.push((attribute.name, Value::Texts(values)));
         }
     }
 
     /// OTLP's integers are signed: a count past `i64::MAX` is sent as that.
-    pub(super) fn count(&mut self, key: &'static str, value: Option<u64>) {
-        self.0.extend(value.map(|value| (key, Value::Count(i64::try_from(value).unwrap_or(i64::MAX)))));
+    pub(super) fn count(&mut self, attribute: Attribute, value: Option<u64>) {
+        self.0.extend(value.map(|value| (attribute.name, Value::Count(i64::try_from(value).unwrap_or(i64::MAX)))));
     }
 
-    pub(super) fn flag(&mut self, key: &'static str, value: bool) {
-        self.0.push((key, Value::Flag(value)));
+    pub(super) fn flag(&mut self, attribute: Attribute, value: bool) {
+        self.0.push((attribute.name, Value::Flag(value)));
     }
 
     /// As messages.
@@ -98,72 +102,164 @@ impl Value<'_> {
     }
 }
 
-/// Attributes to be read.
-pub(super) struct Reader<'a>(&'a [KeyValue]);
+/// Attributes to be read. Of several spellings of one the present one holds, and of several values the first.
+pub(super) struct Reader<'a> {
+    found: [Option<Found<'a>>; attribute::COUNT],
+    pairs: &'a [KeyValue],
+}
+
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    value: &'a any_value::Value,
+    is_present: bool,
+}
+
+impl Default for Reader<'_> {
+    fn default() -> Self {
+        Reader { found: [None; attribute::COUNT], pairs: &[] }
+    }
+}
 
 impl<'a> Reader<'a> {
     pub(super) fn new(pairs: &'a [KeyValue]) -> Reader<'a> {
-        Reader(pairs)
-    }
-
-    fn value(&self, key: &str) -> Option<&any_value::Value> {
-        self.0.iter().find(|pair| pair.key == key)?.value.as_ref()?.value.as_ref()
-    }
-
-    pub(super) fn text(&self, key: &'static str) -> Result<Option<String>, InvalidEvent> {
-        match self.value(key) {
-            None => Ok(None),
-            Some(any_value::Value::StringValue(text)) => Ok(Some(text.clone())),
-            Some(_) => Err(invalid(key)),
-        }
-    }
-
-    pub(super) fn name(&self, key: &'static str) -> Result<String, InvalidEvent> {
-        self.optional_name(key)?.ok_or(InvalidEvent { attribute: key, problem: Problem::Missing })
-    }
-
-    /// An empty one is none.
-    pub(super) fn optional_name(&self, key: &'static str) -> Result<Option<String>, InvalidEvent> {
-        let text = self.text(key)?.filter(|text| !text.is_empty());
-        match text {
-            Some(text) if text.len() > MAX_NAME_BYTES => {
-                Err(InvalidEvent { attribute: key, problem: Problem::TooLong })
+        let mut found: [Option<Found<'a>>; attribute::COUNT] = [None; attribute::COUNT];
+        for pair in pairs {
+            let Some((attribute, is_present)) = attribute::find(&pair.key) else { continue };
+            if let Some(value) = value_of(pair)
+                && let Some(place) = found.get_mut(attribute.index)
+                && place.is_none_or(|other| is_present && !other.is_present)
+            {
+                *place = Some(Found { value, is_present });
             }
-            text => Ok(text),
+        }
+        Reader { found, pairs }
+    }
+
+    fn value(&self, attribute: Attribute) -> Option<&'a any_value::Value> {
+        self.found.get(attribute.index).copied().flatten().map(|found| found.value)
+    }
+
+    /// An attribute that is not in the table.
+    pub(super) fn other(&self, name: &str) -> Option<&'a any_value::Value> {
+        self.pairs.iter().find(|pair| pair.key == name).and_then(value_of)
+    }
+
+    pub(super) fn has(&self, attribute: Attribute) -> bool {
+        self.value(attribute).is_some()
+    }
+
+    pub(super) fn borrowed(&self, attribute: Attribute) -> Option<&'a str> {
+        match self.value(attribute) {
+            Some(any_value::Value::StringValue(text)) => Some(text),
+            _ => None,
         }
     }
 
-    pub(super) fn one_of<T>(&self, key: &'static str, parse: fn(&str) -> Option<T>) -> Result<Option<T>, InvalidEvent> {
-        self.text(key)?.map(|text| parse(&text).ok_or(invalid(key))).transpose()
+    /// A text; an empty one is none.
+    fn whole(&self, attribute: Attribute) -> Result<Option<Cow<'a, str>>, InvalidEvent> {
+        let text = self.value(attribute).map(|value| text_of(value).ok_or(invalid(attribute))).transpose()?;
+        Ok(text.filter(|text| !text.is_empty()))
     }
 
-    pub(super) fn texts(&self, key: &'static str) -> Result<Vec<String>, InvalidEvent> {
-        match self.value(key) {
-            None => Ok(Vec::new()),
-            Some(any_value::Value::ArrayValue(array)) => {
-                let text = |value: &AnyValue| match &value.value {
-                    Some(any_value::Value::StringValue(text)) => Ok(text.clone()),
-                    _ => Err(invalid(key)),
-                };
-                array.values.iter().map(text).collect()
+    /// A text that may lose its end.
+    pub(super) fn text(&self, attribute: Attribute) -> Result<Option<String>, InvalidEvent> {
+        Ok(self.whole(attribute)?.map(|text| if text.len() > MAX_NAME_BYTES { cut(&text) } else { text.into_owned() }))
+    }
+
+    /// Somebody else's id, which is worth nothing without its end.
+    pub(super) fn id(&self, attribute: Attribute) -> Result<Option<String>, InvalidEvent> {
+        Ok(self.whole(attribute)?.filter(|id| id.len() <= MAX_NAME_BYTES).map(Cow::into_owned))
+    }
+
+    /// A name that must not lose its end.
+    pub(super) fn name(&self, attribute: Attribute) -> Result<Option<String>, InvalidEvent> {
+        match self.whole(attribute)? {
+            Some(name) if name.len() > MAX_NAME_BYTES => {
+                Err(InvalidEvent { attribute: attribute.name, problem: Problem::TooLong })
             }
-            Some(_) => Err(invalid(key)),
+            name => Ok(name.map(Cow::into_owned)),
         }
     }
 
-    pub(super) fn count(&self, key: &'static str) -> Result<Option<u64>, InvalidEvent> {
-        match self.value(key) {
-            None => Ok(None),
-            Some(any_value::Value::IntValue(count)) => Ok(Some(u64::try_from(*count).map_err(|_| invalid(key))?)),
-            Some(_) => Err(invalid(key)),
+    pub(super) fn one_of<T>(
+        &self,
+        attribute: Attribute,
+        parse: fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, InvalidEvent> {
+        self.whole(attribute)?.map(|text| parse(&text).ok_or(invalid(attribute))).transpose()
+    }
+
+    /// A list of texts, or one alone.
+    pub(super) fn texts(&self, attribute: Attribute) -> Result<impl Iterator<Item = &'a str>, InvalidEvent> {
+        let (one, array) = match self.value(attribute) {
+            None => (None, [].as_slice()),
+            Some(any_value::Value::StringValue(text)) => (Some(text.as_str()), [].as_slice()),
+            Some(any_value::Value::ArrayValue(array)) => (None, array.values.as_slice()),
+            Some(_) => return Err(invalid(attribute)),
+        };
+        let text = |value: &'a AnyValue| match &value.value {
+            Some(any_value::Value::StringValue(text)) => Some(text.as_str()),
+            _ => None,
+        };
+        if array.iter().any(|value| text(value).is_none()) {
+            return Err(invalid(attribute));
+        }
+        Ok(one.into_iter().chain(array.iter().filter_map(text)))
+    }
+
+    /// A whole number from 0 up: senders and what stands between make it a text or a double.
+    pub(super) fn count(&self, attribute: Attribute) -> Result<Option<u64>, InvalidEvent> {
+        /// All whole numbers up to here are doubles.
+        const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+        let count = match self.value(attribute) {
+            None => return Ok(None),
+            Some(any_value::Value::IntValue(count)) => u64::try_from(*count).ok(),
+            Some(any_value::Value::StringValue(digits)) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                digits.parse().ok()
+            }
+            Some(any_value::Value::DoubleValue(count)) if (0.0..=MAX_EXACT).contains(count) && count.fract() == 0.0 => {
+                Some(*count as u64)
+            }
+            Some(_) => None,
+        };
+        count.map(Some).ok_or(invalid(attribute))
+    }
+
+    /// A time told in milliseconds, or else in seconds.
+    pub(super) fn ms(&self, ms: Attribute, seconds: Attribute) -> Result<Option<u64>, InvalidEvent> {
+        if let Some(ms) = self.count(ms)? {
+            return Ok(Some(ms));
+        }
+        match self.value(seconds) {
+            Some(any_value::Value::DoubleValue(seconds)) if seconds.is_finite() && *seconds >= 0.0 => {
+                // Saturates.
+                Ok(Some((seconds * 1000.0).round() as u64))
+            }
+            Some(any_value::Value::DoubleValue(_)) => Err(invalid(seconds)),
+            _ => Ok(self.count(seconds)?.map(|seconds| seconds.saturating_mul(1000))),
         }
     }
 
-    pub(super) fn flag(&self, key: &'static str) -> Result<Option<bool>, InvalidEvent> {
-        match self.value(key) {
+    pub(super) fn flag(&self, attribute: Attribute) -> Result<Option<bool>, InvalidEvent> {
+        match self.value(attribute) {
             None => Ok(None),
             Some(any_value::Value::BoolValue(flag)) => Ok(Some(*flag)),
-            Some(_) => Err(invalid(key)),
+            Some(any_value::Value::StringValue(text)) => text.parse().map(Some).map_err(|_| invalid(attribute)),
+            Some(_) => Err(invalid(attribute)),
         }
+    }
+}
+
+fn value_of(pair: &KeyValue) -> Option<&any_value::Value> {
+    pair.value.as_ref()?.value.as_ref()
+}
+
+/// A scalar as a text.
+pub(super) fn text_of(value: &any_value::Value) -> Option<Cow<'_, str>> {
+    match value {
+        any_value::Value::StringValue(text) => Some(Cow::Borrowed(text)),
+        any_value::Value::IntValue(number) => Some(Cow::Owned(number.to_string())),
+        any_value::Value::BoolValue(flag) => Some(Cow::Owned(flag.to_string())),
+        _ => None,
     }
 }

@@ -20,7 +20,7 @@ macro_rules! counts {
                 $(attributes.count(attribute::$attribute, Some(self.$count).filter(|count| *count != 0));)+
             }
 
-            pub(super) fn read(from: &Reader) -> Result<TokenCounts, InvalidEvent> {
+            pub(super) fn read(from: &Reader<'_>) -> Result<TokenCounts, InvalidEvent> {
                 Ok(TokenCounts { $($count: from.count(attribute::$attribute)?.unwrap_or(0),)+ })
             }
         }
@@ -59,6 +59,15 @@ counts! {
 }
 
 impl TokenCounts {
+    /// Adds what a cache was read and written for to the input, where that cannot be in it already: earlier instrumentations
+    /// told Anthropic's counts as they came.
+    pub(super) fn include_cache(&mut self) {
+        let cached = self.cache_read.saturating_add(self.cache_creation);
+        if cached > self.input {
+            self.input = self.input.saturating_add(cached);
+        }
+    }
+
     /// Input and output together.
     pub fn total(&self) -> u64 {
         self.input.saturating_add(self.output)

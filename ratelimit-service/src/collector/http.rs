@@ -1,0 +1,144 @@
+//! Usage events as OTLP logs over HTTP: in protobuf or JSON, and answered in the same
+//! (<https://opentelemetry.io/docs/specs/otlp/#otlphttp>).
+
+use std::io::Read;
+use std::net::SocketAddr;
+
+use axum::Extension;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, post};
+use flate2::read::MultiGzDecoder;
+use prost::Message;
+use tollgate_wire::proto::opentelemetry::proto::collector::logs::v1::ExportLogsServiceRequest;
+use tonic::{Code, Status};
+
+use super::otlp::{MAX_EXPORT_BYTES, RETRY_AFTER_S};
+use super::{Collector, json};
+
+/// The largest body that is read, in bytes as they come; what is unpacked has at most [`MAX_EXPORT_BYTES`].
+pub const MAX_BODY_BYTES: usize = 4 << 20;
+
+/// What a body is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Encoding {
+    Protobuf,
+    Json,
+}
+
+/// `POST /v1/logs`.
+pub(crate) fn route<S: Clone + Send + Sync + 'static>(collector: Collector) -> MethodRouter<S> {
+    post(export).layer(DefaultBodyLimit::max(MAX_BODY_BYTES)).with_state(collector)
+}
+
+async fn export(
+    State(collector): State<Collector>,
+    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let Some(encoding) = Encoding::of(&headers) else {
+        let what = "content-type: application/x-protobuf or application/json is understood";
+        return Encoding::Json.refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, &Status::invalid_argument(what));
+    };
+    let request = match body {
+        Ok(body) => unpacked(&headers, &body).and_then(|body| encoding.request(&body)),
+        Err(rejection) => Err((rejection.status(), rejection.body_text())),
+    };
+    let request = match request {
+        Ok(request) => request,
+        Err((status, what)) => return encoding.refusal(status, &Status::invalid_argument(what)),
+    };
+    match collector.take(&request, peer.map(|Extension(ConnectInfo(peer))| peer)).await {
+        Ok(response) => encoding.answer(StatusCode::OK, response.encode_to_vec(), || json::response(&response)),
+        Err(status) => encoding.refusal(http_status(status.code()), &status),
+    }
+}
+
+fn http_status(code: Code) -> StatusCode {
+    match code {
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// The body as its sender wrote it.
+fn unpacked(headers: &HeaderMap, body: &Bytes) -> Result<Bytes, (StatusCode, String)> {
+    match text(headers, header::CONTENT_ENCODING).as_deref() {
+        None | Some("" | "identity") => Ok(body.clone()),
+        Some("gzip") => {
+            let mut unpacked = Vec::new();
+            let most = MAX_EXPORT_BYTES as u64;
+            let read = MultiGzDecoder::new(body.as_ref()).take(most + 1).read_to_end(&mut unpacked);
+            read.map_err(|error| (StatusCode::BAD_REQUEST, format!("the body is no gzip: {error}")))?;
+            if unpacked.len() > MAX_EXPORT_BYTES {
+                let what = format!("the body has more than {MAX_EXPORT_BYTES} bytes once it is unpacked");
+                return Err((StatusCode::PAYLOAD_TOO_LARGE, what));
+            }
+            Ok(unpacked.into())
+        }
+        Some(_) => Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-encoding: gzip is understood".to_owned())),
+    }
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+    Some(headers.get(name)?.to_str().ok()?.trim().to_ascii_lowercase())
+}
+
+impl Encoding {
+    fn of(headers: &HeaderMap) -> Option<Encoding> {
+        let content_type = text(headers, header::CONTENT_TYPE)?;
+        match content_type.split(';').next().unwrap_or_default().trim_end() {
+            "application/x-protobuf" => Some(Encoding::Protobuf),
+            "application/json" => Some(Encoding::Json),
+            _ => None,
+        }
+    }
+
+    fn content_type(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Encoding::Protobuf => "application/x-protobuf",
+            Encoding::Json => "application/json",
+        })
+    }
+
+    fn request(self, body: &Bytes) -> Result<ExportLogsServiceRequest, (StatusCode, String)> {
+        let refused = |error| (StatusCode::BAD_REQUEST, format!("the body is no ExportLogsServiceRequest: {error}"));
+        match self {
+            Encoding::Protobuf => {
+                ExportLogsServiceRequest::decode(body.clone()).map_err(|error| refused(error.to_string()))
+            }
+            Encoding::Json => json::request(body).map_err(refused),
+        }
+    }
+
+    fn answer(self, status: StatusCode, protobuf: Vec<u8>, json: impl FnOnce() -> serde_json::Value) -> Response {
+        let body = match self {
+            Encoding::Protobuf => protobuf,
+            Encoding::Json => json().to_string().into_bytes(),
+        };
+        (status, [(header::CONTENT_TYPE, self.content_type())], body).into_response()
+    }
+
+    /// A `google.rpc.Status`.
+    fn refusal(self, http: StatusCode, status: &Status) -> Response {
+        let (code, message) = (status.code().into(), status.message().to_owned());
+        let protobuf = match status.details() {
+            [] => tonic_types::Status { code, message, details: Vec::new() }.encode_to_vec(),
+            // They are the whole message (https://grpc.io/docs/guides/error/#richer-error-model).
+            details => details.to_vec(),
+        };
+        let mut response = self.answer(http, protobuf, || json::status(status));
+        if matches!(http, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests;

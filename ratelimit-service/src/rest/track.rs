@@ -1,0 +1,189 @@
+//! Other billable events, and entries that are brought again.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::{HeaderMap, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use serde_json::error::Category;
+use serde_json::json;
+use tollgate_wire::usage_event::MAX_NAME_BYTES;
+use uuid::Uuid;
+
+use super::Shared;
+use super::admin::actor;
+use super::problem::Problem;
+use crate::audit::{self, REPLAY};
+use crate::clock;
+use crate::collector::MAX_AHEAD_MS;
+use crate::collector::track::Posted;
+use crate::entry::{Entry, EntryRecord, MAX_EVENT_TYPE_BYTES, MAX_METADATA_BYTES, MAX_QUANTITY_MICROS};
+use crate::spool::SpoolError;
+
+/// The largest body of these routes, in bytes.
+pub(super) const MAX_BODY_BYTES: usize = 4 << 20;
+
+/// The most events that are posted at once.
+const MAX_EVENTS: usize = 1000;
+
+/// The header that counts a request once (<https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/>).
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// What is kept, by the ids under which it counts once.
+#[derive(Debug, Serialize)]
+pub(super) struct Tracked {
+    ids: Vec<String>,
+}
+
+/// `POST /api/v1/track`: one event, or a list of them.
+pub(super) async fn track(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<(StatusCode, Json<Tracked>), Problem> {
+    let body = body?;
+    let is_json =
+        |value: &str| value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json");
+    if !headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(is_json) {
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-type: application/json is understood"));
+    }
+    let key = idempotency_key(&headers)?;
+    let now_ms = clock::now_ms();
+    let entries = match body.trim_ascii_start().first() {
+        Some(b'[') => many(parse(&body)?, key.as_deref(), now_ms)?,
+        _ => vec![one(parse(&body)?, key, now_ms)?],
+    };
+    let ids = entries.iter().map(|entry| entry.id().to_owned()).collect();
+    shared.keep(shared.collector.store(entries).await)?;
+    Ok((StatusCode::ACCEPTED, Json(Tracked { ids })))
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(key) = keys.next() else { return Ok(None) };
+    let refused = || Problem::bad_request(format!("{IDEMPOTENCY_KEY}: one text of 1 to {MAX_NAME_BYTES} characters"));
+    // A structured field has quotes, what is common has none.
+    let text = key.to_str().ok().map(|key| key.strip_prefix('"').and_then(|key| key.strip_suffix('"')).unwrap_or(key));
+    let text = text.filter(|text| (1..=MAX_NAME_BYTES).contains(&text.len()) && keys.next().is_none());
+    text.map(|text| Some(text.to_owned())).ok_or_else(refused)
+}
+
+fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, Problem> {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let refused = |error: &serde_json::Error, what: String| {
+        let status = match error.classify() {
+            Category::Data => StatusCode::UNPROCESSABLE_ENTITY,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Problem::new(status, what)
+    };
+    let value = serde_path_to_error::deserialize(&mut deserializer)
+        .map_err(|error| refused(error.inner(), error.to_string()))?;
+    deserializer.end().map_err(|error| refused(&error, error.to_string()))?;
+    Ok(value)
+}
+
+/// Its id is the key, or else its own, or else a new one.
+fn one(event: Posted<'_>, key: Option<String>, now_ms: u64) -> Result<Entry, Problem> {
+    let id = match (key, event.id.clone()) {
+        (Some(key), Some(id)) if key != id => {
+            return Err(Problem::bad_request(format!("id: is not what {IDEMPOTENCY_KEY} says; give one of them")));
+        }
+        (Some(id), _) | (None, Some(id)) => id,
+        (None, None) => new_id(),
+    };
+    event.checked(id, now_ms).map(Entry::Tracked).map_err(|error| Problem::bad_request(error.to_string()))
+}
+
+/// Each has its own id, or else the key and its place, or else a new one.
+fn many(events: Vec<Posted<'_>>, key: Option<&str>, now_ms: u64) -> Result<Vec<Entry>, Problem> {
+    if events.is_empty() || events.len() > MAX_EVENTS {
+        let what = format!("{} events; 1 to {MAX_EVENTS} are taken at once", events.len());
+        return Err(Problem::bad_request(what));
+    }
+    let events = events.into_iter().enumerate().map(|(at, event)| {
+        let id = event.id.clone().or_else(|| key.map(|key| format!("{key}:{at}"))).unwrap_or_else(new_id);
+        event.checked(id, now_ms).map_err(|error| Problem::bad_request(format!("[{at}].{error}")))
+    });
+    events.map(|event| event.map(Entry::Tracked)).collect()
+}
+
+/// In the order of time.
+fn new_id() -> String {
+    Uuid::now_v7().to_string()
+}
+
+/// What was brought again.
+#[derive(Debug, Serialize)]
+pub(super) struct Replayed {
+    entries: usize,
+}
+
+/// `POST /api/v1/admin/events`: entries as they are, one JSON line each. All or none are taken.
+pub(super) async fn replay(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Replayed>, Problem> {
+    let body = body?;
+    let now_ms = clock::now_ms();
+    let lines = body.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
+    let entries = lines
+        .map(|(at, line)| entry(line, now_ms).map_err(|what| Problem::bad_request(format!("line {}: {what}", at + 1))));
+    let entries = entries.collect::<Result<Vec<_>, _>>()?;
+    let count = entries.len();
+    if count > 0 {
+        let detail = json!({ "entries": count });
+        let action = REPLAY.to_owned();
+        shared
+            .audit
+            .record(audit::Entry { at_ms: now_ms, actor: actor(&headers)?, action, tenant: None, detail })
+            .await?;
+        shared.keep(shared.collector.replay(entries).await)?;
+    }
+    Ok(Json(Replayed { entries: count }))
+}
+
+fn entry(line: &[u8], now_ms: u64) -> Result<Entry, String> {
+    let record: EntryRecord = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let entry = Entry::try_from(record).map_err(|error| error.to_string())?;
+    let names = match &entry {
+        Entry::Usage(event) => {
+            let key = event.key.as_deref().unwrap_or_default();
+            [("event_id", &*event.event_id), ("tenant", &event.tenant), ("tier", &event.tier), ("key", key)]
+        }
+        Entry::Tracked(event) => [("id", &*event.id), ("tenant", &event.tenant), ("", ""), ("", "")],
+    };
+    if let Some((field, _)) = names.iter().find(|(_, name)| name.len() > MAX_NAME_BYTES) {
+        return Err(format!("{field}: is longer than {MAX_NAME_BYTES} bytes"));
+    }
+    if let Entry::Tracked(event) = &entry {
+        let is_object = serde_json::from_str::<serde_json::Map<_, _>>(&event.metadata).is_ok();
+        match event {
+            event if event.event_type.len() > MAX_EVENT_TYPE_BYTES => {
+                return Err(format!("event_type: is longer than {MAX_EVENT_TYPE_BYTES} bytes"));
+            }
+            event if event.metadata.len() > MAX_METADATA_BYTES || !is_object => {
+                return Err(format!("metadata: is no JSON object of at most {MAX_METADATA_BYTES} bytes"));
+            }
+            event if event.quantity_micros > MAX_QUANTITY_MICROS => {
+                return Err(format!("quantity_micros: is more than {MAX_QUANTITY_MICROS}"));
+            }
+            _ => {}
+        }
+    }
+    match entry.at_ms() > now_ms.saturating_add(MAX_AHEAD_MS) {
+        true => Err("is more than a day ahead of the clock here".to_owned()),
+        false => Ok(entry),
+    }
+}
+
+impl Shared {
+    /// Counts what was not kept.
+    fn keep(&self, kept: Result<(), SpoolError>) -> Result<(), Problem> {
+        Ok(kept.inspect_err(|error| self.collector.count_refused(error))?)
+    }
+}
