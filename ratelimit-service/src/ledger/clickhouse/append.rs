@@ -119,7 +119,7 @@ pub(super) async fn call_ids(database: &Database, mut ids: Vec<&str>) -> Result<
     ids.sort_unstable();
     let mut found = Vec::new();
     for ids in ids.chunks(MAX_LIST) {
-        let query = "SELECT id, toInt8(kind) AS kind, tenant, at_ms FROM entry_ids WHERE id IN ? AND kind != 'tracked'";
+        let query = "SELECT id, kind, tenant, at_ms FROM entry_ids WHERE id IN ? AND kind != 'tracked'";
         found.extend(database.rows::<IdRow>(database.query(query).bind(ids)).await?);
     }
     Ok(found)
@@ -131,7 +131,7 @@ pub(super) async fn tracked_ids(database: &Database, mut keys: Vec<(&str, &str)>
     let mut found = Vec::new();
     for keys in keys.chunks(MAX_LIST) {
         let ids: Vec<_> = keys.iter().map(|(id, _)| *id).collect();
-        let query = "SELECT id, toInt8(kind) AS kind, tenant, at_ms FROM entry_ids \
+        let query = "SELECT id, kind, tenant, at_ms FROM entry_ids \
                      WHERE id IN ? AND kind = 'tracked' AND (id, tenant) IN ?";
         found.extend(database.rows::<IdRow>(database.query(query).bind(ids).bind(keys)).await?);
     }

@@ -144,7 +144,7 @@ async fn stored(database: &Database, intent: &Intent) -> Result<Vec<(RowKey, u32
     // A real event and a correction may share their place.
     let places: BTreeSet<_> = intent.usage.iter().map(UsageRow::place).collect();
     for places in places.into_iter().collect::<Vec<_>>().chunks(MAX_LIST) {
-        let query = "SELECT toInt8(kind) AS kind, tenant, event_id AS id, count() AS rows FROM usage_events \
+        let query = "SELECT kind, tenant, event_id AS id, count() AS rows FROM usage_events \
                      WHERE (tenant, started_at_ms, event_id) IN ? GROUP BY kind, tenant, id";
         counts.extend(database.rows::<Count>(database.query(query).bind(places)).await?);
     }
