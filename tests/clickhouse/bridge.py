@@ -52,20 +52,27 @@ class Engine:
         self.body = os.path.join(folder, "body")
         self.connection = _chdb.connect(os.path.join(folder, "data"))
         self.lock = threading.Lock()
+        self.database, self.settings = None, {}
 
     def run(self, query, data, database, settings, output_format):
         """What `query` gives, with `data` as what it inserts."""
         with self.lock:
+            self.use(database, settings)
+            return self.insert(query, data) if data is not None else self.query(query, output_format)
+
+    def use(self, database, settings):
+        """Makes the connection's state what the request says: most requests say the same."""
+        if database != self.database:
+            self.database = None
             self.query(f"USE {quoted(database)}")
-            changed = []
-            try:
-                for name, value in settings.items():
-                    self.query(f"SET {name} = '{escaped(value)}'")
-                    changed.append(name)
-                return self.insert(query, data) if data is not None else self.query(query, output_format)
-            finally:
-                for name in changed:
-                    self.query(f"SET {name} = DEFAULT")
+            self.database = database
+        for name in [name for name in self.settings if name not in settings]:
+            self.query(f"SET {name} = DEFAULT")
+            del self.settings[name]
+        for name, value in settings.items():
+            if self.settings.get(name) != value:
+                self.query(f"SET {name} = '{escaped(value)}'")
+                self.settings[name] = value
 
     def insert(self, query, data):
         insert = INSERT.fullmatch(query)

@@ -147,7 +147,7 @@ async fn corrections(database: &Database, replaced: &[IdRow]) -> Result<Vec<Usag
             "SELECT {} FROM usage_events WHERE (tenant, started_at_ms, event_id) IN ? AND kind = 'unsettled'",
             columns::<UsageRow>()
         );
-        let found: Vec<UsageRow> = database.rows(database.query(&query).bind(places)).await?;
+        let found: Vec<UsageRow> = database.rows(database.query_records(&query).bind(places)).await?;
         if found.len() < replaced.len() {
             // Its sums are kept longer than it was.
             let missing = replaced.len() - found.len();

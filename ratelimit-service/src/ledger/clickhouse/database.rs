@@ -24,6 +24,8 @@ pub(super) const MAX_LIST: usize = 5_000;
 #[derive(Clone)]
 pub(super) struct Database {
     client: Client,
+    /// For rows that hold a record: they are written and read by the columns' order, and statements name the columns.
+    records: Client,
     timeout: Duration,
 }
 
@@ -35,20 +37,24 @@ impl Database {
             .with_user(&settings.user)
             .with_password(&settings.password.0)
             .with_product_info("tollgate", env!("CARGO_PKG_VERSION"))
-            // Rows of records are written and read by their order; statements name the columns.
-            .with_validation(false)
             .with_setting("max_query_size", MAX_QUERY_BYTES.to_string());
-        Database { client, timeout: settings.timeout }
+        Database { records: client.clone().with_validation(false), client, timeout: settings.timeout }
     }
 
     /// The server itself, for what is done outside the database.
     pub(super) fn server(&self) -> Database {
-        Database { client: self.client.clone().with_database("default"), timeout: self.timeout }
+        let in_default = |client: &Client| client.clone().with_database("default");
+        Database { client: in_default(&self.client), records: in_default(&self.records), timeout: self.timeout }
     }
 
     /// A question or statement with `?` where values are bound, and `??` where one is meant.
     pub(super) fn query(&self, sql: &str) -> Query {
         self.client.query(sql)
+    }
+
+    /// A question for whole rows of records.
+    pub(super) fn query_records(&self, sql: &str) -> Query {
+        self.records.query(sql)
     }
 
     /// All rows of an answer.
@@ -86,7 +92,7 @@ impl Database {
         T: for<'a> clickhouse::Row<Value<'a> = T> + RowWrite,
     {
         let insert = async {
-            let mut insert = self.client.insert::<T>(table).await?;
+            let mut insert = self.records.insert::<T>(table).await?;
             for (name, value) in INSERT_SETTINGS {
                 insert = insert.with_setting(*name, *value);
             }

@@ -24,8 +24,8 @@ struct PointRow {
     start_ms: u64,
     label: Option<String>,
     sums: Vec<i64>,
-    durations: Vec<(u8, i64)>,
-    first_tokens: Vec<(u8, i64)>,
+    all_durations: Vec<(u8, i64)>,
+    all_first_tokens: Vec<(u8, i64)>,
 }
 
 /// The sums by their columns; those below 0 are none.
@@ -59,7 +59,7 @@ pub(super) async fn series(database: &Database, series: &Series<'_>) -> Result<V
         Some(Dimension::Status) => "CAST(toString(status), 'Nullable(String)')",
     };
     let query = format!(
-        "SELECT start_ms, {label} AS label, [{}] AS sums, sumMap(durations), sumMap(first_tokens) FROM {} \
+        "SELECT start_ms, {label} AS label, [{}] AS sums, sumMap(durations) AS all_durations, sumMap(first_tokens) AS all_first_tokens FROM {} \
          WHERE tenant = ? AND start_ms >= ? AND start_ms < ? GROUP BY start_ms, label HAVING sum(requests) != 0",
         sum_columns(),
         Sums::Usage(series.grain).table(),
@@ -67,7 +67,7 @@ pub(super) async fn series(database: &Database, series: &Series<'_>) -> Result<V
     let query = database.query(&query).bind(series.tenant).bind(series.from_ms).bind(series.to_ms);
     let rows: Vec<PointRow> = database.rows(query).await?;
     let point = |row: PointRow| {
-        let usage = usage(&row.sums, row.durations, row.first_tokens)?;
+        let usage = usage(&row.sums, row.all_durations, row.all_first_tokens)?;
         Ok(Point { start_ms: row.start_ms, label: row.label, usage })
     };
     let mut points = rows.into_iter().map(point).collect::<Result<Vec<_>, LedgerError>>()?;
@@ -79,8 +79,8 @@ pub(super) async fn series(database: &Database, series: &Series<'_>) -> Result<V
 struct TrackedSumRow {
     start_ms: u64,
     event_type: String,
-    events: i64,
-    quantity_micros: i128,
+    number: i64,
+    quantity: i128,
 }
 
 pub(super) async fn tracked(
@@ -89,7 +89,7 @@ pub(super) async fn tracked(
     from_ms: u64,
     to_ms: u64,
 ) -> Result<Vec<TrackedSum>, LedgerError> {
-    let query = "SELECT start_ms, event_type, sum(events) AS number, sum(quantity_micros) FROM tracked_days \
+    let query = "SELECT start_ms, event_type, sum(events) AS number, sum(quantity_micros) AS quantity FROM tracked_days \
                  WHERE tenant = ? AND start_ms >= ? AND start_ms < ? GROUP BY start_ms, event_type \
                  HAVING number != 0 ORDER BY start_ms, event_type";
     let query = database.query(query).bind(tenant).bind(from_ms).bind(to_ms);
@@ -97,8 +97,8 @@ pub(super) async fn tracked(
     let sum = |row: TrackedSumRow| TrackedSum {
         start_ms: row.start_ms,
         event_type: row.event_type,
-        events: u64::try_from(row.events).unwrap_or(0),
-        quantity_micros: u128::try_from(row.quantity_micros).unwrap_or(0),
+        events: u64::try_from(row.number).unwrap_or(0),
+        quantity_micros: u128::try_from(row.quantity).unwrap_or(0),
     };
     Ok(rows.into_iter().map(sum).collect())
 }
@@ -195,7 +195,7 @@ where
         query.push_str(&format!(" AND {time} >= ? AND ({time}, {id}) > (?, ?)"));
     }
     query.push_str(&format!(" ORDER BY tenant, {time}, {id} LIMIT ?"));
-    let mut query = database.query(&query).bind(page.tenant).bind(page.from_ms).bind(page.to_ms);
+    let mut query = database.query_records(&query).bind(page.tenant).bind(page.from_ms).bind(page.to_ms);
     if let Some((at_ms, id)) = after {
         query = query.bind(at_ms).bind(at_ms).bind(id);
     }
@@ -206,8 +206,8 @@ where
 struct SpentRow {
     tenant: String,
     tier: String,
-    model: Option<String>,
-    api: Option<String>,
+    requested: Option<String>,
+    format: Option<String>,
     sums: Vec<i64>,
 }
 
@@ -225,7 +225,7 @@ pub(super) async fn spent_since(
     let rows: Vec<SpentRow> = database.rows(database.query(&query)).await?;
     let spent = |row: SpentRow| {
         let usage = usage(&row.sums, Vec::new(), Vec::new())?;
-        Ok(Spent { tenant: row.tenant, tier: row.tier, model: row.model, api: row.api, usage })
+        Ok(Spent { tenant: row.tenant, tier: row.tier, model: row.requested, api: row.format, usage })
     };
     rows.into_iter().map(spent).collect()
 }
@@ -241,7 +241,7 @@ pub(super) async fn unsettled_since(
          ORDER BY started_at_ms DESC, event_id LIMIT ?",
         columns::<UsageRow>()
     );
-    let query = database.query(&query).bind(from_ms).bind(from_ms).bind(limit);
+    let query = database.query_records(&query).bind(from_ms).bind(from_ms).bind(limit);
     let rows: Vec<UsageRow> = database.rows(query).await?;
     rows.into_iter().map(|row| event(row.record)).collect()
 }
@@ -253,7 +253,7 @@ pub(super) async fn real(database: &Database, event_id: &str) -> Result<Option<U
         "SELECT {} FROM usage_events WHERE tenant = ? AND started_at_ms = ? AND event_id = ? AND kind = 'real' LIMIT 1",
         columns::<UsageRow>()
     );
-    let query = database.query(&query).bind(at.tenant).bind(at.at_ms).bind(event_id);
+    let query = database.query_records(&query).bind(at.tenant).bind(at.at_ms).bind(event_id);
     let rows: Vec<UsageRow> = database.rows(query).await?;
     rows.into_iter().next().map(|row| event(row.record)).transpose()
 }

@@ -205,13 +205,14 @@ pub(super) async fn rebuild(database: &Database, sums: Sums, part: &Part<'_>) ->
 
 #[derive(Row, Deserialize)]
 struct Number {
-    number: i64,
+    number: u64,
 }
 
 /// Erases a tenant's rows in all tables, and tells how many entries they were.
 pub(super) async fn purge(database: &Database, tenant: &str) -> Result<u64, LedgerError> {
-    let count = "SELECT toInt64((SELECT countIf(kind != 'correction') FROM usage_events WHERE tenant = ?) + \
-                 (SELECT count() FROM tracked_events WHERE tenant = ?)) AS number";
+    let count = "SELECT sum(entries) AS number FROM ( \
+                 SELECT countIf(kind != 'correction') AS entries FROM usage_events WHERE tenant = ? UNION ALL \
+                 SELECT count() AS entries FROM tracked_events WHERE tenant = ?)";
     let Number { number } = database.row(database.query(count).bind(tenant).bind(tenant)).await?;
     let sums = Sums::ALL.map(Sums::table);
     // The entries go last: what is broken off can still be counted when it is done again.
@@ -219,5 +220,5 @@ pub(super) async fn purge(database: &Database, tenant: &str) -> Result<u64, Ledg
         let delete = format!("ALTER TABLE {table} DELETE WHERE tenant = ?");
         database.change(database.query(&delete).bind(tenant)).await?;
     }
-    Ok(u64::try_from(number).unwrap_or(0))
+    Ok(number)
 }
