@@ -80,6 +80,8 @@ pub struct Metrics {
     pub ledger_up: Gauge,
     /// What the ledger needs to store what waits.
     pub ledger_commit_seconds: Histogram,
+    /// Inserts into ClickHouse of which it was not known whether they succeeded.
+    pub ledger_inserts_in_doubt: Counter,
     /// Figures that were not the same in two places when the books were last compared.
     pub reconcile_differences: Gauge,
     /// Comparisons of the books.
@@ -261,6 +263,11 @@ impl Metrics {
             spool_dropped,
             ledger_up,
             ledger_commit_seconds,
+            ledger_inserts_in_doubt: counter(
+                &mut registry,
+                "ledger_inserts_in_doubt",
+                "Inserts into ClickHouse whose outcome was not known; they are brought to their end",
+            ),
             reconcile_differences,
             reconciled,
             config_applied,

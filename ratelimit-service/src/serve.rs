@@ -74,7 +74,7 @@ impl Service {
         let rest = bind("rest.listen", config.rest_listen).await?;
         let (metrics, mut registry) = Metrics::new();
         let database = Arc::new(Database::open(&config.sqlite).await.context("ledger.sqlite")?);
-        let ledger = ledger::open(&config, &database).await?;
+        let ledger = ledger::open(&config, &database, &metrics).await?;
         let audit: Arc<dyn Audit> = Arc::new(SqliteAudit::new(database.clone()));
         let counters = counters::start(&config.counters, &metrics, &mut registry);
         let outlives = counters.outlives();

@@ -1,4 +1,4 @@
-//! Starts and stops the real Envoy, the real service, the stand-in and real Redis servers.
+//! Starts and stops the real Envoy, the real service, the stand-in, real Redis servers and ClickHouse's real engine.
 //!
 //! Invariants: everything listens on 127.0.0.1, on a free port unless told otherwise. A process that is started here
 //! ends when its handle is dropped, and when this process dies. Every wait is bounded. Logs lie in the run's folder,
@@ -7,9 +7,11 @@
 pub mod artifacts;
 pub mod bootstrap;
 pub mod certificates;
+pub mod clickhouse;
 pub mod envoy;
 pub mod http;
 pub mod ledger;
+mod port;
 pub mod process;
 pub mod redis;
 pub mod run_dir;

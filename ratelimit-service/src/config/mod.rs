@@ -4,6 +4,7 @@
 //! path of the field.
 
 mod alerts;
+mod clickhouse;
 mod collector;
 mod counters;
 mod limits;
@@ -26,6 +27,7 @@ use serde_saphyr::{Location, MessageFormatter, UserMessageFormatter};
 use tracing_subscriber::filter::Targets;
 
 use crate::collector::IntakeSettings;
+use crate::ledger::ClickHouseSettings;
 use crate::limiter::Policy;
 use crate::sinks::SinkSettings;
 use crate::spool::SpoolSettings;
@@ -56,6 +58,8 @@ pub struct Config {
     pub counters: Engine,
     /// The ledger's database file.
     pub sqlite: PathBuf,
+    /// Where entries are kept instead of that file, which then has audit log and alerts alone.
+    pub clickhouse: Option<ClickHouseSettings>,
     /// Where entries go beside the ledger, by name.
     pub sinks: BTreeMap<String, SinkSettings>,
     /// Who is told of what happens.
@@ -158,6 +162,7 @@ impl Config {
             ("limiter.domain", self.domain == next.domain),
             ("counters", self.counters == next.counters),
             ("ledger.sqlite", self.sqlite == next.sqlite),
+            ("ledger.clickhouse", self.clickhouse == next.clickhouse),
             ("sinks", self.sinks == next.sinks),
             ("webhooks", self.webhooks == next.webhooks),
             ("alerts", self.alert_thresholds == next.alert_thresholds),

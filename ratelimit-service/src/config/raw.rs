@@ -13,6 +13,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::{ParseError, Targets};
 
 use super::alerts::{Alerts, Webhooks};
+use super::clickhouse::ClickHouse;
 use super::collector::{Collector, Metrics};
 use super::limits::{Limits, Prices};
 use super::scalar::{BillingAnchor, Name, Within};
@@ -114,11 +115,12 @@ impl From<WhenUnknown> for UnknownTier {
 #[serde(default, deny_unknown_fields)]
 struct Ledger {
     sqlite: PathBuf,
+    clickhouse: Option<ClickHouse>,
 }
 
 impl Default for Ledger {
     fn default() -> Ledger {
-        Ledger { sqlite: PathBuf::from("tollgate.db") }
+        Ledger { sqlite: PathBuf::from("tollgate.db"), clickhouse: None }
     }
 }
 
@@ -271,6 +273,7 @@ impl Config {
             intake: collector.settings(&ledger.sqlite),
             label_caps: metrics.caps(),
             sqlite: ledger.sqlite,
+            clickhouse: ledger.clickhouse.map(|ClickHouse(settings)| settings),
             sinks: sinks.0,
             webhooks: webhooks.0,
             alert_thresholds: alerts.thresholds.0,

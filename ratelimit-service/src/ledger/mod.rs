@@ -1,5 +1,6 @@
 //! The ledger: every entry once, and sums of them by hour, day and month.
 
+mod clickhouse;
 mod histogram;
 mod sqlite;
 mod usage;
@@ -12,7 +13,9 @@ use tollgate_wire::usage_event::UsageEvent;
 use crate::config::Config;
 use crate::database::Database;
 use crate::entry::{Batch, TrackedEvent};
+use crate::metrics::Metrics;
 
+pub use clickhouse::{ClickHouseLedger, ClickHouseSettings, MAX_RETENTION_MONTHS, Password};
 pub use histogram::{Histogram, bucket};
 pub use sqlite::SqliteLedger;
 pub(crate) use sqlite::sum_all;
@@ -29,8 +32,12 @@ pub const MAX_COST_NANOUSD: u64 = 1_000_000_000_000_000;
 ///
 /// # Errors
 /// When it cannot be opened; the error names the config's key.
-pub async fn open(_config: &Config, database: &Arc<Database>) -> anyhow::Result<Arc<dyn Ledger>> {
-    Ok(Arc::new(SqliteLedger::new(database.clone())))
+pub async fn open(config: &Config, database: &Arc<Database>, metrics: &Metrics) -> anyhow::Result<Arc<dyn Ledger>> {
+    let Some(settings) = &config.clickhouse else { return Ok(Arc::new(SqliteLedger::new(database.clone()))) };
+    // Beside the database: what is under way is this service's own.
+    let state = config.sqlite.with_extension("clickhouse");
+    let ledger = ClickHouseLedger::open(settings, &state, metrics).await.context("ledger.clickhouse")?;
+    Ok(Arc::new(ledger))
 }
 
 /// The ledger that is configured, to be read while the service may be running.
@@ -38,8 +45,10 @@ pub async fn open(_config: &Config, database: &Arc<Database>) -> anyhow::Result<
 /// # Errors
 /// When it cannot be opened; the error names the config's key.
 pub async fn open_to_read(config: &Config) -> anyhow::Result<Arc<dyn Ledger>> {
-    let database = Database::open(&config.sqlite).await.context("ledger.sqlite")?;
-    open(config, &Arc::new(database)).await
+    Ok(match &config.clickhouse {
+        None => Arc::new(SqliteLedger::open(&config.sqlite).await.context("ledger.sqlite")?),
+        Some(settings) => Arc::new(ClickHouseLedger::connect(settings).await.context("ledger.clickhouse")?),
+    })
 }
 
 /// A store of entries.

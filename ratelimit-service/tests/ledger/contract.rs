@@ -233,15 +233,17 @@ proptest! {
 
     #[test]
     fn an_engine_does_what_the_model_does(steps in steps()) {
-        for engine in Engine::all() {
-            Runtime::new().unwrap().block_on(run(&engine, &steps));
-        }
+        Runtime::new().unwrap().block_on(async {
+            for engine in Engine::all().await {
+                run(&engine, &steps).await;
+            }
+        });
     }
 }
 
 #[tokio::test]
 async fn a_batch_counts_once_whole_or_regrouped_and_however_late() {
-    for engine in Engine::all() {
+    for engine in Engine::all().await {
         let (ledger, mut model) = (engine.open().await, Model::default());
         let numbers = || 0..IDS;
         let all: Vec<_> = numbers()
@@ -264,7 +266,7 @@ async fn a_batch_counts_once_whole_or_regrouped_and_however_late() {
 
 #[tokio::test]
 async fn who_stops_waiting_takes_nothing_back() {
-    for engine in Engine::all() {
+    for engine in Engine::all().await {
         let (ledger, mut model) = (engine.open().await, Model::default());
         let entries: Vec<_> = (0..IDS).map(|number| Entry::Usage(real(number))).collect();
         let appended = ledger.append(batch(&entries));

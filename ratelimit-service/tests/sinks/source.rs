@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
+use tokio::runtime::Runtime;
 use tollgate::entry::{Batch, Entry, TrackedEvent};
 use tollgate::sinks::{Pace, Sink, SinkMetrics, Source, run};
 use tollgate_wire::usage_event::{TokenCounts, UsageEvent};
@@ -85,6 +86,8 @@ pub(crate) struct Running {
     pub(crate) cursor: Arc<AtomicUsize>,
     registry: Registry,
     task: tokio::task::JoinHandle<()>,
+    /// Of its own, so that a crash ends what it has begun to write, too.
+    runtime: Option<Runtime>,
 }
 
 impl Running {
@@ -100,8 +103,9 @@ impl Running {
     ) -> Running {
         let mut registry = Registry::with_prefix("tollgate");
         let metrics = SinkMetrics::new(&mut registry).of("tested");
-        let task = tokio::spawn(run(Memory::new(entries, cursor, together), sink, PACE, metrics));
-        Running { cursor: cursor.clone(), registry, task }
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let task = runtime.spawn(run(Memory::new(entries, cursor, together), sink, PACE, metrics));
+        Running { cursor: cursor.clone(), registry, task, runtime: Some(runtime) }
     }
 
     pub(crate) fn metric(&self, line: &str) -> f64 {
@@ -116,15 +120,25 @@ impl Running {
     }
 
     /// Ends it as a crash does: what was not committed comes again.
-    pub(crate) async fn kill(self) -> Arc<AtomicUsize> {
+    pub(crate) async fn kill(mut self) -> Arc<AtomicUsize> {
         self.task.abort();
-        assert!(self.task.await.is_err_and(|error| error.is_cancelled()), "it was at work");
-        self.cursor
+        assert!((&mut self.task).await.is_err_and(|error| error.is_cancelled()), "it was at work");
+        let runtime = self.runtime.take();
+        tokio::task::spawn_blocking(move || drop(runtime)).await.unwrap();
+        self.cursor.clone()
     }
 
     /// Waits until all is taken.
     pub(crate) async fn finished(&mut self) {
         tokio::time::timeout(Duration::from_secs(60), &mut self.task).await.expect("it takes all").unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

@@ -4,7 +4,6 @@
 //! persist. Ports lie below the range that the kernel gives out, so that a server that was ended finds its own free.
 
 mod groups;
-mod port;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -16,6 +15,7 @@ use tokio::process::Command;
 
 use super::artifacts;
 use super::certificates::ServerCertificate;
+use super::port;
 use super::process::{End, Process};
 use super::wait::{PATIENCE, eventually, patiently};
 

@@ -1,0 +1,36 @@
+//! Where ClickHouse is, and how it is used.
+
+use std::fmt;
+use std::time::Duration;
+
+/// How the ledger uses ClickHouse.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClickHouseSettings {
+    /// Its HTTP interface: `http://` or `https://`, without a login.
+    pub url: String,
+    /// The database, of this ledger alone; it is created when missing.
+    pub database: String,
+    /// Who we are to it.
+    pub user: String,
+    /// What proves that.
+    pub password: Password,
+    /// How long entries are kept, in months, at most [`MAX_RETENTION_MONTHS`].
+    pub retention_months: u32,
+    /// How long sums and ids are kept, in months: no shorter than entries. What comes again after this counts again.
+    pub sums_retention_months: u32,
+    /// How long a question or an insert may take. What changes tables may take longer.
+    pub timeout: Duration,
+}
+
+/// The longest that anything is kept, in months.
+pub const MAX_RETENTION_MONTHS: u32 = 480;
+
+/// Shows nothing of itself.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Password(pub String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password")
+    }
+}
