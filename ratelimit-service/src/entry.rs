@@ -272,7 +272,7 @@ record! {
 /// An [`Entry`]; as JSON, the record's fields beside its `type`.
 #[derive(Clone, PartialEq, prost::Oneof, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-#[allow(missing_docs)]
+#[allow(missing_docs, clippy::large_enum_variant)] // As in `Entry`.
 pub enum EntryRecord {
     #[prost(message, tag = "1")]
     Usage(EventRecord),

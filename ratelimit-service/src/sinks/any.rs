@@ -19,7 +19,7 @@ pub enum AnySink {
     /// See [`Hec`].
     Hec(Box<Hec>),
     /// See [`Otlp`].
-    Otlp(Otlp),
+    Otlp(Box<Otlp>),
     /// See [`Jsonl`].
     Jsonl(Jsonl),
 }
@@ -44,7 +44,7 @@ impl SinkSettings {
     pub fn open(self) -> Result<AnySink, String> {
         Ok(match self {
             SinkSettings::SplunkHec(settings) => AnySink::Hec(Box::new(Hec::new(settings)?)),
-            SinkSettings::Otlp(settings) => AnySink::Otlp(Otlp::new(settings)?),
+            SinkSettings::Otlp(settings) => AnySink::Otlp(Box::new(Otlp::new(settings)?)),
             SinkSettings::Jsonl(settings) => AnySink::Jsonl(Jsonl::new(settings)),
         })
     }

@@ -6,6 +6,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+/// A sink's name.
+type Label = [(&'static str, String); 1];
+
 /// From a millisecond to four minutes: a sending may wait for an acknowledgement.
 const SECONDS: fn() -> Histogram = || Histogram::new(exponential_buckets(0.001, 2.0, 18));
 
@@ -15,7 +18,7 @@ pub struct SinkMetrics {
     events: Family<[(&'static str, String); 2], Counter>,
     failures: Family<[(&'static str, String); 1], Counter>,
     up: Family<[(&'static str, String); 1], Gauge>,
-    seconds: Family<[(&'static str, String); 1], Histogram, fn() -> Histogram>,
+    seconds: Family<Label, Histogram, fn() -> Histogram>,
 }
 
 /// Those of one sink.
