@@ -31,8 +31,10 @@ pub const MAX_COST_NANOUSD: u64 = 1_000_000_000_000_000;
 /// # Errors
 /// When it cannot be opened; the error names the config's key.
 pub async fn open_to_read(config: &Config) -> anyhow::Result<Arc<dyn Ledger>> {
-    let ledger = SqliteLedger::open(&config.sqlite).await.context("ledger.sqlite")?;
-    Ok(Arc::new(ledger))
+    match &config.clickhouse {
+        Some(settings) => Ok(Arc::new(ClickHouseLedger::connect(settings).await.context("ledger.clickhouse")?)),
+        None => Ok(Arc::new(SqliteLedger::open(&config.sqlite).await.context("ledger.sqlite")?)),
+    }
 }
 
 /// A store of entries.

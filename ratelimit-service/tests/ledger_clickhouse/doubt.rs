@@ -8,7 +8,8 @@ use crate::proxy::{Fault, Proxy};
 use crate::setup::{Setup, append, assert_holds, entries, estimates};
 
 /// Within the head of an insert's request, within its rows, and after its end.
-const FAULTS: [Fault; 4] = [Fault::CutRequest(200), Fault::CutRequest(3_000), Fault::CutRequest(9_000), Fault::CutAnswer];
+const FAULTS: [Fault; 4] =
+    [Fault::CutRequest(200), Fault::CutRequest(3_000), Fault::CutRequest(9_000), Fault::CutAnswer];
 
 #[tokio::test]
 async fn what_is_appended_again_counts_once_and_is_told_of_as_new() {
@@ -64,11 +65,14 @@ async fn what_was_under_way_when_we_died_is_finished_at_the_next_start() {
 async fn what_a_server_kept_in_part_or_twice_is_made_whole() {
     let of_insert = "kind != 'unsettled' AND toUInt32(substring(event_id, 6)) < 60";
     let twice = format!("INSERT INTO usage_events SELECT * FROM usage_events WHERE tenant = 'acme' AND {of_insert}");
-    let lost = |table: &str, which: &str| format!("ALTER TABLE {table} DELETE WHERE {which} SETTINGS mutations_sync = 2");
+    let lost =
+        |table: &str, which: &str| format!("ALTER TABLE {table} DELETE WHERE {which} SETTINGS mutations_sync = 2");
     let ids = "kind = 'real' AND toUInt32(substring(id, 6)) < 60";
     for damages in [
         vec![twice.clone()],
-        vec!["INSERT INTO tracked_events SELECT * FROM tracked_events WHERE toUInt32(substring(id, 7)) < 60".to_owned()],
+        vec![
+            "INSERT INTO tracked_events SELECT * FROM tracked_events WHERE toUInt32(substring(id, 7)) < 60".to_owned(),
+        ],
         vec![lost("usage_events", of_insert)],
         vec![lost("entry_ids", ids)],
         vec![lost("usage_days", "tenant = 'acme'")],
