@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use jiff::Timestamp;
+
 /// Tells milliseconds since the Unix epoch.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
@@ -15,4 +17,10 @@ pub(crate) fn now_ms() -> u64 {
 /// The operating system's.
 pub fn system() -> Clock {
     Arc::new(now_ms)
+}
+
+/// A moment in RFC 3339, the last one there is for times beyond.
+pub(crate) fn rfc3339(at_ms: u64) -> String {
+    let at = i64::try_from(at_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    at.unwrap_or(Timestamp::MAX).to_string()
 }

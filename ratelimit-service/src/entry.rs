@@ -17,6 +17,7 @@ pub const MAX_QUANTITY_MICROS: u64 = 1_000_000_000_000_000;
 
 /// Something to be billed, immutable.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant)] // Nearly all are calls: to box them would only cost.
 pub enum Entry {
     /// A call to a model.
     Usage(UsageEvent),

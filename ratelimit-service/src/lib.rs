@@ -6,10 +6,14 @@
 //! - [`rest`]: usage, limits and metrics over HTTP.
 //! - [`limiter`] over [`counters`]: the rules of `tollgate-domain` for all tenants.
 //! - [`ledger`]: every usage event once, and daily sums; [`audit`]: who changed what, in the same database.
+//! - [`sinks`]: where entries go beside the ledger; [`alerts`]: who nears a monthly limit; [`webhooks`]: how that is told;
+//!   [`http`]: how requests go out; [`secret`]: what is never shown.
 //! - [`inspect`]: what the filter would read from recorded responses.
 
+pub mod alerts;
 mod answers;
 pub mod audit;
+mod chance;
 pub mod clock;
 pub mod collector;
 pub mod config;
@@ -17,6 +21,7 @@ pub mod counters;
 pub mod database;
 pub mod entry;
 pub mod export;
+pub mod http;
 pub mod inspect;
 pub mod ledger;
 pub mod limiter;
@@ -27,6 +32,9 @@ pub mod reconcile;
 pub mod reload;
 pub mod rest;
 pub mod rls;
+pub mod secret;
 pub mod serve;
+pub mod sinks;
 pub mod spool;
 pub mod usage_metrics;
+pub mod webhooks;

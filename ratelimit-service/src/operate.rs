@@ -4,12 +4,14 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use reqwest::{Response, Url};
 use serde_json::json;
 
 use crate::entry::{Entry, EntryRecord};
+use crate::http::{self, Reach};
 use crate::rest::{Purged, Reconciled};
 use crate::spool;
 
@@ -18,6 +20,9 @@ const MAX_SENT_ENTRIES: usize = 1000;
 
 /// and the most bytes; a single entry may be longer.
 const MAX_SENT_BYTES: usize = 1 << 20;
+
+/// How long an answer may take: to compare the books of a month, or erase years of a tenant, takes its time.
+const TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// A running service.
 pub struct Service {
@@ -31,7 +36,7 @@ impl Service {
     /// # Errors
     /// When there is no HTTP client.
     pub fn new(url: Url) -> anyhow::Result<Service> {
-        let http = reqwest::Client::builder().build().context("cannot make an HTTP client")?;
+        let http = http::client(Reach::Any, TIMEOUT, None).map_err(anyhow::Error::msg)?;
         Ok(Service { http, url })
     }
 

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -18,20 +20,22 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 
+use crate::alerts::{AlertMetrics, Alerts};
 use crate::audit::{Audit, SqliteAudit};
 use crate::collector::{Collector, Drain, Intake, Settling};
 use crate::config::Config;
-use crate::counters;
 use crate::database::Database;
-use crate::ledger::{Ledger, SqliteLedger};
+use crate::ledger::{self, Ledger};
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
-use crate::reconcile;
 use crate::reload::{self, Reloader, Status};
 use crate::rest::{self, Shared};
 use crate::rls::Rls;
-use crate::spool::{Lag, Spool};
+use crate::sinks::{self, Pace, SinkMetrics};
+use crate::spool::{Consumer, Lag, Spool};
 use crate::usage_metrics::UsageMetrics;
+use crate::webhooks::{WebhookMetrics, Webhooks};
+use crate::{clock, counters, reconcile};
 
 /// How long calls in flight may take to end after a signal to stop.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,21 +50,15 @@ const POSTING_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Service {
     grpc: TcpListener,
     rest: TcpListener,
-    domain: String,
-    limiter: Arc<Limiter>,
-    ledger: Arc<dyn Ledger>,
-    audit: Arc<dyn Audit>,
+    rls: Rls,
+    shared: Shared,
     database: Arc<Database>,
     spool: Arc<Spool>,
-    collector: Collector,
     drain: Drain,
-    metrics: Metrics,
-    registry: Registry,
-    usage_registry: Registry,
-    config: Arc<Status>,
-    reloader: Option<Reloader>,
-    hangups: Signal,
-    reconcile_every: Duration,
+    /// Each ends when the spool is closed and all is sent.
+    sinks: Vec<BoxFuture<'static, ()>>,
+    /// What goes on beside, and ends when it is dropped.
+    background: Vec<BoxFuture<'static, ()>>,
 }
 
 impl Service {
@@ -76,48 +74,38 @@ impl Service {
         let rest = bind("rest.listen", config.rest_listen).await?;
         let (metrics, mut registry) = Metrics::new();
         let database = Arc::new(Database::open(&config.sqlite).await.context("ledger.sqlite")?);
-        let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::new(database.clone()));
+        let ledger = ledger::open(&config, &database, &metrics).await?;
         let audit: Arc<dyn Audit> = Arc::new(SqliteAudit::new(database.clone()));
         let counters = counters::start(&config.counters, &metrics, &mut registry);
         let outlives = counters.outlives();
-        let limiter = Limiter::new(config.policy.clone(), counters, metrics.clone());
-        let (limiter, status) = (Arc::new(limiter), Arc::new(Status::new()));
-        let consumers = [(LEDGER.to_owned(), Lag::Wait)];
-        let (spool, mut consumers) = Spool::open(&config.spool, &consumers, &metrics).context("spool.folder")?;
-        let spool = Arc::new(spool);
+        let limiter = Arc::new(Limiter::new(config.policy.clone(), counters, metrics.clone()));
+        let (alerts, webhooks) = alerts(&config, &limiter, &database, &mut registry)?;
+        let (spool, consumer, sinks) = spool(&config, &metrics, &mut registry)?;
         let intake = Intake::open(config.intake.clone(), &metrics).context("collector.dead_letters.file")?;
         let (usage, usage_registry) = UsageMetrics::new(config.label_caps);
-        let collector = Collector::new(spool.clone(), limiter.clone(), metrics.clone());
-        let collector = collector.with_intake(intake).with_usage_metrics(usage);
-        let consumer = consumers.remove(0);
+        let collector = Collector::new(spool.clone(), limiter.clone(), metrics.clone())
+            .with_intake(intake)
+            .with_usage_metrics(usage)
+            .with_alerts(alerts.clone());
         let mut drain = Drain { consumer, ledger: ledger.clone(), collector: collector.clone() };
         if !outlives {
             drain.catch_up(Settling::Never).await.context("ledger")?;
             limiter.restore(ledger.as_ref(), audit.as_ref()).await.context("ledger")?;
         }
-        let (domain, reconcile_every) = (config.domain.clone(), config.reconcile_every);
-        let source = source.filter(|(file, _)| reload::is_watchable(file));
-        let reloader =
-            source.map(|source| Reloader::new(source, config, limiter.clone(), metrics.clone(), status.clone()));
-        Ok(Service {
-            grpc,
-            rest,
-            domain,
-            limiter,
-            ledger,
-            audit,
-            database,
-            spool,
-            collector,
-            drain,
-            metrics,
-            registry,
-            usage_registry,
-            config: status,
-            reloader,
-            hangups,
-            reconcile_every,
-        })
+        let status = Arc::new(Status::new());
+        let rls = Rls::new(config.domain.clone(), limiter.clone(), metrics.clone());
+        let books =
+            reconcile::watch(ledger.clone(), limiter.clone(), audit.clone(), config.reconcile_every, metrics.clone());
+        let background = vec![
+            post_unsettled(collector.clone()).boxed(),
+            books.boxed(),
+            watch_limits(alerts, ledger.clone()).boxed(),
+            webhooks.run().boxed(),
+            watch_file(config, source, hangups, limiter.clone(), metrics, status.clone()).boxed(),
+        ];
+        let registries = [registry, usage_registry];
+        let shared = Shared { limiter, ledger, audit, collector, config: status, registries };
+        Ok(Service { grpc, rest, rls, shared, database, spool, drain, sinks, background })
     }
 
     /// Where gRPC listens: the configured address, with the port that was given for 0.
@@ -141,27 +129,9 @@ impl Service {
     /// # Errors
     /// When a server fails.
     pub async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Service {
-            grpc,
-            rest,
-            domain,
-            limiter,
-            ledger,
-            audit,
-            database,
-            spool,
-            collector,
-            drain,
-            metrics,
-            registry,
-            usage_registry,
-            config,
-            reloader,
-            hangups,
-            reconcile_every,
-        } = self;
+        let Service { grpc, rest, rls, shared, database, spool, drain, sinks, background } = self;
+        let (ledger, collector) = (shared.ledger.clone(), shared.collector.clone());
         let (stopping, stopped) = watch::channel(());
-        let rls = Rls::new(domain, limiter.clone(), metrics.clone());
         let (health_reporter, health) = tonic_health::server::health_reporter();
         for service in [admission::SERVICE, usage_event::SERVICE] {
             health_reporter.set_service_status(service, ServingStatus::Serving).await;
@@ -176,22 +146,9 @@ impl Service {
             .add_service(health)
             .add_service(reflection)
             .serve_with_incoming_shutdown(TcpIncoming::from(grpc).with_nodelay(Some(true)), until(stopped.clone()));
-        let mut background = JoinSet::new();
-        background.spawn(post_unsettled(collector.clone()));
-        let drained = tokio::spawn(drain.run());
-        background.spawn(reconcile::watch(
-            ledger.clone(),
-            limiter.clone(),
-            audit.clone(),
-            reconcile_every,
-            metrics.clone(),
-        ));
-        match reloader {
-            Some(reloader) => background.spawn(reloader.run(hangups)),
-            None => background.spawn(reload::run_without_file(hangups, metrics)),
-        };
-        let registries = [registry, usage_registry];
-        let shared = Shared { limiter, ledger: ledger.clone(), audit, collector, config, registries };
+        let mut background: JoinSet<()> = background.into_iter().collect();
+        let mut consumers: JoinSet<()> = sinks.into_iter().collect();
+        consumers.spawn(drain.run());
         let routes = rest::router(shared).into_make_service_with_connect_info::<SocketAddr>();
         let rest = axum::serve(rest, routes).with_graceful_shutdown(until(stopped));
         let mut servers = std::pin::pin!(async {
@@ -216,13 +173,72 @@ impl Service {
         };
         background.shutdown().await;
         spool.close().await;
-        if tokio::time::timeout(STOP_TIMEOUT, drained).await.is_err() {
-            tracing::warn!("the ledger did not store all that waits in the spool; it will after the next start");
+        if tokio::time::timeout(STOP_TIMEOUT, async { while consumers.join_next().await.is_some() {} }).await.is_err() {
+            tracing::warn!("not all that waits in the spool was taken further; it will be after the next start");
+            consumers.shutdown().await;
         }
         ledger.close().await;
         database.close().await;
         tracing::info!("stopped");
         served
+    }
+}
+
+/// The spool, the ledger's consumer of it, and the sinks.
+fn spool(
+    config: &Config,
+    metrics: &Metrics,
+    registry: &mut Registry,
+) -> anyhow::Result<(Arc<Spool>, Consumer, Vec<BoxFuture<'static, ()>>)> {
+    let of_sinks = config.sinks.keys().map(|name| (format!("sink-{name}"), Lag::Drop));
+    let names: Vec<_> = std::iter::once((LEDGER.to_owned(), Lag::Wait)).chain(of_sinks).collect();
+    let (spool, consumers) = Spool::open(&config.spool, &names, metrics).context("spool.folder")?;
+    let mut consumers = consumers.into_iter();
+    let ledger = consumers.next().context("the spool has no consumer")?;
+    let sink_metrics = SinkMetrics::new(registry);
+    let mut sinks = Vec::new();
+    for ((name, settings), consumer) in config.sinks.iter().zip(consumers) {
+        let sink = settings.clone().open().map_err(|error| anyhow::anyhow!("sinks.{name}.{error}"))?;
+        sinks.push(sinks::run(consumer, sink, Pace::default(), sink_metrics.of(name)).boxed());
+    }
+    Ok((Arc::new(spool), ledger, sinks))
+}
+
+fn alerts(
+    config: &Config,
+    limiter: &Arc<Limiter>,
+    database: &Arc<Database>,
+    registry: &mut Registry,
+) -> anyhow::Result<(Arc<Alerts>, Arc<Webhooks>)> {
+    let webhook_metrics = WebhookMetrics::new(registry);
+    let webhooks = Webhooks::new(&config.webhooks, database.clone(), clock::system(), webhook_metrics);
+    let webhooks = Arc::new(webhooks.map_err(|error| anyhow::anyhow!("webhooks: {error}"))?);
+    let alert_metrics = AlertMetrics::new(registry);
+    let (thresholds, limiter) = (config.alert_thresholds.clone(), limiter.clone());
+    let alerts = Alerts::new(thresholds, limiter, database.clone(), webhooks.clone(), clock::system(), alert_metrics);
+    Ok((Arc::new(alerts), webhooks))
+}
+
+/// Gives alerts, first those that were due when the service ended.
+async fn watch_limits(alerts: Arc<Alerts>, ledger: Arc<dyn Ledger>) {
+    if let Err(error) = alerts.look_at_known(ledger.as_ref()).await {
+        tracing::warn!(%error, "alerts that were due at the start are given when their tenants call again");
+    }
+    alerts.run().await;
+}
+
+/// Takes over what the configuration's file says.
+async fn watch_file(
+    config: Config,
+    source: Option<(PathBuf, String)>,
+    hangups: Signal,
+    limiter: Arc<Limiter>,
+    metrics: Metrics,
+    status: Arc<Status>,
+) {
+    match source.filter(|(file, _)| reload::is_watchable(file)) {
+        Some(source) => Reloader::new(source, config, limiter, metrics, status).run(hangups).await,
+        None => reload::run_without_file(hangups, metrics).await,
     }
 }
 

@@ -86,7 +86,9 @@ impl Drain {
         }
         if settling == Settling::Late {
             stream::iter(unsettled)
-                .for_each_concurrent(SETTLED_AT_ONCE, |event| self.settle(event, Settles::All))
+                .for_each_concurrent(SETTLED_AT_ONCE, async |event| {
+                    self.collector.settle(event, Settles::All).await;
+                })
                 .await;
             for event in expired {
                 self.correct(event).await;
@@ -121,18 +123,12 @@ impl Drain {
     /// and get what was used.
     async fn correct(&self, expired: &UsageEvent) {
         match self.ledger.real(&expired.event_id).await {
-            Ok(Some(event)) => self.settle(&event, Settles::Known).await,
+            Ok(Some(event)) => {
+                self.collector.settle(&event, Settles::Known).await;
+            }
             // It was posted twice.
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "the counters keep an estimate, as the ledger cannot be read"),
-        }
-    }
-
-    async fn settle(&self, event: &UsageEvent, settles: Settles) {
-        if let Err(error) = self.collector.limiter.settle(event, settles).await {
-            // It waits, or its reservation runs out; the ledger has the event. An outage is logged once, not here.
-            self.collector.metrics.settlements_failed.inc();
-            tracing::debug!(%error, "a call is not settled yet");
         }
     }
 }

@@ -22,8 +22,9 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 use tollgate_domain::Settles;
-use tollgate_wire::usage_event::UsageSource;
+use tollgate_wire::usage_event::{UsageEvent, UsageSource};
 
+use crate::alerts::Alerts;
 use crate::counters::MAX_UNPOSTED;
 use crate::entry::Entry;
 use crate::limiter::Limiter;
@@ -52,13 +53,22 @@ pub struct Collector {
     settled: Arc<Settled>,
     intake: Arc<Intake>,
     usage: Option<UsageMetrics>,
+    alerts: Option<Arc<Alerts>>,
     metrics: Metrics,
 }
 
 impl Collector {
     /// Keeps entries in `spool` and settles calls in `limiter`.
     pub fn new(spool: Arc<Spool>, limiter: Arc<Limiter>, metrics: Metrics) -> Collector {
-        Collector { spool, limiter, settled: Arc::default(), intake: Arc::default(), usage: None, metrics }
+        Collector {
+            spool,
+            limiter,
+            settled: Arc::default(),
+            intake: Arc::default(),
+            usage: None,
+            alerts: None,
+            metrics,
+        }
     }
 
     /// Reads what comes in as its operator has said.
@@ -69,6 +79,11 @@ impl Collector {
     /// Has calls counted by tenant and model, each once.
     pub fn with_usage_metrics(self, usage: UsageMetrics) -> Collector {
         Collector { usage: Some(usage), ..self }
+    }
+
+    /// Has tenants looked at whose calls are settled.
+    pub fn with_alerts(self, alerts: Arc<Alerts>) -> Collector {
+        Collector { alerts: Some(alerts), ..self }
     }
 
     /// Keeps entries that came from outside: the plan that holds now is named where a call named none, and what calls cost is
@@ -130,7 +145,25 @@ impl Collector {
         if event.reservation_id.is_none() || event.usage_source == UsageSource::Unsettled {
             return false;
         }
-        let settled = self.limiter.settle(event, Settles::Known).await;
-        matches!(settled, Ok(settled) if settled != tollgate_domain::Settled::Unknown)
+        self.settle(event, Settles::Known).await
+    }
+
+    /// Settles a call, and tells whether that is done.
+    async fn settle(&self, event: &UsageEvent, settles: Settles) -> bool {
+        match self.limiter.settle(event, settles).await {
+            Ok(tollgate_domain::Settled::Unknown) => false,
+            Ok(_) => {
+                if let Some(alerts) = &self.alerts {
+                    alerts.touched(&event.tenant, &event.tier);
+                }
+                true
+            }
+            Err(error) => {
+                // It waits, or its reservation runs out; the ledger gets the event. An outage is logged once, not here.
+                self.metrics.settlements_failed.inc();
+                tracing::debug!(%error, "a call is not settled yet");
+                false
+            }
+        }
     }
 }

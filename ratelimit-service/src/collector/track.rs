@@ -96,9 +96,10 @@ fn object(json: &str) -> Result<&str, InvalidEvent> {
 
 /// Of a JSON number, or of a text that has one.
 fn quantity_micros(json: &str) -> Result<u64, InvalidEvent> {
-    let text = match json.starts_with('"') {
-        true => serde_json::from_str::<Cow<'_, str>>(json).unwrap_or_default(),
-        false => Cow::Borrowed(json),
+    let text = if json.starts_with('"') {
+        serde_json::from_str::<Cow<'_, str>>(json).unwrap_or_default()
+    } else {
+        Cow::Borrowed(json)
     };
     let refused = || {
         let most = MAX_QUANTITY_MICROS / 1_000_000;

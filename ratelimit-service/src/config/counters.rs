@@ -175,7 +175,7 @@ impl TryFrom<PathBuf> for UrlFile {
 /// What a file holds. May be a key: shows nothing.
 #[derive(Deserialize)]
 #[serde(try_from = "PathBuf")]
-struct Bytes(Vec<u8>);
+pub(super) struct Bytes(pub(super) Vec<u8>);
 
 impl std::fmt::Debug for Bytes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -191,7 +191,7 @@ impl TryFrom<PathBuf> for Bytes {
     }
 }
 
-fn unreadable(file: &std::path::Path, error: &std::io::Error) -> String {
+pub(super) fn unreadable(file: &std::path::Path, error: &std::io::Error) -> String {
     format!("{} cannot be read: {error}", file.display())
 }
 

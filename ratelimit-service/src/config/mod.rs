@@ -3,14 +3,18 @@
 //! Every field has a default. An unknown key, or a value of the wrong kind, is refused with the place in the file and the
 //! path of the field.
 
+mod alerts;
 mod clickhouse;
 mod collector;
 mod counters;
 mod limits;
 mod raw;
 mod scalar;
+mod secrets;
+mod sinks;
 mod warnings;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
@@ -25,12 +29,16 @@ use tracing_subscriber::filter::Targets;
 use crate::collector::IntakeSettings;
 use crate::ledger::ClickHouseSettings;
 use crate::limiter::Policy;
+use crate::sinks::SinkSettings;
 use crate::spool::SpoolSettings;
 use crate::usage_metrics::LabelCaps;
+use crate::webhooks::EndpointSettings;
 
+pub use alerts::{MAX_ENDPOINTS, MAX_THRESHOLDS};
 pub use counters::{Engine, FailurePolicy, RedisConfig};
 pub use limits::MAX_PRICES;
 pub use scalar::{MAX_PATTERN_BYTES, MAX_PRICE_USD};
+pub use sinks::MAX_SINKS;
 
 /// The largest configuration file that is read.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -52,6 +60,12 @@ pub struct Config {
     pub sqlite: PathBuf,
     /// Where entries are kept instead of that file, which then has audit log and alerts alone.
     pub clickhouse: Option<ClickHouseSettings>,
+    /// Where entries go beside the ledger, by name.
+    pub sinks: BTreeMap<String, SinkSettings>,
+    /// Who is told of what happens.
+    pub webhooks: Vec<EndpointSettings>,
+    /// At which shares of a monthly limit an alert is given: percent, rising, each once.
+    pub alert_thresholds: Vec<u16>,
     /// Where what was acknowledged waits for the ledger.
     pub spool: SpoolSettings,
     /// How what comes in is read.
@@ -149,6 +163,9 @@ impl Config {
             ("counters", self.counters == next.counters),
             ("ledger.sqlite", self.sqlite == next.sqlite),
             ("ledger.clickhouse", self.clickhouse == next.clickhouse),
+            ("sinks", self.sinks == next.sinks),
+            ("webhooks", self.webhooks == next.webhooks),
+            ("alerts", self.alert_thresholds == next.alert_thresholds),
             ("spool", self.spool == next.spool),
             ("collector", self.intake == next.intake),
             ("metrics", self.label_caps == next.label_caps),

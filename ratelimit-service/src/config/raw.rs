@@ -12,10 +12,12 @@ use tollgate_domain::{Anchor, Limit, MAX_LIMITS, MissingTier, Plan, Plans, Terms
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::{ParseError, Targets};
 
+use super::alerts::{Alerts, Webhooks};
 use super::clickhouse::ClickHouse;
 use super::collector::{Collector, Metrics};
 use super::limits::{Limits, Prices};
 use super::scalar::{BillingAnchor, Name, Within};
+use super::sinks::Sinks;
 use super::warnings::{self, Around};
 use super::{ConfigError, Engine, LogFormat};
 use crate::limiter::Policy;
@@ -33,6 +35,9 @@ pub(super) struct Config {
     ledger: Ledger,
     spool: Spool,
     collector: Collector,
+    sinks: Sinks,
+    webhooks: Webhooks,
+    alerts: Alerts,
     metrics: Metrics,
     reconcile: Reconcile,
     log: Log,
@@ -240,7 +245,7 @@ impl Config {
     pub(super) fn validated(self, file: &str) -> Result<super::Config, ConfigError> {
         let warnings = self.warnings();
         let Config { grpc, rest, limiter, counters, ledger, spool, collector, metrics, .. } = self;
-        let Config { reconcile, log, tiers, tenants, prices, .. } = self;
+        let Config { reconcile, sinks, webhooks, alerts, log, tiers, tenants, prices, .. } = self;
         let names = tiers.0.keys().map(|Name(name)| name.clone()).collect();
         let given = Given { file, default_tier: limiter.default_tier, tiers: names, tenants: &tenants };
         let plan = |(Name(name), tier): (Name, Tier)| Plan::new(name, tier.context_tokens.get(), tier.limits.0);
@@ -269,6 +274,9 @@ impl Config {
             label_caps: metrics.caps(),
             sqlite: ledger.sqlite,
             clickhouse: ledger.clickhouse.map(|ClickHouse(settings)| settings),
+            sinks: sinks.0,
+            webhooks: webhooks.0,
+            alert_thresholds: alerts.thresholds.0,
             reconcile_every: Duration::from_secs(reconcile.every_h.get() * 3600),
             log_format: log.format,
             log_filter: log.filter.0,

@@ -20,6 +20,7 @@ const MIGRATIONS: &[Migration] = &[
     sql(include_str!("../../migrations/0002_usage_details.sql")),
     sql(include_str!("../../migrations/0003_corrections.sql")),
     Migration { sql: include_str!("../../migrations/0004_sums.sql"), then: ledger::sum_all },
+    sql(include_str!("../../migrations/0005_alerts.sql")),
 ];
 
 /// The statements of each version.

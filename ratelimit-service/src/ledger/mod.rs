@@ -11,7 +11,9 @@ use anyhow::Context;
 use tollgate_wire::usage_event::UsageEvent;
 
 use crate::config::Config;
+use crate::database::Database;
 use crate::entry::{Batch, TrackedEvent};
+use crate::metrics::Metrics;
 
 pub use clickhouse::{ClickHouseLedger, ClickHouseSettings, MAX_RETENTION_MONTHS, Password};
 pub use histogram::{Histogram, bucket};
@@ -26,15 +28,27 @@ pub const MAX_COUNT: u64 = 1_000_000_000_000;
 /// The largest cost that is summed, a million US dollars.
 pub const MAX_COST_NANOUSD: u64 = 1_000_000_000_000_000;
 
+/// The ledger that is configured; the embedded one is in `database`.
+///
+/// # Errors
+/// When it cannot be opened; the error names the config's key.
+pub async fn open(config: &Config, database: &Arc<Database>, metrics: &Metrics) -> anyhow::Result<Arc<dyn Ledger>> {
+    let Some(settings) = &config.clickhouse else { return Ok(Arc::new(SqliteLedger::new(database.clone()))) };
+    // Beside the database: what is under way is this service's own.
+    let state = config.sqlite.with_extension("clickhouse");
+    let ledger = ClickHouseLedger::open(settings, &state, metrics).await.context("ledger.clickhouse")?;
+    Ok(Arc::new(ledger))
+}
+
 /// The ledger that is configured, to be read while the service may be running.
 ///
 /// # Errors
 /// When it cannot be opened; the error names the config's key.
 pub async fn open_to_read(config: &Config) -> anyhow::Result<Arc<dyn Ledger>> {
-    match &config.clickhouse {
-        Some(settings) => Ok(Arc::new(ClickHouseLedger::connect(settings).await.context("ledger.clickhouse")?)),
-        None => Ok(Arc::new(SqliteLedger::open(&config.sqlite).await.context("ledger.sqlite")?)),
-    }
+    Ok(match &config.clickhouse {
+        None => Arc::new(SqliteLedger::open(&config.sqlite).await.context("ledger.sqlite")?),
+        Some(settings) => Arc::new(ClickHouseLedger::connect(settings).await.context("ledger.clickhouse")?),
+    })
 }
 
 /// A store of entries.

@@ -16,13 +16,13 @@ use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use jiff::Timestamp;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::registry::Registry;
-use serde_json::json;
+use serde_json::{Value, json};
 use tollgate_wire::usage_event::MAX_NAME_BYTES;
 
 use crate::audit::Audit;
+use crate::clock::rfc3339;
 use crate::collector::{self, Collector};
 use crate::ledger::Ledger;
 use crate::limiter::Limiter;
@@ -76,12 +76,13 @@ pub fn router(shared: Shared) -> Router {
         .with_state(Arc::new(shared))
 }
 
-async fn health(State(shared): State<Arc<Shared>>) -> Response {
-    let (code, status) = match shared.ledger.ping().await {
-        Ok(()) => (StatusCode::OK, "ok"),
+async fn health(State(shared): State<Arc<Shared>>) -> Json<Value> {
+    // Calls are decided and events taken without it: there is no reason to restart us.
+    let status = match shared.ledger.ping().await {
+        Ok(()) => "ok",
         Err(error) => {
             tracing::error!(%error, "the ledger does not answer");
-            (StatusCode::SERVICE_UNAVAILABLE, "the ledger does not answer")
+            "the ledger does not answer"
         }
     };
     let config = shared.config.get();
@@ -90,7 +91,7 @@ async fn health(State(shared): State<Arc<Shared>>) -> Response {
         "error": config.error,
         "restart_needed": config.restart_needed,
     });
-    (code, Json(json!({ "status": status, "version": env!("CARGO_PKG_VERSION"), "config": config }))).into_response()
+    Json(json!({ "status": status, "version": env!("CARGO_PKG_VERSION"), "config": config }))
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
@@ -118,10 +119,4 @@ fn check_tenant(key: &str, tenant: &str) -> Result<(), Problem> {
         1..=MAX_NAME_BYTES => Ok(()),
         bytes => Err(Problem::bad_request(format!("{key}: {bytes} bytes; a name has {MAX_NAME_BYTES} at most"))),
     }
-}
-
-/// A moment in RFC 3339, the last one there is for times beyond.
-fn rfc3339(at_ms: u64) -> String {
-    let at = i64::try_from(at_ms).ok().and_then(|at_ms| Timestamp::from_millisecond(at_ms).ok());
-    at.unwrap_or(Timestamp::MAX).to_string()
 }

@@ -1,8 +1,7 @@
 //! What a tenant has used, by time and by what it was used for.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use axum::Json;
@@ -18,7 +17,7 @@ use super::usage_fields::{UsageFields, rounded};
 use super::{Shared, rfc3339};
 use crate::clock;
 use crate::collector::track::decimal;
-use crate::ledger::{Dimension, Grain, Series, Usage};
+use crate::ledger::{Dimension, Grain, Point, Series, TrackedSum, Usage};
 use crate::period;
 
 /// The most parts of time in an answer.
@@ -170,7 +169,7 @@ pub(super) async fn series(
     let points = match by {
         Some(_) => {
             check_points(points.len())?;
-            let fields = |point: crate::ledger::Point| PointFields {
+            let fields = |point: Point| PointFields {
                 start: rfc3339(point.start_ms),
                 label: Some(point.label),
                 usage: (&point.usage).into(),
@@ -322,7 +321,7 @@ pub(super) async fn tracked(
         quantity: decimal(micros),
     };
     let totals = totals.iter().map(|(event_type, (events, micros))| fields(event_type, *events, *micros)).collect();
-    let day = |sum: &crate::ledger::TrackedSum| TrackedDay {
+    let day = |sum: &TrackedSum| TrackedDay {
         date: Day::of(sum.start_ms).to_string(),
         fields: fields(&sum.event_type, sum.events, sum.quantity_micros),
     };

@@ -175,10 +175,10 @@ fn entry(line: &[u8], now_ms: u64) -> Result<Entry, String> {
             _ => {}
         }
     }
-    match entry.at_ms() > now_ms.saturating_add(MAX_AHEAD_MS) {
-        true => Err("is more than a day ahead of the clock here".to_owned()),
-        false => Ok(entry),
+    if entry.at_ms() > now_ms.saturating_add(MAX_AHEAD_MS) {
+        return Err("is more than a day ahead of the clock here".to_owned());
     }
+    Ok(entry)
 }
 
 impl Shared {

@@ -25,6 +25,7 @@ pub(super) struct Shared {
     changed: watch::Sender<()>,
 }
 
+#[derive(Default)]
 struct State {
     /// Lengths, without what was not written whole.
     segments: BTreeMap<u64, u64>,
@@ -273,19 +274,5 @@ impl Shared {
     pub(super) fn close(&self) {
         self.state.lock().is_closed = true;
         self.changed.send_replace(());
-    }
-}
-
-impl Default for State {
-    fn default() -> State {
-        State {
-            segments: BTreeMap::new(),
-            bytes: 0,
-            cursors: Vec::new(),
-            cache: VecDeque::new(),
-            cached_bytes: 0,
-            writing: None,
-            is_closed: false,
-        }
     }
 }

@@ -21,9 +21,18 @@ fn a_config_error_names_the_place_and_the_field() {
         ),
         (
             "grps: {}\n",
-            "1:1: grps: unknown field `grps`, expected one of grpc, rest, limiter, counters, ledger, spool, reconcile, log, \
-             tiers, tenants, prices",
+            "1:1: grps: unknown field `grps`, expected one of grpc, rest, limiter, counters, ledger, spool, collector, sinks, \
+             webhooks, alerts, metrics, reconcile, log, tiers, tenants, prices",
         ),
+        (
+            "collector: { dead_letters: { max_mib: 0 } }\n",
+            "1:39: collector.dead_letters.max_mib: 0 is not between 1 and 4096",
+        ),
+        (
+            "collector:\n  tenant_attributes: [tenant.id, '']\n",
+            "2:34: collector.tenant_attributes[1]: a name has 1 to 256 bytes; this one has 0",
+        ),
+        ("metrics: { max_tenants: 100001 }\n", "1:25: metrics.max_tenants: 100001 is not between 0 and 100000"),
         ("grpc: { listen: 8081 }\n", "1:17: grpc.listen: invalid socket address syntax"),
         ("log:\n  format: xml\n", "2:11: log.format: unknown variant `xml`, expected one of text, json"),
         (

@@ -137,6 +137,10 @@ impl Service {
         self.grpc
     }
 
+    pub(crate) fn rest(&self) -> SocketAddr {
+        self.rest
+    }
+
     pub(crate) async fn channel(&self) -> Channel {
         Channel::from_shared(format!("http://{}", self.grpc)).unwrap().connect().await.unwrap()
     }

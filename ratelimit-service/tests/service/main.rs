@@ -1,11 +1,13 @@
 //! The `tollgate` binary, driven from outside as Envoy, an operator and a crash would.
 
+mod clickhouse;
 mod collector;
 mod command_line;
 mod crashes;
 mod harness;
 mod ingress;
 mod limits;
+mod operate;
 mod reload;
 mod reservations;
 mod rest;

@@ -253,7 +253,7 @@ fn a_resource_says_who_pays_for_all_its_records() {
     let names = ["tenant.id".to_owned(), "customer".to_owned()];
     let read = |record: &[(&str, any_value::Value)], resource: &[(&str, any_value::Value)]| {
         let resource: Vec<_> = resource.iter().map(|(key, value)| pair(key, value.clone())).collect();
-        let record = foreign("", &[&[tokens.clone()], record].concat());
+        let record = foreign("", &[std::slice::from_ref(&tokens), record].concat());
         let event = UsageEvent::read(&record, &Around::new(&resource, &names));
         event.map(|event| (event.tenant, event.tier, event.key)).map_err(|error| error.to_string())
     };

@@ -1,0 +1,149 @@
+//! Deliveries that wait, in the service's database. What is done with is deleted.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+/// The most deliveries that wait for one endpoint.
+pub const MAX_WAITING: u64 = 10_000;
+
+/// How many deliveries are tried at once, of one endpoint.
+pub(super) const MAX_TOGETHER: u64 = 8;
+
+/// A message on its way to one endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Delivery {
+    pub(super) row: i64,
+    pub(super) message_id: String,
+    pub(super) body: String,
+    /// This one included.
+    pub(super) attempts: u32,
+}
+
+/// What became of a delivery that was claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// There is no further attempt.
+    Done,
+    /// There is one, not before this time.
+    At(u64),
+}
+
+/// Whether a delivery was put in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Put {
+    Waiting,
+    /// The endpoint is disabled.
+    Void,
+    /// There is no room.
+    Dropped,
+}
+
+/// Puts in a message for one endpoint.
+pub(super) fn put(
+    connection: &Connection,
+    endpoint: &str,
+    message_id: &str,
+    body: &str,
+    now_ms: u64,
+) -> rusqlite::Result<Put> {
+    if is_gone(connection, endpoint)? {
+        return Ok(Put::Void);
+    }
+    if waiting_for(connection, endpoint)? >= MAX_WAITING {
+        return Ok(Put::Dropped);
+    }
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO webhook_deliveries (message_id, endpoint, body, created_at_ms, attempts, next_at_ms)
+         VALUES (?1, ?2, ?3, ?4, 0, ?4)",
+    )?;
+    insert.execute(params![message_id, endpoint, body, ms(now_ms)])?;
+    Ok(Put::Waiting)
+}
+
+/// Whether [`claim`] would find something.
+pub(super) fn is_due(connection: &Connection, endpoint: &str, now_ms: u64) -> rusqlite::Result<bool> {
+    let mut select = connection
+        .prepare_cached("SELECT 1 FROM webhook_deliveries WHERE endpoint = ?1 AND next_at_ms <= ?2 LIMIT 1")?;
+    Ok(select.query_row(params![endpoint, ms(now_ms)], |_| Ok(())).optional()?.is_some())
+}
+
+/// Takes the deliveries that are due longest, [`MAX_TOGETHER`] at most, to be tried now. They are due again at `until_ms`, should
+/// nobody say what became of them: whoever took them may have died.
+pub(super) fn claim(
+    connection: &Connection,
+    endpoint: &str,
+    now_ms: u64,
+    until_ms: u64,
+) -> rusqlite::Result<Vec<Delivery>> {
+    let mut update = connection.prepare_cached(
+        "UPDATE webhook_deliveries SET attempts = attempts + 1, next_at_ms = ?3
+         WHERE id IN (SELECT id FROM webhook_deliveries WHERE endpoint = ?1 AND next_at_ms <= ?2
+                      ORDER BY next_at_ms, id LIMIT ?4)
+         RETURNING id, message_id, body, attempts",
+    )?;
+    let claimed = update.query_map(params![endpoint, ms(now_ms), ms(until_ms), ms(MAX_TOGETHER)], |row| {
+        Ok(Delivery { row: row.get(0)?, message_id: row.get(1)?, body: row.get(2)?, attempts: row.get(3)? })
+    })?;
+    let mut claimed: Vec<Delivery> = claimed.collect::<Result<_, _>>()?;
+    claimed.sort_by_key(|delivery| delivery.row);
+    Ok(claimed)
+}
+
+/// Says what became of a delivery.
+pub(super) fn settle(connection: &Connection, row: i64, next: Next) -> rusqlite::Result<()> {
+    match next {
+        Next::Done => connection.prepare_cached("DELETE FROM webhook_deliveries WHERE id = ?1")?.execute([row])?,
+        Next::At(at_ms) => connection
+            .prepare_cached("UPDATE webhook_deliveries SET next_at_ms = ?2 WHERE id = ?1")?
+            .execute(params![row, ms(at_ms)])?,
+    };
+    Ok(())
+}
+
+/// Disables an endpoint. What waits for it is void, and counted.
+pub(super) fn disable(connection: &Connection, endpoint: &str, now_ms: u64) -> rusqlite::Result<u64> {
+    connection.execute(
+        "INSERT INTO webhook_endpoints_disabled (endpoint, at_ms) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+        params![endpoint, ms(now_ms)],
+    )?;
+    Ok(connection.execute("DELETE FROM webhook_deliveries WHERE endpoint = ?1", [endpoint])? as u64)
+}
+
+/// Forgets all endpoints but these, and gives the number of deliveries to others. One that is configured again later begins anew.
+pub(super) fn keep_only(connection: &Connection, endpoints: &[String]) -> rusqlite::Result<u64> {
+    let mut void = 0;
+    for (table, is_delivery) in [("webhook_deliveries", true), ("webhook_endpoints_disabled", false)] {
+        let mut select = connection.prepare(&format!("SELECT DISTINCT endpoint FROM {table}"))?;
+        let known: Vec<String> = select.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        for endpoint in known.iter().filter(|endpoint| !endpoints.contains(endpoint)) {
+            let deleted = connection.execute(&format!("DELETE FROM {table} WHERE endpoint = ?1"), [endpoint])? as u64;
+            void += if is_delivery { deleted } else { 0 };
+        }
+    }
+    Ok(void)
+}
+
+/// How many deliveries wait.
+pub(super) fn waiting(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.prepare_cached("SELECT count(*) FROM webhook_deliveries")?.query_row([], |row| row.get(0))
+}
+
+/// How many endpoints are disabled.
+pub(super) fn disabled(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("SELECT count(*) FROM webhook_endpoints_disabled", [], |row| row.get(0))
+}
+
+fn is_gone(connection: &Connection, endpoint: &str) -> rusqlite::Result<bool> {
+    let mut select = connection.prepare_cached("SELECT 1 FROM webhook_endpoints_disabled WHERE endpoint = ?1")?;
+    Ok(select.query_row([endpoint], |_| Ok(())).optional()?.is_some())
+}
+
+fn waiting_for(connection: &Connection, endpoint: &str) -> rusqlite::Result<u64> {
+    let mut count = connection.prepare_cached("SELECT count(*) FROM webhook_deliveries WHERE endpoint = ?1")?;
+    let waiting: i64 = count.query_row([endpoint], |row| row.get(0))?;
+    Ok(u64::try_from(waiting).unwrap_or(0))
+}
+
+/// SQLite's integers are signed.
+fn ms(at_ms: u64) -> i64 {
+    i64::try_from(at_ms).unwrap_or(i64::MAX)
+}
