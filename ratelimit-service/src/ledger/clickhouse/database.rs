@@ -11,6 +11,9 @@ use crate::ledger::LedgerError;
 /// How long a change of tables, or of rows in place, may take.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// How much longer may take what is seldom done and has to be looked at as a whole.
+const PATIENCE: u32 = 10;
+
 /// The most rows of one answer: more is an error.
 const MAX_RESULT_ROWS: u64 = 4_000_000;
 
@@ -45,6 +48,11 @@ impl Database {
     pub(super) fn server(&self) -> Database {
         let in_default = |client: &Client| client.clone().with_database("default");
         Database { client: in_default(&self.client), records: in_default(&self.records), timeout: self.timeout }
+    }
+
+    /// The same, which waits longer.
+    pub(super) fn patient(&self) -> Database {
+        Database { timeout: self.timeout * PATIENCE, ..self.clone() }
     }
 
     /// A question or statement with `?` where values are bound, and `??` where one is meant.

@@ -280,6 +280,7 @@ impl Ledger for ClickHouseLedger {
         let mut writer = self.0.writer.lock().await;
         let database = self.database()?;
         self.0.settle_doubt(&mut writer).await?;
+        let database = &database.patient();
         let look = || reading::differences(database, from_ms, to_ms, self.0.holds_entries());
         let mut differences = look().await?;
         // Sums follow their entries within an insert, and the service may be at one: its differences pass.
@@ -295,7 +296,7 @@ impl Ledger for ClickHouseLedger {
         let mut writer = self.0.writer.lock().await;
         let database = self.database()?;
         self.0.settle_doubt(&mut writer).await?;
-        sums::purge(database, tenant).await
+        sums::purge(&database.patient(), tenant).await
     }
 
     async fn ping(&self) -> Result<(), LedgerError> {

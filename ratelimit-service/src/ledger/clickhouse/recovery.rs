@@ -42,6 +42,7 @@ pub(super) async fn settle(
     holds_entries: impl Fn(u64) -> bool,
 ) -> Result<(), LedgerError> {
     insert(database, intent).await?;
+    let database = &database.patient();
     let mut attempts = 0;
     while !are_once(database, intent).await? {
         attempts += 1;
