@@ -36,21 +36,21 @@ fn real(number: u16) -> UsageEvent {
     let named = |from: &[Option<&str>], by: u16| pick(from, by).map(str::to_owned);
     UsageEvent {
         event_id: format!("call-{number:03}"),
-        reservation_id: Some(format!("call-{number:03}")).filter(|_| number % 7 != 0),
+        reservation_id: Some(format!("call-{number:03}")).filter(|_| !number.is_multiple_of(7)),
         request_id: named(&[None, Some("trace \u{1F680}")], number),
         tenant: pick(&TENANTS, number / 5).to_owned(),
         tier: pick(&["pro", "free"], number / 11).to_owned(),
         key: named(&[None, Some("ci"), Some("web")], number),
-        started_at_ms: if number % 2 == 0 { edge + n } else { edge - 1 - n },
+        started_at_ms: if number.is_multiple_of(2) { edge + n } else { edge - 1 - n },
         duration_ms: n * n * 37 % 90_000,
-        time_to_first_token_ms: Some(n * 13 % 4_000).filter(|_| number % 3 != 0),
+        time_to_first_token_ms: Some(n * 13 % 4_000).filter(|_| !number.is_multiple_of(3)),
         api: named(&[Some("openai-chat"), Some("anthropic-messages"), None], number / 3),
         operation: named(&[Some("chat")], 0),
         provider: named(&[Some("openai"), None], number / 4),
         request_model: named(&[Some("gpt-4o"), None, Some("claude")], number / 2),
         response_model: named(&[Some("gpt-4o-2024-08-06"), None], number),
         finish_reasons: vec!["stop".to_owned(); usize::from(number % 3)],
-        streaming: number % 4 != 0,
+        streaming: !number.is_multiple_of(4),
         status: pick(&[200, 200, 429, 0], number / 2),
         tokens: TokenCounts {
             input: n * 100,
@@ -62,7 +62,7 @@ fn real(number: u16) -> UsageEvent {
             tool_requests: n % 4,
             ..TokenCounts::default()
         },
-        cost_nanousd: Some(n * 1_234_567).filter(|_| number % 6 != 0),
+        cost_nanousd: Some(n * 1_234_567).filter(|_| !number.is_multiple_of(6)),
         usage_source: pick(
             &[UsageSource::Reported, UsageSource::Estimated, UsageSource::Partial, UsageSource::None],
             number / 7,
@@ -85,7 +85,7 @@ fn unsettled(number: u16) -> UsageEvent {
         response_model: None,
         duration_ms: 600_000,
         tokens: TokenCounts { input: n * 90, output: 1000, ..TokenCounts::default() },
-        cost_nanousd: Some(n * 5).filter(|_| number % 5 != 0),
+        cost_nanousd: Some(n * 5).filter(|_| !number.is_multiple_of(5)),
         usage_source: UsageSource::Unsettled,
         finish: Finish::Unknown,
         ..real

@@ -82,12 +82,12 @@ pub(crate) fn real(number: u64) -> UsageEvent {
         tier: "pro".to_owned(),
         started_at_ms: START_MS + number * 119_000_000 % (60 * DAY_MS),
         duration_ms: number * 31 % 20_000,
-        time_to_first_token_ms: (number % 3 > 0).then_some(number % 700),
+        time_to_first_token_ms: (!number.is_multiple_of(3)).then_some(number % 700),
         api: Some("openai-chat".to_owned()),
         request_model: Some(format!("model-{}", number % 4)),
         status: 200,
         tokens: TokenCounts { input: number % 1000, output: number % 300, ..TokenCounts::default() },
-        cost_nanousd: (number % 5 > 0).then_some(number * 1000),
+        cost_nanousd: (!number.is_multiple_of(5)).then_some(number * 1000),
         usage_source: UsageSource::Reported,
         ..UsageEvent::default()
     }
