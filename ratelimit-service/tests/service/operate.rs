@@ -105,8 +105,8 @@ async fn what_was_exported_or_spooled_is_replayed_and_counts_once() {
         let output = file.display().to_string();
         export(&folder, &["--period", "2026-02", "--format", "jsonl", "--what", what, "--output", &output]);
     }
-    let segment = std::fs::read_dir(folder.path("data/ledger.spool")).unwrap().map(|file| file.unwrap().path());
-    let segment = segment.filter(|file| file.extension().is_some_and(|is| is == "spool")).next().unwrap();
+    let mut files = std::fs::read_dir(folder.path("data/ledger.spool")).unwrap().map(|file| file.unwrap().path());
+    let segment = files.find(|file| file.extension().is_some_and(|is| is == "spool")).unwrap();
 
     // Into another service, twice.
     let other = Folder::new();
