@@ -8,10 +8,11 @@ use crate::harness::{Folder, Service, event, export_request, now_ms, tollgate};
 fn config(clickhouse: &ClickHouse, folder: &Folder) -> String {
     let (url, database, user) = (clickhouse.url(), clickhouse.database(), clickhouse.user());
     let sqlite = folder.ledger().display().to_string();
+    let password = folder.write("password", clickhouse.password()).display().to_string();
     format!(
         "grpc: {{ listen: 127.0.0.1:0 }}\nrest: {{ listen: 127.0.0.1:0 }}\nlog: {{ format: json }}\n\
-         ledger:\n  sqlite: {sqlite}\n  clickhouse: {{ url: '{url}', database: {database}, user: '{user}', password: '{}' }}\n",
-        clickhouse.password()
+         ledger:\n  sqlite: {sqlite}\n  \
+         clickhouse: {{ url: '{url}', database: {database}, user: '{user}', password_file: {password} }}\n"
     )
 }
 
