@@ -203,7 +203,7 @@ mod tests {
                 "ledger.clickhouse.sums_retention_months: is shorter than retention_months, 36",
             ),
             ("{ url: 'http://a', timeout_ms: 0 }", "ledger.clickhouse.timeout_ms: "),
-            ("{ url: 'http://a', pass: s3cret }", "ledger.clickhouse: "),
+            ("{ url: 'http://a', pass: s3cret }", "ledger.clickhouse.pass: unknown field `pass`"),
         ] {
             let error = parse(clickhouse).unwrap_err();
             assert!(error.contains(expected) && !error.contains("s3cret"), "{error}");
