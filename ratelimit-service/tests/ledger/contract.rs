@@ -232,7 +232,17 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn an_engine_does_what_the_model_does(steps in steps()) {
+    fn the_embedded_engine_does_what_the_model_does(steps in steps()) {
+        Runtime::new().unwrap().block_on(async { run(&Engine::embedded(), &steps).await });
+    }
+}
+
+proptest! {
+    // A server of its own for each.
+    #![proptest_config(ProptestConfig::with_cases(4))]
+
+    #[test]
+    fn every_engine_does_what_the_model_does(steps in steps()) {
         Runtime::new().unwrap().block_on(async {
             for engine in Engine::all().await {
                 run(&engine, &steps).await;

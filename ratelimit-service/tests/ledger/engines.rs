@@ -19,7 +19,12 @@ impl Engine {
     pub(crate) async fn all() -> Vec<Engine> {
         let folder = tempfile::tempdir().unwrap();
         let clickhouse = ClickHouse::start(folder.path()).await.unwrap();
-        vec![Engine::Sqlite(tempfile::tempdir().unwrap()), Engine::ClickHouse(clickhouse, folder)]
+        vec![Engine::embedded(), Engine::ClickHouse(clickhouse, folder)]
+    }
+
+    /// The one that needs nothing else, empty.
+    pub(crate) fn embedded() -> Engine {
+        Engine::Sqlite(tempfile::tempdir().unwrap())
     }
 
     /// Opens it, as at a start of the service.
