@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rusqlite::{Row, params};
 use serde_json::Value;
 
-use crate::database::{Database, DatabaseError};
+use crate::database::{Database, DatabaseError, integer};
 
 /// The most entries that one question is answered with.
 pub const MAX_ENTRIES: usize = 1000;
@@ -87,7 +87,7 @@ impl Audit for SqliteAudit {
     async fn record(&self, entry: Entry) -> Result<u64, DatabaseError> {
         let insert = "INSERT INTO audit_log (at_ms, actor, action, tenant, detail) VALUES (?, ?, ?, ?, ?)";
         let Entry { at_ms, actor, action, tenant, detail } = entry;
-        let at_ms = i64::try_from(at_ms).unwrap_or(i64::MAX);
+        let at_ms = integer(at_ms);
         let written = self.0.write(move |transaction| {
             transaction.execute(insert, params![at_ms, actor, action, tenant, detail.to_string()])?;
             Ok(transaction.last_insert_rowid().unsigned_abs())
@@ -106,7 +106,7 @@ impl Audit for SqliteAudit {
             "SELECT id, at_ms, actor, action, tenant, detail FROM audit_log WHERE id < ?1 AND {of_tenant} \
              ORDER BY id DESC LIMIT ?3"
         );
-        let before = before.and_then(|id| i64::try_from(id).ok()).unwrap_or(i64::MAX);
+        let before = before.map_or(i64::MAX, integer);
         let (tenant, limit) = (tenant.map(str::to_owned), limit.min(MAX_ENTRIES) as i64);
         let read = self.0.read(move |transaction| {
             transaction.prepare_cached(&query)?.query_map(params![before, tenant, limit], recorded)?.collect()

@@ -199,6 +199,11 @@ fn none(error: rusqlite::Error) -> rusqlite::Result<()> {
     }
 }
 
+/// SQLite's integers are signed: what is larger is kept as the largest.
+pub(crate) fn integer(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(LOCK_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(PREPARED);

@@ -19,6 +19,7 @@ pub mod collector;
 pub mod config;
 pub mod counters;
 pub mod database;
+mod decimal;
 pub mod entry;
 pub mod export;
 pub mod http;

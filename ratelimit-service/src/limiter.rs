@@ -230,8 +230,8 @@ impl Limiter {
         Ok(settled)
     }
 
-    /// Calls whose reservation ran out, each at its estimate: [`MAX_UNPOSTED`](crate::counters::MAX_UNPOSTED) at most, and again after a while until
-    /// [`Limiter::posted`] is told of them.
+    /// Calls whose reservation ran out, each at its estimate: [`MAX_UNPOSTED`](crate::counters::MAX_UNPOSTED) at most, and
+    /// again after a while until [`Limiter::posted`] is told of them.
     ///
     /// # Errors
     /// When the counters do not answer.

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, params};
 
 use super::Crossing;
+use crate::database::integer;
 
 /// Periods that began so long ago are forgotten: their limits count no more.
 const KEPT_MS: u64 = 400 * 86_400_000;
@@ -14,18 +15,14 @@ pub(super) fn note(connection: &Connection, crossing: &Crossing, now_ms: u64) ->
          VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
     )?;
     let Crossing { tenant, limit, spending, threshold, .. } = crossing;
-    let noted = insert.execute(params![tenant, limit, ms(spending.period_start_ms), threshold, ms(now_ms)])?;
+    let noted =
+        insert.execute(params![tenant, limit, integer(spending.period_start_ms), threshold, integer(now_ms)])?;
     Ok(noted == 1)
 }
 
 /// Forgets the alerts of periods that are long over.
 pub(super) fn forget_old(connection: &Connection, now_ms: u64) -> rusqlite::Result<()> {
-    let before_ms = ms(now_ms.saturating_sub(KEPT_MS));
+    let before_ms = integer(now_ms.saturating_sub(KEPT_MS));
     connection.execute("DELETE FROM alerts WHERE period_start_ms < ?1", [before_ms])?;
     Ok(())
-}
-
-/// SQLite's integers are signed.
-fn ms(at_ms: u64) -> i64 {
-    i64::try_from(at_ms).unwrap_or(i64::MAX)
 }

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use anyhow::Context;
-use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
@@ -21,6 +20,7 @@ use tollgate_wire::proto::opentelemetry::proto::logs::v1::LogRecord;
 use tollgate_wire::usage_event::{MAX_FINISH_REASONS, MAX_NAME_BYTES, known_attributes};
 
 use super::rejected::Rejection;
+use crate::clock::rfc3339;
 use crate::metrics::Metrics;
 
 /// The most letters that wait to be written.
@@ -54,10 +54,9 @@ pub(super) struct Letter {
 
 impl Letter {
     pub(super) fn new(record: &LogRecord, rejection: &Rejection, peer: Option<SocketAddr>, now_ms: u64) -> Letter {
-        let at = i64::try_from(now_ms).ok().and_then(|at_ms| Timestamp::from_millisecond(at_ms).ok());
         let attributes = known_attributes(record).filter_map(|(name, value)| Some((name.to_owned(), shown(value)?)));
         Letter {
-            at: at.unwrap_or_default().to_string(),
+            at: rfc3339(now_ms),
             class: rejection.class.name(),
             reason: rejection.reason.clone(),
             peer,

@@ -133,18 +133,12 @@ fn micros(text: &str) -> Option<u64> {
     significant.parse::<u64>().ok()?.checked_mul(10_u64.checked_pow(shift)?)
 }
 
-/// Millionths as a number is written.
-pub(crate) fn decimal(micros: u128) -> String {
-    let (whole, fraction) = (micros / 1_000_000, micros % 1_000_000);
-    let text = format!("{whole}.{fraction:06}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::decimal;
 
     const NOW_MS: u64 = 1_774_008_000_000;
 
@@ -202,7 +196,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_reads_back(micros_of in 0..=MAX_QUANTITY_MICROS) {
-            prop_assert_eq!(micros(&decimal(micros_of.into())), Some(micros_of));
+            prop_assert_eq!(micros(&decimal::written(micros_of.into(), 6)), Some(micros_of));
         }
 
         #[test]
@@ -244,10 +238,5 @@ mod tests {
             let error = with(field, value);
             assert!(error.contains(message), "{field} = {value}: {error}");
         }
-    }
-
-    #[test]
-    fn decimals_are_written_without_what_says_nothing() {
-        assert_eq!([0, 1, 1_500_000, 20_000_000].map(decimal), ["0", "0.000001", "1.5", "20"]);
     }
 }

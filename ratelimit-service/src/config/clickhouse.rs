@@ -9,7 +9,8 @@ use axum::http::Uri;
 use serde::Deserialize;
 
 use super::scalar::Within;
-use crate::ledger::{ClickHouseSettings, MAX_RETENTION_MONTHS, Password};
+use crate::ledger::{ClickHouseSettings, MAX_RETENTION_MONTHS};
+use crate::secret::Secret;
 
 /// The longest that a question or an insert may take, in milliseconds.
 const MAX_TIMEOUT_MS: u64 = 600_000;
@@ -55,7 +56,7 @@ impl TryFrom<Written> for ClickHouse {
     fn try_from(written: Written) -> Result<ClickHouse, String> {
         let Some(Url(url)) = written.url else { return Err(".url: is missing".to_owned()) };
         let password = match (written.password_file, written.password_env) {
-            (None, None) => Password::default(),
+            (None, None) => Secret::new(""),
             (Some(PasswordFile(password)), None) | (None, Some(PasswordVariable(password))) => password,
             (Some(_), Some(_)) => return Err(".password_env: leave out either this or password_file".to_owned()),
         };
@@ -128,28 +129,28 @@ impl TryFrom<String> for Identifier {
 /// The first line of a file.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "PathBuf")]
-struct PasswordFile(Password);
+struct PasswordFile(Secret);
 
 impl TryFrom<PathBuf> for PasswordFile {
     type Error = String;
 
     fn try_from(file: PathBuf) -> Result<PasswordFile, String> {
         let text = fs::read_to_string(&file).map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
-        Ok(PasswordFile(Password(text.lines().next().unwrap_or_default().to_owned())))
+        Ok(PasswordFile(Secret::new(text.lines().next().unwrap_or_default())))
     }
 }
 
 /// What a variable of the environment holds.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "String")]
-struct PasswordVariable(Password);
+struct PasswordVariable(Secret);
 
 impl TryFrom<String> for PasswordVariable {
     type Error = String;
 
     fn try_from(variable: String) -> Result<PasswordVariable, String> {
         match env::var(&variable) {
-            Ok(password) => Ok(PasswordVariable(Password(password))),
+            Ok(password) => Ok(PasswordVariable(Secret::new(password))),
             Err(error) => Err(format!("{variable}: {error}")),
         }
     }
@@ -175,7 +176,7 @@ mod tests {
         let given = format!("{{ url: 'http://a:8123', user: u, password_file: {} }}", file.path().display());
         let settings = parse(&given).unwrap().unwrap();
         assert_eq!(
-            (settings.database.as_str(), settings.user.as_str(), settings.password.0.as_str()),
+            (settings.database.as_str(), settings.user.as_str(), settings.password.expose()),
             ("tollgate", "u", "s3cret")
         );
         assert_eq!((settings.retention_months, settings.sums_retention_months), (36, 120));

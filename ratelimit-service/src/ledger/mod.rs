@@ -8,18 +8,23 @@ mod usage;
 use std::sync::Arc;
 
 use anyhow::Context;
-use tollgate_wire::usage_event::UsageEvent;
+use serde::{Deserialize, Serialize};
+use tollgate_domain::{Period, Span};
+use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
 
 use crate::config::Config;
 use crate::database::Database;
 use crate::entry::{Batch, TrackedEvent};
 use crate::metrics::Metrics;
 
-pub use clickhouse::{ClickHouseLedger, ClickHouseSettings, MAX_RETENTION_MONTHS, Password};
+pub use clickhouse::{ClickHouseLedger, ClickHouseSettings, MAX_RETENTION_MONTHS};
 pub use histogram::{Histogram, bucket};
 pub use sqlite::SqliteLedger;
 pub(crate) use sqlite::sum_all;
 pub use usage::Usage;
+
+const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
 
 /// The largest count that is summed, of an event or an estimate: sums of such stay far from the end of the databases' integers.
 /// A larger one is stored as this.
@@ -150,18 +155,41 @@ pub trait Ledger: Send + Sync {
 }
 
 /// How long the parts of a series are. All are of UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Grain {
     /// Hours.
     Hour,
     /// Days.
+    #[default]
     Day,
     /// Calendar months.
     Month,
 }
 
+impl Grain {
+    /// When the part begins that a moment lies in; both in milliseconds since the Unix epoch.
+    pub fn start_ms(self, at_ms: u64) -> u64 {
+        match self {
+            Grain::Hour => at_ms - at_ms % HOUR_MS,
+            Grain::Day => at_ms - at_ms % DAY_MS,
+            Grain::Month => Period::around(Span::Month, at_ms).first.start_ms(),
+        }
+    }
+
+    /// When the next part begins.
+    pub fn end_ms(self, at_ms: u64) -> u64 {
+        match self {
+            Grain::Hour => (at_ms / HOUR_MS + 1) * HOUR_MS,
+            Grain::Day => (at_ms / DAY_MS + 1) * DAY_MS,
+            Grain::Month => Period::around(Span::Month, at_ms).end.start_ms(),
+        }
+    }
+}
+
 /// What sums are kept apart by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Dimension {
     /// The model asked for, or else the one that answered.
     Model,
@@ -177,6 +205,24 @@ pub enum Dimension {
     Streaming,
     /// The HTTP status, as a number; 0 where there was none.
     Status,
+}
+
+/// An unsettled event, as far as a ledger keeps it: see [`Ledger::append`].
+fn kept(event: &UsageEvent) -> UsageEvent {
+    UsageEvent {
+        event_id: event.event_id.clone(),
+        reservation_id: Some(event.event_id.clone()),
+        tenant: event.tenant.clone(),
+        tier: event.tier.clone(),
+        started_at_ms: event.started_at_ms,
+        api: event.api.clone(),
+        request_model: event.model().map(str::to_owned),
+        tokens: TokenCounts { input: event.tokens.input, output: event.tokens.output, ..TokenCounts::default() },
+        cost_nanousd: event.cost_nanousd,
+        usage_source: UsageSource::Unsettled,
+        finish: Finish::Unknown,
+        ..UsageEvent::default()
+    }
 }
 
 /// A question for sums.

@@ -16,7 +16,7 @@ use super::usage::PeriodName;
 use super::usage_fields::{UsageFields, rounded};
 use super::{Shared, rfc3339};
 use crate::clock;
-use crate::collector::track::decimal;
+use crate::decimal;
 use crate::ledger::{Dimension, Grain, Point, Series, TrackedSum, Usage};
 use crate::period;
 
@@ -28,54 +28,6 @@ const MAX_POINTS: usize = 10_000;
 
 /// The most labels that a breakdown tells one by one.
 const MAX_LABELS: usize = 1000;
-
-const HOUR_MS: u64 = 3_600_000;
-const DAY_MS: u64 = 24 * HOUR_MS;
-
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum GrainName {
-    Hour,
-    #[default]
-    Day,
-    Month,
-}
-
-impl From<GrainName> for Grain {
-    fn from(name: GrainName) -> Grain {
-        match name {
-            GrainName::Hour => Grain::Hour,
-            GrainName::Day => Grain::Day,
-            GrainName::Month => Grain::Month,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum DimensionName {
-    Model,
-    Provider,
-    Api,
-    Key,
-    Tier,
-    Streaming,
-    Status,
-}
-
-impl From<DimensionName> for Dimension {
-    fn from(name: DimensionName) -> Dimension {
-        match name {
-            DimensionName::Model => Dimension::Model,
-            DimensionName::Provider => Dimension::Provider,
-            DimensionName::Api => Dimension::Api,
-            DimensionName::Key => Dimension::Key,
-            DimensionName::Tier => Dimension::Tier,
-            DimensionName::Streaming => Dimension::Streaming,
-            DimensionName::Status => Dimension::Status,
-        }
-    }
-}
 
 /// From one moment to before another, milliseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,11 +51,7 @@ impl Range {
 
     /// When its parts begin.
     fn starts(self, grain: Grain) -> Result<Vec<u64>, Problem> {
-        let next = move |at_ms: u64| match grain {
-            Grain::Hour => (at_ms / HOUR_MS + 1) * HOUR_MS,
-            Grain::Day => (at_ms / DAY_MS + 1) * DAY_MS,
-            Grain::Month => Period::around(Span::Month, at_ms).end.start_ms(),
-        };
+        let next = move |at_ms: u64| grain.end_ms(at_ms);
         let first = self.from_ms.checked_sub(1).map_or(0, next);
         let starts = std::iter::successors(Some(first), |start| Some(next(*start)));
         let starts: Vec<_> = starts.take_while(|start| *start < self.to_ms).take(MAX_PARTS + 1).collect();
@@ -127,19 +75,19 @@ fn moment(key: &str, text: &str) -> Result<u64, Problem> {
 #[serde(deny_unknown_fields)]
 pub(super) struct SeriesQuery {
     #[serde(default)]
-    grain: GrainName,
+    grain: Grain,
     from: Option<String>,
     to: Option<String>,
-    by: Option<DimensionName>,
+    by: Option<Dimension>,
 }
 
 #[derive(Debug, Serialize)]
 pub(super) struct SeriesAnswer {
     tenant_id: String,
-    grain: GrainName,
+    grain: Grain,
     from: String,
     to: String,
-    by: Option<DimensionName>,
+    by: Option<Dimension>,
     points: Vec<PointFields>,
 }
 
@@ -162,9 +110,9 @@ pub(super) async fn series(
     let Path(tenant) = tenant?;
     let Query(SeriesQuery { grain, from, to, by }) = query?;
     let range = Range::new(from.as_deref(), to.as_deref(), Span::Month, clock::now_ms())?;
-    let starts = range.starts(grain.into())?;
+    let starts = range.starts(grain)?;
     let Range { from_ms, to_ms } = range;
-    let question = Series { tenant: &tenant, grain: grain.into(), from_ms, to_ms, by: by.map(Into::into) };
+    let question = Series { tenant: &tenant, grain, from_ms, to_ms, by };
     let points = shared.ledger.series(&question).await?;
     let points = match by {
         Some(_) => {
@@ -198,7 +146,7 @@ fn check_points(points: usize) -> Result<(), Problem> {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BreakdownQuery {
-    by: DimensionName,
+    by: Dimension,
     #[serde(default)]
     period: PeriodName,
     from: Option<String>,
@@ -210,7 +158,7 @@ pub(super) struct Breakdown {
     tenant_id: String,
     from: String,
     to: String,
-    by: DimensionName,
+    by: Dimension,
     parts: Vec<PartFields>,
     /// What is not told by label; null when all is.
     others: Option<UsageFields>,
@@ -238,7 +186,7 @@ pub(super) async fn breakdown(
     let grain = if is_month { Grain::Month } else { Grain::Day };
     range.starts(grain)?;
     let Range { from_ms, to_ms } = range;
-    let question = Series { tenant: &tenant, grain, from_ms, to_ms, by: Some(by.into()) };
+    let question = Series { tenant: &tenant, grain, from_ms, to_ms, by: Some(by) };
     let mut sums: BTreeMap<Option<String>, Usage> = BTreeMap::new();
     for point in shared.ledger.series(&question).await? {
         sums.entry(point.label).or_default().add(&point.usage);
@@ -318,7 +266,7 @@ pub(super) async fn tracked(
     let fields = |event_type: &str, events, micros| TrackedFields {
         event_type: event_type.to_owned(),
         events,
-        quantity: decimal(micros),
+        quantity: decimal::written(micros, 6),
     };
     let totals = totals.iter().map(|(event_type, (events, micros))| fields(event_type, *events, *micros)).collect();
     let day = |sum: &TrackedSum| TrackedDay {

@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
 use serde_json::json;
 use tollgate_wire::usage_event::MAX_NAME_BYTES;
-use uuid::Uuid;
 
 use super::Shared;
 use super::admin::actor;
 use super::problem::Problem;
 use crate::audit::{self, REPLAY};
+use crate::chance;
 use crate::clock;
 use crate::collector::MAX_AHEAD_MS;
 use crate::collector::track::Posted;
@@ -93,7 +93,7 @@ fn one(event: Posted<'_>, key: Option<String>, now_ms: u64) -> Result<Entry, Pro
             return Err(Problem::bad_request(format!("id: is not what {IDEMPOTENCY_KEY} says; give one of them")));
         }
         (Some(id), _) | (None, Some(id)) => id,
-        (None, None) => new_id(),
+        (None, None) => chance::id(),
     };
     event.checked(id, now_ms).map(Entry::Tracked).map_err(|error| Problem::bad_request(error.to_string()))
 }
@@ -105,15 +105,10 @@ fn many(events: Vec<Posted<'_>>, key: Option<&str>, now_ms: u64) -> Result<Vec<E
         return Err(Problem::bad_request(what));
     }
     let events = events.into_iter().enumerate().map(|(at, event)| {
-        let id = event.id.clone().or_else(|| key.map(|key| format!("{key}:{at}"))).unwrap_or_else(new_id);
+        let id = event.id.clone().or_else(|| key.map(|key| format!("{key}:{at}"))).unwrap_or_else(chance::id);
         event.checked(id, now_ms).map_err(|error| Problem::bad_request(format!("[{at}].{error}")))
     });
     events.map(|event| event.map(Entry::Tracked)).collect()
-}
-
-/// In the order of time.
-fn new_id() -> String {
-    Uuid::now_v7().to_string()
 }
 
 /// What was brought again.

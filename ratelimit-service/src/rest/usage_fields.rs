@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::decimal;
 use crate::ledger::{Histogram, Usage};
 
 #[derive(Debug, Serialize)]
@@ -77,7 +78,7 @@ impl From<&Usage> for UsageFields {
             billed_input_tokens: usage.billed_input_tokens,
             billed_output_tokens: usage.billed_output_tokens,
             tool_requests: usage.tool_requests,
-            cost_usd: usd(usage.cost_nanousd),
+            cost_usd: decimal::written(usage.cost_nanousd.into(), 9),
             requests_by_usage_source: BySource {
                 reported: usage.requests_reported,
                 partial: usage.requests_partial,
@@ -102,12 +103,6 @@ impl From<&Usage> for UsageFields {
 /// To four decimals.
 pub(super) fn rounded(value: f64) -> f64 {
     (value * 1e4).round() / 1e4
-}
-
-/// US dollars, exact.
-fn usd(nanousd: u64) -> String {
-    let text = format!("{}.{:09}", nanousd / 1_000_000_000, nanousd % 1_000_000_000);
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]

@@ -66,6 +66,7 @@ impl Consumer {
     }
 
     async fn look(&mut self, most: usize) -> Looked {
+        self.keep_after(KEEP_INTERVAL).await;
         loop {
             self.changed.borrow_and_update();
             let (parts, from, to) = match self.shared.next(self.index, most) {
@@ -84,11 +85,11 @@ impl Consumer {
                     }
                 }
                 Next::Nothing => {
-                    self.keep();
+                    self.keep_after(Duration::ZERO).await;
                     return Looked::Nothing;
                 }
                 Next::Closed => {
-                    self.keep();
+                    self.keep_after(Duration::ZERO).await;
                     return Looked::Closed;
                 }
             };
@@ -112,21 +113,23 @@ impl Consumer {
     pub fn commit(&mut self) {
         let Some(Given { from, to, entries, .. }) = self.given.take() else { return };
         self.shared.commit(self.index, from, to, entries);
-        let since = *self.unkept_since.get_or_insert_with(Instant::now);
-        if since.elapsed() >= KEEP_INTERVAL {
-            self.keep();
-        }
+        self.unkept_since.get_or_insert_with(Instant::now);
     }
 
-    fn keep(&mut self) {
-        if self.unkept_since.take().is_some() {
-            self.shared.keep_cursor(self.index);
+    /// Keeps the cursor, if it was moved `since` so long: off the runtime's own threads, as it waits for the disk.
+    async fn keep_after(&mut self, since: Duration) {
+        if self.unkept_since.is_some_and(|moved| moved.elapsed() >= since) {
+            self.unkept_since = None;
+            let (shared, index) = (Arc::clone(&self.shared), self.index);
+            let _ = tokio::task::spawn_blocking(move || shared.keep_cursor(index)).await;
         }
     }
 }
 
 impl Drop for Consumer {
     fn drop(&mut self) {
-        self.keep();
+        if self.unkept_since.is_some() {
+            self.shared.keep_cursor(self.index);
+        }
     }
 }

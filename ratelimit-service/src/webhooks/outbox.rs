@@ -2,6 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::database::integer;
+
 /// The most deliveries that wait for one endpoint.
 pub const MAX_WAITING: u64 = 10_000;
 
@@ -55,7 +57,7 @@ pub(super) fn put(
         "INSERT INTO webhook_deliveries (message_id, endpoint, body, created_at_ms, attempts, next_at_ms)
          VALUES (?1, ?2, ?3, ?4, 0, ?4)",
     )?;
-    insert.execute(params![message_id, endpoint, body, ms(now_ms)])?;
+    insert.execute(params![message_id, endpoint, body, integer(now_ms)])?;
     Ok(Put::Waiting)
 }
 
@@ -63,7 +65,7 @@ pub(super) fn put(
 pub(super) fn is_due(connection: &Connection, endpoint: &str, now_ms: u64) -> rusqlite::Result<bool> {
     let mut select = connection
         .prepare_cached("SELECT 1 FROM webhook_deliveries WHERE endpoint = ?1 AND next_at_ms <= ?2 LIMIT 1")?;
-    Ok(select.query_row(params![endpoint, ms(now_ms)], |_| Ok(())).optional()?.is_some())
+    Ok(select.query_row(params![endpoint, integer(now_ms)], |_| Ok(())).optional()?.is_some())
 }
 
 /// Takes the deliveries that are due longest, [`MAX_TOGETHER`] at most, to be tried now. They are due again at `until_ms`, should
@@ -80,9 +82,10 @@ pub(super) fn claim(
                       ORDER BY next_at_ms, id LIMIT ?4)
          RETURNING id, message_id, body, attempts",
     )?;
-    let claimed = update.query_map(params![endpoint, ms(now_ms), ms(until_ms), ms(MAX_TOGETHER)], |row| {
-        Ok(Delivery { row: row.get(0)?, message_id: row.get(1)?, body: row.get(2)?, attempts: row.get(3)? })
-    })?;
+    let claimed = update
+        .query_map(params![endpoint, integer(now_ms), integer(until_ms), integer(MAX_TOGETHER)], |row| {
+            Ok(Delivery { row: row.get(0)?, message_id: row.get(1)?, body: row.get(2)?, attempts: row.get(3)? })
+        })?;
     let mut claimed: Vec<Delivery> = claimed.collect::<Result<_, _>>()?;
     claimed.sort_by_key(|delivery| delivery.row);
     Ok(claimed)
@@ -94,7 +97,7 @@ pub(super) fn settle(connection: &Connection, row: i64, next: Next) -> rusqlite:
         Next::Done => connection.prepare_cached("DELETE FROM webhook_deliveries WHERE id = ?1")?.execute([row])?,
         Next::At(at_ms) => connection
             .prepare_cached("UPDATE webhook_deliveries SET next_at_ms = ?2 WHERE id = ?1")?
-            .execute(params![row, ms(at_ms)])?,
+            .execute(params![row, integer(at_ms)])?,
     };
     Ok(())
 }
@@ -103,7 +106,7 @@ pub(super) fn settle(connection: &Connection, row: i64, next: Next) -> rusqlite:
 pub(super) fn disable(connection: &Connection, endpoint: &str, now_ms: u64) -> rusqlite::Result<u64> {
     connection.execute(
         "INSERT INTO webhook_endpoints_disabled (endpoint, at_ms) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
-        params![endpoint, ms(now_ms)],
+        params![endpoint, integer(now_ms)],
     )?;
     Ok(connection.execute("DELETE FROM webhook_deliveries WHERE endpoint = ?1", [endpoint])? as u64)
 }
@@ -141,9 +144,4 @@ fn waiting_for(connection: &Connection, endpoint: &str) -> rusqlite::Result<u64>
     let mut count = connection.prepare_cached("SELECT count(*) FROM webhook_deliveries WHERE endpoint = ?1")?;
     let waiting: i64 = count.query_row([endpoint], |row| row.get(0))?;
     Ok(u64::try_from(waiting).unwrap_or(0))
-}
-
-/// SQLite's integers are signed.
-fn ms(at_ms: u64) -> i64 {
-    i64::try_from(at_ms).unwrap_or(i64::MAX)
 }

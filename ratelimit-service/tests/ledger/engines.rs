@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tollgate::ledger::{ClickHouseLedger, ClickHouseSettings, Ledger, MAX_RETENTION_MONTHS, Password, SqliteLedger};
+use tollgate::ledger::{ClickHouseLedger, ClickHouseSettings, Ledger, MAX_RETENTION_MONTHS, SqliteLedger};
 use tollgate::metrics::Metrics;
+use tollgate::secret::Secret;
 use tollgate_e2e::harness::clickhouse::ClickHouse;
 
 /// A ledger's data.
@@ -48,7 +49,7 @@ pub(crate) fn settings(clickhouse: &ClickHouse) -> ClickHouseSettings {
         url: clickhouse.url(),
         database: clickhouse.database().to_owned(),
         user: clickhouse.user().to_owned(),
-        password: Password(clickhouse.password().to_owned()),
+        password: Secret::new(clickhouse.password()),
         retention_months: MAX_RETENTION_MONTHS,
         sums_retention_months: MAX_RETENTION_MONTHS,
         timeout: Duration::from_secs(30),

@@ -7,9 +7,10 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tollgate::entry::{Batch, Entry, TrackedEvent};
 use tollgate::ledger::{
-    ClickHouseLedger, ClickHouseSettings, Grain, Ledger, MAX_RETENTION_MONTHS, Page, Password, Series, Usage,
+    ClickHouseLedger, ClickHouseSettings, Grain, Ledger, MAX_RETENTION_MONTHS, Page, Series, Usage,
 };
 use tollgate::metrics::Metrics;
+use tollgate::secret::Secret;
 use tollgate_e2e::harness::clickhouse::ClickHouse;
 use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
 
@@ -43,7 +44,7 @@ impl Setup {
             url: self.clickhouse.url(),
             database: self.clickhouse.database().to_owned(),
             user: self.clickhouse.user().to_owned(),
-            password: Password(self.clickhouse.password().to_owned()),
+            password: Secret::new(self.clickhouse.password()),
             retention_months: MAX_RETENTION_MONTHS,
             sums_retention_months: MAX_RETENTION_MONTHS,
             timeout: Duration::from_secs(30),

@@ -1,7 +1,8 @@
 //! The tables: their versions, and how long rows live.
 
 use tollgate::entry::{Batch, Entry};
-use tollgate::ledger::{Grain, Ledger, MAX_RETENTION_MONTHS, Page, Password, Series};
+use tollgate::ledger::{Grain, Ledger, MAX_RETENTION_MONTHS, Page, Series};
+use tollgate::secret::Secret;
 
 use crate::setup::{DAY_MS, START_MS, Setup, TENANTS, append, entries, real};
 
@@ -62,7 +63,7 @@ async fn a_changed_retention_is_taken_over_and_sums_outlive_entries() {
 async fn a_wrong_password_is_told_without_it() {
     let setup = Setup::new().await;
     let mut settings = setup.settings();
-    settings.password = Password("wr0ng".to_owned());
+    settings.password = Secret::new("wr0ng");
     let refusal = setup.refusal(&settings).await;
     assert!(refusal.contains("AUTHENTICATION_FAILED") && !refusal.contains("wr0ng"), "{refusal}");
 }

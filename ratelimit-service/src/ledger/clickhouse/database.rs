@@ -38,7 +38,7 @@ impl Database {
             .with_url(&settings.url)
             .with_database(&settings.database)
             .with_user(&settings.user)
-            .with_password(&settings.password.0)
+            .with_password(settings.password.expose())
             .with_product_info("tollgate", env!("CARGO_PKG_VERSION"))
             .with_setting("max_query_size", MAX_QUERY_BYTES.to_string());
         Database { records: client.clone().with_validation(false), client, timeout: settings.timeout }

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 use prost::Message;
-use uuid::Uuid;
 
 use super::rows::{Kind, UsageRow};
+use crate::chance;
 use crate::entry::{EventRecord, TrackedRecord};
 
 const FILE: &str = "clickhouse-intent";
@@ -51,7 +51,7 @@ struct StoredUsage {
 
 impl Intent {
     pub(super) fn new(usage: Vec<UsageRow>, tracked: Vec<TrackedRecord>) -> Intent {
-        Intent { token: new_token(), attempt: 0, usage, tracked }
+        Intent { token: chance::id(), attempt: 0, usage, tracked }
     }
 
     pub(super) fn token(&self) -> String {
@@ -89,11 +89,6 @@ impl Intent {
         });
         Ok(Intent { token, attempt, usage: usage.collect::<anyhow::Result<_>>()?, tracked })
     }
-}
-
-/// One that no other insert has.
-pub(super) fn new_token() -> String {
-    Uuid::now_v7().to_string()
 }
 
 /// The folder that intents lie in, held by one process at a time. Clones hold it together.

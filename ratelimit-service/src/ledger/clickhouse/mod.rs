@@ -37,7 +37,7 @@ use append::Key;
 use database::Database;
 use intent::{Intent, Intents};
 
-pub use settings::{ClickHouseSettings, MAX_RETENTION_MONTHS, Password};
+pub use settings::{ClickHouseSettings, MAX_RETENTION_MONTHS};
 
 /// The most entries of one insert: longer batches are several.
 const MAX_INSERT_ENTRIES: usize = 100_000;

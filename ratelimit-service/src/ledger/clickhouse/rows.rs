@@ -2,10 +2,10 @@
 
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
-use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
+use tollgate_wire::usage_event::{UsageEvent, UsageSource};
 
 use crate::entry::{EventRecord, TrackedRecord};
-use crate::ledger::{LedgerError, MAX_COST_NANOUSD, MAX_COUNT, bucket};
+use crate::ledger::{LedgerError, MAX_COST_NANOUSD, MAX_COUNT, bucket, kept};
 
 /// What a row of `usage_events` is; the numbers are those of the tables' enums and of the intents on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -77,24 +77,6 @@ impl UsageRow {
 
     pub(super) fn is_correction(&self) -> bool {
         self.kind == Kind::Correction as i8
-    }
-}
-
-/// What is kept of an unsettled event.
-fn kept(event: &UsageEvent) -> UsageEvent {
-    UsageEvent {
-        event_id: event.event_id.clone(),
-        reservation_id: Some(event.event_id.clone()),
-        tenant: event.tenant.clone(),
-        tier: event.tier.clone(),
-        started_at_ms: event.started_at_ms,
-        api: event.api.clone(),
-        request_model: event.model().map(str::to_owned),
-        tokens: TokenCounts { input: event.tokens.input, output: event.tokens.output, ..TokenCounts::default() },
-        cost_nanousd: event.cost_nanousd,
-        usage_source: UsageSource::Unsettled,
-        finish: Finish::Unknown,
-        ..UsageEvent::default()
     }
 }
 

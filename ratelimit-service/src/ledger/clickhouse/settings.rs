@@ -1,7 +1,8 @@
 //! Where ClickHouse is, and how it is used.
 
-use std::fmt;
 use std::time::Duration;
+
+use crate::secret::Secret;
 
 /// How the ledger uses ClickHouse.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +14,7 @@ pub struct ClickHouseSettings {
     /// Who we are to it.
     pub user: String,
     /// What proves that.
-    pub password: Password,
+    pub password: Secret,
     /// How long entries are kept, in months, at most [`MAX_RETENTION_MONTHS`].
     pub retention_months: u32,
     /// How long sums and ids are kept, in months: no shorter than entries. What comes again after this counts again.
@@ -24,13 +25,3 @@ pub struct ClickHouseSettings {
 
 /// The longest that anything is kept, in months.
 pub const MAX_RETENTION_MONTHS: u32 = 480;
-
-/// Shows nothing of itself.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub struct Password(pub String);
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Password")
-    }
-}

@@ -1,12 +1,12 @@
 //! The tables of sums, and what the entries come to: the views that fill the tables say how.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clickhouse::Row;
 use serde::Deserialize;
 
 use super::database::Database;
-use super::intent::new_token;
+use crate::chance;
 use crate::ledger::{Difference, Grain, LedgerError, Usage};
 
 /// A table of sums, each filled by a view that is called as it with `_view`.
@@ -170,10 +170,10 @@ pub(super) async fn differences(
     let stored = totals(database, sums, sums.table(), &part.condition("start_ms")).await?;
     let none = BTreeMap::new();
     let mut differences = Vec::new();
-    let tenants: std::collections::BTreeSet<_> = entries.keys().chain(stored.keys()).collect();
+    let tenants: BTreeSet<_> = entries.keys().chain(stored.keys()).collect();
     for tenant in tenants {
         let (entries, stored) = (entries.get(tenant).unwrap_or(&none), stored.get(tenant).unwrap_or(&none));
-        let names: std::collections::BTreeSet<_> = entries.keys().chain(stored.keys()).collect();
+        let names: BTreeSet<_> = entries.keys().chain(stored.keys()).collect();
         for name in names {
             let of = |sums: &BTreeMap<String, i128>| sums.get(name).copied().unwrap_or(0);
             let (made, found) = (of(entries), of(stored));
@@ -200,7 +200,7 @@ pub(super) async fn rebuild(database: &Database, sums: Sums, part: &Part<'_>) ->
     let made = made(database, sums, &part.condition(sums.time())).await?;
     let insert = format!("INSERT INTO {table} ({columns}) SELECT {columns} FROM {made}");
     // Equal rows may have been inserted before, and deleted since.
-    database.change(database.query(&insert).with_setting("insert_deduplication_token", new_token())).await
+    database.change(database.query(&insert).with_setting("insert_deduplication_token", chance::id())).await
 }
 
 #[derive(Row, Deserialize)]

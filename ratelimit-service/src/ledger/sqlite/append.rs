@@ -3,10 +3,11 @@
 use std::sync::LazyLock;
 
 use rusqlite::{CachedStatement, OptionalExtension, Result, Transaction, params};
+use tollgate_domain::Day;
 use tollgate_wire::usage_event::{UsageEvent, UsageSource};
 
-use super::integer;
 use super::sums::Deltas;
+use crate::database::integer;
 use crate::entry::{Batch, Entry, EventRecord, TrackedEvent, Value};
 
 static INSERT: LazyLock<String> = LazyLock::new(|| {
@@ -92,13 +93,13 @@ impl<'b> Append<'_, 'b> {
     fn correct(&mut self, event_id: &str) -> Result<()> {
         let mut query = self.transaction.prepare_cached(&format!("{} WHERE event_id = ?", super::read::UNSETTLED))?;
         let estimate = query.query_row([event_id], super::read::unsettled)?;
-        let (day, tokens) = (estimate.started_at_ms / super::sums::DAY_MS, estimate.tokens);
+        let (day, tokens) = (Day::of(estimate.started_at_ms), estimate.tokens);
         let insert = "INSERT INTO corrections (event_id, tenant, day, input_tokens, output_tokens, cost_nanousd) \
                       VALUES (?, ?, ?, ?, ?, ?)";
         self.transaction.prepare_cached(insert)?.execute(params![
             event_id,
             estimate.tenant,
-            integer(day),
+            day.number(),
             integer(tokens.input),
             integer(tokens.output),
             estimate.cost_nanousd.map(integer)

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use rusqlite::{Result, Transaction, params};
 use tollgate_wire::usage_event::UsageEvent;
 
-use super::sums::{DAY_MS, start_ms};
-use super::{integer, read};
-use crate::ledger::{Difference, Grain, Series, Usage};
+use super::read;
+use crate::database::integer;
+use crate::ledger::{DAY_MS, Difference, Grain, Series, Usage};
 
 /// What is wrong of one tenant's sums over days. Of months, those that lie in the days as a whole.
 pub(super) fn differences(
@@ -26,7 +26,7 @@ pub(super) fn differences(
     let open = format!("{} AND {of_tenant}", read::OPEN);
     let mut add = |event: UsageEvent| {
         let usage = Usage::of(&event);
-        of_months.entry(start_ms(Grain::Month, event.started_at_ms)).or_default().add(&usage);
+        of_months.entry(Grain::Month.start_ms(event.started_at_ms)).or_default().add(&usage);
         entries.add(&usage);
     };
     for event in transaction.prepare_cached(&real)?.query_map(bounds, read::event)? {
@@ -40,11 +40,10 @@ pub(super) fn differences(
         compare(&mut found, tenant, place, &entries, &summed(transaction, tenant, grain, (from_ms, to_ms))?);
     }
     // A month that reaches past the period has other entries too.
-    let is_whole =
-        |start: u64| start >= from_ms && start_ms(Grain::Month, start + 31 * DAY_MS).max(start + 28 * DAY_MS) <= to_ms;
+    let is_whole = |start: u64| start >= from_ms && Grain::Month.end_ms(start) <= to_ms;
     let whole: Vec<u64> = of_months.keys().copied().filter(|start| is_whole(*start)).collect();
     for start in whole {
-        let end = start_ms(Grain::Month, start + 31 * DAY_MS);
+        let end = Grain::Month.end_ms(start);
         let sums = summed(transaction, tenant, Grain::Month, (start, end))?;
         compare(&mut found, tenant, "month", &of_months[&start], &sums);
     }

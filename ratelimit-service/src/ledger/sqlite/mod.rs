@@ -128,8 +128,3 @@ impl Ledger for SqliteLedger {
         self.database.close().await;
     }
 }
-
-/// SQLite's integers are signed.
-fn integer(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}

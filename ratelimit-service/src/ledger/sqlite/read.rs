@@ -7,10 +7,10 @@ use rusqlite::types::ValueRef;
 use rusqlite::{OptionalExtension, Result, Row, Transaction, params};
 use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
 
-use super::integer;
-use super::sums::{DAY_MS, HOUR_MS, histogram, number};
+use super::sums::{histogram, number};
+use crate::database::integer;
 use crate::entry::{Cell, EventRecord, TrackedEvent, TrackedRecord};
-use crate::ledger::{Dimension, Grain, Page, Point, Series, Spent, TrackedSum, Usage};
+use crate::ledger::{DAY_MS, Dimension, Grain, HOUR_MS, Page, Point, Series, Spent, TrackedSum, Usage};
 
 /// All real events.
 pub(super) const EVENTS: &str = "SELECT * FROM usage_events";

@@ -4,16 +4,13 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use rusqlite::{Result, Transaction, params};
-use tollgate_domain::{Period, Span};
-use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
+use rusqlite::{CachedStatement, Result, Row, ToSql, Transaction, params};
+use tollgate_wire::usage_event::UsageEvent;
 
-use super::{integer, read};
+use super::read;
+use crate::database::integer;
 use crate::entry::TrackedEvent;
-use crate::ledger::{Grain, Histogram, Usage};
-
-pub(super) const HOUR_MS: u64 = 3_600_000;
-pub(super) const DAY_MS: u64 = 24 * HOUR_MS;
+use crate::ledger::{Grain, Histogram, Usage, kept};
 
 /// The columns that sums are kept apart by, beside their grain, tenant and time.
 pub(super) const DIMENSIONS: [&str; 7] = ["tier", "model", "provider", "api", "key", "streaming", "status"];
@@ -26,15 +23,6 @@ pub(super) fn number(grain: Grain) -> i64 {
         Grain::Hour => 0,
         Grain::Day => 1,
         Grain::Month => 2,
-    }
-}
-
-/// When the part of a grain begins that a moment lies in.
-pub(super) fn start_ms(grain: Grain, at_ms: u64) -> u64 {
-    match grain {
-        Grain::Hour => at_ms - at_ms % HOUR_MS,
-        Grain::Day => at_ms - at_ms % DAY_MS,
-        Grain::Month => Period::around(Span::Month, at_ms).first.start_ms(),
     }
 }
 
@@ -58,7 +46,7 @@ impl<'a> Key<'a> {
         let label = |label: &'a Option<String>| Cow::from(label.as_deref().unwrap_or_default());
         Key {
             tenant: Cow::from(&event.tenant),
-            start_ms: start_ms(Grain::Hour, event.started_at_ms),
+            start_ms: Grain::Hour.start_ms(event.started_at_ms),
             tier: Cow::from(&event.tier),
             model: Cow::from(event.model().unwrap_or_default()),
             provider: label(&event.provider),
@@ -113,7 +101,7 @@ impl<'a> Deltas<'a> {
     }
 
     pub(super) fn track(&mut self, event: &'a TrackedEvent) {
-        let day = start_ms(Grain::Day, event.at_ms);
+        let day = Grain::Day.start_ms(event.at_ms);
         let (events, quantity) = self.tracked.entry((&event.tenant, day, &event.event_type)).or_default();
         *events += 1;
         *quantity = quantity.saturating_add(event.quantity_micros);
@@ -143,7 +131,7 @@ impl<'a> Deltas<'a> {
 fn coarser(finer: HashMap<Key<'_>, Delta>, grain: Grain) -> HashMap<Key<'_>, Delta> {
     let mut coarser: HashMap<Key<'_>, Delta> = HashMap::with_capacity(finer.len());
     for (key, delta) in finer {
-        let sum = coarser.entry(Key { start_ms: start_ms(grain, key.start_ms), ..key }).or_default();
+        let sum = coarser.entry(Key { start_ms: grain.start_ms(key.start_ms), ..key }).or_default();
         sum.added.add(&delta.added);
         sum.taken.add(&delta.taken);
     }
@@ -170,10 +158,10 @@ const UPSERT_TRACKED: &str = "
         events = events + excluded.events, quantity_micros = quantity_micros + excluded.quantity_micros";
 
 /// Only what was unsettled is taken back, and that has no histograms.
-fn upsert_usage(upsert: &mut rusqlite::CachedStatement<'_>, grain: Grain, key: &Key<'_>, delta: &Delta) -> Result<()> {
+fn upsert_usage(upsert: &mut CachedStatement<'_>, grain: Grain, key: &Key<'_>, delta: &Delta) -> Result<()> {
     let Key { tenant, start_ms, tier, model, provider, api, key, streaming, status } = key;
     let mut at = 0;
-    let mut bind = |upsert: &mut rusqlite::CachedStatement<'_>, value: &dyn rusqlite::ToSql| {
+    let mut bind = |upsert: &mut CachedStatement<'_>, value: &dyn ToSql| {
         at += 1;
         upsert.raw_bind_parameter(at, value)
     };
@@ -196,55 +184,30 @@ fn upsert_usage(upsert: &mut rusqlite::CachedStatement<'_>, grain: Grain, key: &
     Ok(())
 }
 
-/// An unsettled event, as far as the ledger keeps it.
-pub(super) fn kept(event: &UsageEvent) -> UsageEvent {
-    UsageEvent {
-        event_id: event.event_id.clone(),
-        reservation_id: Some(event.event_id.clone()),
-        tenant: event.tenant.clone(),
-        tier: event.tier.clone(),
-        started_at_ms: event.started_at_ms,
-        api: event.api.clone(),
-        request_model: event.model().map(str::to_owned),
-        tokens: TokenCounts { input: event.tokens.input, output: event.tokens.output, ..TokenCounts::default() },
-        cost_nanousd: event.cost_nanousd,
-        usage_source: UsageSource::Unsettled,
-        finish: Finish::Unknown,
-        ..UsageEvent::default()
-    }
-}
-
 /// Makes the sums of all calls anew, where there are none.
 ///
 /// # Errors
 /// When the entries cannot be read, or sums are there already.
 pub(crate) fn sum_all(transaction: &Transaction<'_>) -> Result<()> {
-    for from in [read::EVENTS, read::OPEN] {
-        let mut query = transaction.prepare(from)?;
-        let read = if from == read::EVENTS { read::event } else { read::unsettled };
-        let mut rows = query.query([])?;
-        let mut events = Vec::with_capacity(SUMMED_AT_ONCE);
-        loop {
-            let row = rows.next()?;
-            let is_end = row.is_none();
-            if let Some(row) = row {
-                events.push(read(row)?);
-            }
-            if is_end || events.len() == SUMMED_AT_ONCE {
-                let mut deltas = Deltas::default();
-                events.iter().for_each(|event| deltas.add(event));
-                deltas.store(transaction)?;
-                events.clear();
-            }
-            if is_end {
-                break;
-            }
+    sum(transaction, read::EVENTS, read::event)?;
+    sum(transaction, read::OPEN, read::unsettled)
+}
+
+fn sum(transaction: &Transaction<'_>, query: &str, read: fn(&Row<'_>) -> Result<UsageEvent>) -> Result<()> {
+    let mut query = transaction.prepare(query)?;
+    let mut rows = query.query_map([], read)?;
+    loop {
+        let events: Vec<_> = rows.by_ref().take(SUMMED_AT_ONCE).collect::<Result<_>>()?;
+        if events.is_empty() {
+            return Ok(());
         }
+        let mut deltas = Deltas::default();
+        events.iter().for_each(|event| deltas.add(event));
+        deltas.store(transaction)?;
     }
-    Ok(())
 }
 
 /// The histogram of a column.
-pub(super) fn histogram(row: &rusqlite::Row<'_>, column: &str) -> Result<Histogram> {
+pub(super) fn histogram(row: &Row<'_>, column: &str) -> Result<Histogram> {
     Ok(Histogram::decode(row.get_ref(column)?.as_blob()?))
 }

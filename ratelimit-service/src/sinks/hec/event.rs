@@ -171,7 +171,7 @@ impl Tokens {
     fn of(event: &UsageEvent) -> Tokens {
         let tokens = &event.tokens;
         Tokens {
-            total_tokens: tokens.input.saturating_add(tokens.output),
+            total_tokens: tokens.total(),
             input_tokens: tokens.input,
             output_tokens: tokens.output,
             cache_read_tokens: tokens.cache_read,
