@@ -79,11 +79,11 @@ impl Upstream {
         }
     }
 
-    /// Begins a call; the answer comes to the context that runs now. `Err` when Envoy takes none.
-    pub(crate) fn call(&self, metadata: Vec<(&str, &[u8])>, message: &[u8]) -> Result<(), ()> {
+    /// Begins a call; the answer comes to the context that runs now, with the token that this gives. `Err` when Envoy takes
+    /// none.
+    pub(crate) fn call(&self, metadata: Vec<(&str, &[u8])>, message: &[u8]) -> Result<u32, ()> {
         let Upstream { target, service, method, timeout } = self;
         hostcalls::dispatch_grpc_call(target, service, method, metadata, Some(message), *timeout)
-            .map(|_| ())
             .map_err(|status| error!("{service}/{method}: Envoy begins no call: {status:?}"))
     }
 }

@@ -7,7 +7,7 @@ use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType};
 use tollgate_flow::{Ask, Call, HeaderEdit, Headers, Next, Reply, Request, Step};
-use tollgate_wire::admission::RESERVATION_ID_METADATA;
+use tollgate_wire::admission::{LEASE_METADATA, RESERVATION_ID_METADATA};
 
 use crate::host;
 use crate::root::Worker;
@@ -66,9 +66,10 @@ impl Http {
     }
 
     fn ask(&mut self, ask: &Ask) -> Action {
-        let metadata = vec![(RESERVATION_ID_METADATA, ask.reservation_id.as_bytes())];
+        let mut metadata = vec![(RESERVATION_ID_METADATA, ask.reservation_id.as_bytes())];
+        metadata.extend(ask.lease.as_ref().map(|lease| (LEASE_METADATA, lease.as_bytes())));
         match self.worker.limiter.call(metadata, &ask.message) {
-            Ok(()) => Action::Pause,
+            Ok(_) => Action::Pause,
             Err(()) => {
                 let step = self.call.on_unasked(host::now_ms(), &self.worker.metrics);
                 self.step(step, 0, 0)
@@ -166,7 +167,7 @@ impl HttpContext for Http {
         };
         if let Some((event, haste)) = self.call.on_end(details, host::now_ms, &self.worker.metrics) {
             let ended_at_ms = event.started_at_ms.saturating_add(event.duration_ms);
-            self.worker.outbox.borrow_mut().push(&event, haste, ended_at_ms, &self.worker.metrics);
+            self.worker.outbox.borrow_mut().push(event.encode(), haste, ended_at_ms, &self.worker.metrics);
         }
     }
 }

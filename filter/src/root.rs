@@ -8,14 +8,15 @@ use log::error;
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{BufferType, ContextType};
-use tollgate_flow::{Config, Delivery, Outbox, Shared};
+use tollgate_flow::{Config, Delivery, Haste, LOOK_MS, Outbox, OwnedKind, Shared};
+use tollgate_wire::admission::LEASE_METADATA;
 use tollgate_wire::{admission, usage_event};
 
 use crate::host::{self, Ids, Metrics, Upstream};
 use crate::http::Http;
 
-/// How often the outbox is looked at and metrics are handed over: a small part of the time that an event may wait.
-const TICK: Duration = Duration::from_millis(100);
+/// How often leases and the outbox are looked after and metrics are handed over: a small part of the time that an event may wait.
+const TICK: Duration = Duration::from_millis(LOOK_MS);
 /// gRPC's `UNAVAILABLE`: what a call that Envoy would not begin is taken for.
 const UNAVAILABLE: u32 = 14;
 
@@ -27,6 +28,8 @@ pub(crate) struct Worker {
     pub(crate) metrics: Metrics,
     pub(crate) ids: Ids,
     pub(crate) outbox: RefCell<Outbox>,
+    /// Questions for leases that are under way, by their tokens: at most one for each kind of calls.
+    asks: RefCell<Vec<(u32, OwnedKind)>>,
     collector: Upstream,
 }
 
@@ -39,6 +42,7 @@ impl Worker {
             metrics: Metrics::define(),
             ids: Ids::new(),
             outbox: RefCell::new(Outbox::new(tell.clone())),
+            asks: RefCell::default(),
             shared: Rc::new(Shared::new(config)),
         }
     }
@@ -49,6 +53,27 @@ impl Worker {
         if self.collector.call(Vec::new(), &batch).is_err() {
             self.deliver(Delivery::Failed(UNAVAILABLE));
         }
+    }
+
+    /// Asks for leases, and gives back what of them is not used.
+    fn look_after_leases(&self) {
+        let now_ms = host::now_ms();
+        for ask in self.shared.lease_asks(now_ms) {
+            match self.limiter.call(vec![(LEASE_METADATA, ask.lease.as_bytes())], &ask.message) {
+                Ok(token) => self.asks.borrow_mut().push((token, ask.kind)),
+                Err(()) => self.shared.on_lease_answer(&ask.kind, None, now_ms, &self.metrics),
+            }
+        }
+        for returned in self.shared.returned_leases(now_ms, &self.metrics) {
+            self.outbox.borrow_mut().push(returned, Haste::Batched, now_ms, &self.metrics);
+        }
+    }
+
+    /// The kind of calls that a lease was asked for by the question with this token.
+    fn asked(&self, token: u32) -> Option<OwnedKind> {
+        let mut asks = self.asks.borrow_mut();
+        let at = asks.iter().position(|(of, _)| *of == token)?;
+        Some(asks.swap_remove(at).1)
     }
 
     fn deliver(&self, delivery: Delivery<'_>) {
@@ -64,15 +89,22 @@ pub(crate) struct Root {
 }
 
 impl Context for Root {
-    fn on_grpc_call_response(&mut self, _token: u32, status: u32, size: usize) {
+    fn on_grpc_call_response(&mut self, token: u32, status: u32, size: usize) {
         let Some(worker) = &self.worker else { return };
-        if status == 0 {
-            let response = hostcalls::get_buffer(BufferType::GrpcReceiveBuffer, 0, size).ok().flatten();
-            worker.deliver(Delivery::Taken(&response.unwrap_or_default()));
-            // More may have come together meanwhile than one batch holds.
-            worker.send();
-        } else {
-            worker.deliver(Delivery::Failed(status));
+        let answer = (status == 0).then(|| {
+            let message = hostcalls::get_buffer(BufferType::GrpcReceiveBuffer, 0, size).ok().flatten();
+            message.unwrap_or_default()
+        });
+        match (worker.asked(token), answer) {
+            (Some(kind), answer) => {
+                worker.shared.on_lease_answer(&kind, answer.as_deref(), host::now_ms(), &worker.metrics);
+            }
+            (None, Some(answer)) => {
+                worker.deliver(Delivery::Taken(&answer));
+                // More may have come together meanwhile than one batch holds.
+                worker.send();
+            }
+            (None, None) => worker.deliver(Delivery::Failed(status)),
         }
     }
 }
@@ -94,6 +126,7 @@ impl RootContext for Root {
 
     fn on_tick(&mut self) {
         if let Some(worker) = &self.worker {
+            worker.look_after_leases();
             worker.send();
             worker.metrics.flush();
         }

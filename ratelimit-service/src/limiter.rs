@@ -1,5 +1,6 @@
 //! The limiter: plans, and the counters that hold tenants to them.
 
+mod lend;
 mod restore;
 #[cfg(test)]
 mod tests;
@@ -8,8 +9,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tollgate_domain::{
-    Call, Decision, Expired, Extent, HeldCall, Hold, Plan, Plans, Quantities, Settled, Settles, Side, Standing, Take,
-    Tier, TokenClass, Tokens, Used,
+    Call, Decision, Expired, Extent, HeldCall, Hold, LeaseTerms, Plan, Plans, Quantities, Settled, Settles, Side,
+    Standing, Take, Tier, TokenClass, Tokens, Used,
 };
 use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
 
@@ -17,6 +18,7 @@ use crate::answers::Answers;
 use crate::counters::{Counters, Unavailable};
 use crate::metrics::Metrics;
 
+pub use lend::MAX_LENDING;
 pub use restore::{LimitDifference, MAX_RESTORED};
 
 /// What the limiter goes by; replaced as a whole.
@@ -31,6 +33,8 @@ pub struct Policy {
     pub answer_percentile: u8,
     /// or so many tokens while little is known.
     pub unknown_answer_tokens: u64,
+    /// How calls are lent to proxies' workers; `None` where each is asked about.
+    pub leases: Option<LeaseTerms>,
 }
 
 /// Decides about calls and settles them.
@@ -38,6 +42,7 @@ pub struct Limiter {
     policy: ArcSwap<Policy>,
     counters: Arc<dyn Counters>,
     answers: Answers,
+    lent: lend::Lent,
     metrics: Metrics,
 }
 
@@ -93,7 +98,13 @@ impl From<Unavailable> for Undecided {
 impl Limiter {
     /// A limiter that holds tenants to `policy`.
     pub fn new(policy: Policy, counters: Arc<dyn Counters>, metrics: Metrics) -> Limiter {
-        Limiter { policy: ArcSwap::from_pointee(policy), counters, answers: Answers::new(), metrics }
+        Limiter {
+            policy: ArcSwap::from_pointee(policy),
+            counters,
+            answers: Answers::new(),
+            lent: lend::Lent::default(),
+            metrics,
+        }
     }
 
     /// What it goes by now. A decision is made by one policy from its beginning to its end.

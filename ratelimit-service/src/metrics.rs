@@ -50,6 +50,10 @@ pub struct Metrics {
     pub reservations: Gauge,
     /// Calls that took their estimate for good, as there was no room for a reservation.
     pub reservations_refused: Counter,
+    /// Calls that were lent to proxies' workers.
+    pub calls_lent: Counter,
+    /// Calls that workers gave back unused.
+    pub calls_returned: Counter,
     /// Usage events that were stored.
     pub events_accepted: Counter,
     /// Usage events that were stored before.
@@ -244,6 +248,16 @@ impl Metrics {
                 &mut registry,
                 "limiter_reservations_refused",
                 "Calls that took their estimate for good, as there was no room for a reservation",
+            ),
+            calls_lent: counter(
+                &mut registry,
+                "limiter_calls_lent",
+                "Calls lent to proxies, to be admitted without asking",
+            ),
+            calls_returned: counter(
+                &mut registry,
+                "limiter_calls_returned",
+                "Lent calls that proxies gave back unused",
             ),
             calls_of_unknown_domain,
             unknown_tiers: counter(&mut registry, "unknown_tiers", "Uses of a tier that is not configured"),

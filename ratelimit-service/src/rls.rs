@@ -12,13 +12,18 @@
 //! - A domain that is not ours limits nothing: OK for each descriptor. So does a descriptor without a tenant or with an
 //!   unknown unit, and one with negative hits: nothing is ever given back here. Both are counted.
 //! - A call of several tenants is decided for one after the other; what one took stays taken when another is denied.
+//! - A proxy's worker that would take a lease says so ([`LEASE_METADATA`]). It gets one beside the answer to a question that
+//!   itself asks for nothing, where calls may be lent; and beside any denial, how long it may deny such calls by itself.
 //! - When the counters do not answer, and no policy decides for them, so does the service: `UNAVAILABLE`.
 
 use std::sync::Arc;
 
 use prost_types::Duration;
 use tollgate_domain::{Call as Counted, Decision, Outcome, Standing, Unit as LimitUnit, Window};
-use tollgate_wire::admission::{CONTEXT_LIMIT, Demand, RESERVATION_ID_METADATA, UNKNOWN_TIER, Unit, WindowUnit};
+use tollgate_wire::admission::{
+    CONTEXT_LIMIT, Demand, LEASE_METADATA, Lease, LeaseRequest, RESERVATION_ID_METADATA, UNKNOWN_TIER, Unit,
+    WindowUnit, denied_until,
+};
 use tollgate_wire::proto::envoy::config::core::v3::HeaderValue;
 use tollgate_wire::proto::envoy::service::ratelimit::v3::rate_limit_response::{Code, DescriptorStatus, RateLimit};
 use tollgate_wire::proto::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitService;
@@ -52,7 +57,12 @@ impl Rls {
         Rls { domain, limiter, metrics }
     }
 
-    async fn answer(&self, request: &RateLimitRequest, id: Option<&str>) -> Result<RateLimitResponse, Status> {
+    async fn answer(
+        &self,
+        request: &RateLimitRequest,
+        id: Option<&str>,
+        wanted: Option<&LeaseRequest>,
+    ) -> Result<RateLimitResponse, Status> {
         let descriptors = request.descriptors.len();
         if descriptors > MAX_DESCRIPTORS {
             let message = format!("{descriptors} descriptors; at most {MAX_DESCRIPTORS} are taken");
@@ -65,6 +75,9 @@ impl Rls {
             self.metrics.descriptors_ignored.inc_by((descriptors - demands.len()) as u64);
             for call in calls(demands, id) {
                 self.decide(&policy, &call, &mut answer).await?;
+                if let Some(wanted) = wanted {
+                    self.lend(&policy, &call, wanted, &mut answer).await;
+                }
             }
         } else {
             self.metrics.calls_of_unknown_domain.inc();
@@ -99,6 +112,22 @@ impl Rls {
     }
 }
 
+impl Rls {
+    /// Lends calls like this one, or tells for how long they are denied.
+    async fn lend(&self, policy: &Policy, call: &Call<'_>, wanted: &LeaseRequest, answer: &mut Answer) {
+        if answer.overall == Code::Ok {
+            // A call's client may leave before the answer comes, and nobody would have the lease.
+            if call.asked.requests == 0
+                && let Some(lease) = self.limiter.lend(policy, &call.asked, wanted).await
+            {
+                answer.lend(call, &lease);
+            }
+        } else if let Some(denied_ms) = self.limiter.denied_ms(policy, wanted, answer.reset_ms(call)) {
+            answer.statuses[call.descriptors[0].0].quota = Some(denied_until(wanted.now_ms.saturating_add(denied_ms)));
+        }
+    }
+}
+
 #[tonic::async_trait]
 impl RateLimitService for Rls {
     async fn should_rate_limit(
@@ -106,7 +135,8 @@ impl RateLimitService for Rls {
         request: Request<RateLimitRequest>,
     ) -> Result<Response<RateLimitResponse>, Status> {
         let id = reservation_id(request.metadata())?;
-        self.answer(request.get_ref(), id).await.map(Response::new)
+        let wanted = request.metadata().get(LEASE_METADATA).and_then(|text| LeaseRequest::parse(text.to_str().ok()?));
+        self.answer(request.get_ref(), id, wanted.as_ref()).await.map(Response::new)
     }
 }
 
@@ -190,6 +220,20 @@ impl Answer {
         }
     }
 
+    fn lend(&mut self, call: &Call<'_>, lease: &Lease) {
+        for (place, unit) in &call.descriptors {
+            self.statuses[*place].quota = Some(lease.quota(*unit));
+        }
+    }
+
+    /// When a call that was denied would be admitted; `None` where that is not known.
+    fn reset_ms(&self, call: &Call<'_>) -> Option<u64> {
+        let denied = call.descriptors.iter().map(|(place, _)| &self.statuses[*place]);
+        let denied = denied.filter(|status| status.code() == Code::OverLimit);
+        let until = |status: &DescriptorStatus| status.duration_until_reset.as_ref().map(ms);
+        denied.map(until).max().flatten()
+    }
+
     /// Denies a call by something that no waiting helps against; told by the descriptors of `telling` units, or else by
     /// the first one.
     fn refuse(&mut self, call: &Call<'_>, name: &str, capacity: u64, telling: impl Fn(Unit) -> bool) {
@@ -263,4 +307,10 @@ fn window_unit(window: Window) -> WindowUnit {
 fn duration(ms: u64) -> Duration {
     let seconds = i64::try_from(ms / 1000).unwrap_or(MAX_DURATION_SECONDS).min(MAX_DURATION_SECONDS);
     Duration { seconds, nanos: (ms % 1000) as i32 * 1_000_000 }
+}
+
+/// Milliseconds of what [`duration`] makes.
+fn ms(duration: &Duration) -> u64 {
+    let (seconds, nanos) = (duration.seconds.unsigned_abs(), u64::from(duration.nanos.unsigned_abs()));
+    seconds * 1000 + nanos.div_ceil(1_000_000)
 }

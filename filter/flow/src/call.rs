@@ -6,6 +6,7 @@
 //!        ├─► no usable tenant, endpoint not allowed ─► reply 401 / 400 / 403
 //!        ▼
 //!     reading ─► the body is there, or too long to be held
+//!        ├─► a lease has room ─► let through; such a call was denied a moment ago ─► reply 429
 //!        ▼
 //!      asking ─► denied ─► reply 429           (no event: nothing is reserved, nothing was used)
 //!        │   └─► no answer, on_failure: deny ─► reply 503 ─► end ─► one usage event: it may be reserved
@@ -13,7 +14,8 @@
 //!     let through ─► response read as it passes ─► end ─► one usage event
 //! ```
 //!
-//! One event for each call that the limiter was asked about and did not deny, and for each that went on. So a client that
+//! One event for each call that the limiter was asked about and did not deny, and for each that went on. One that goes on by a
+//! lease has the id that is reserved for there. So a client that
 //! leaves while the limiter is being asked gives one, for its reservation may stand, and one that leaves before gives none.
 
 use std::borrow::Cow;
@@ -25,6 +27,7 @@ use tollgate_wire::usage_event::{Finish, UsageEvent, UsageSource};
 
 use crate::config::{FailurePolicy, UnclaimedEndpoints};
 use crate::headers::{HeaderEdit, Headers, Request, text};
+use crate::lease::Way;
 use crate::metric::{Counter, Histogram, Recorder};
 use crate::outbox::Haste;
 use crate::reply::{Dialect, Reply};
@@ -33,7 +36,7 @@ use crate::settle::{Known, Unreported, finish, is_success, is_told, settle};
 use crate::shared::Shared;
 use crate::step::{Next, Step};
 use crate::to_u64;
-use metered::{Answer, Asked, Metered, Told};
+use metered::{Answer, Asked, Metered, Question, Told};
 
 mod metered;
 
@@ -167,6 +170,7 @@ impl Call {
             },
             endpoint,
             asked_at_ms: now_ms,
+            question: Question::default(),
             told: Told::default(),
             response: None,
         })))
@@ -174,27 +178,60 @@ impl Call {
 
     /// Asks the limiter with what is known by now, if it is to be asked.
     fn ask(&mut self, mut call: Box<Metered>, hold: Hold, now_ms: u64, recorder: &impl Recorder) -> Step {
-        let config = self.shared.config();
-        if config.unclaimed_endpoints == UnclaimedEndpoints::Deny && call.asked().background {
+        let shared = Rc::clone(&self.shared);
+        let config = shared.config();
+        let asked = call.asked();
+        if config.unclaimed_endpoints == UnclaimedEndpoints::Deny && asked.background {
             recorder.add(Counter::CallsUnclaimed, 1);
             return Next::Reply(Reply::endpoint_unclaimed()).into();
         }
-        let headers = match hold {
-            Hold::Held if config.admission.enabled => Vec::new(),
-            _ => call.request.header_edits(config),
-        };
-        let next = if config.admission.enabled {
-            let ask = call.question(config, now_ms);
-            self.stage = Stage::Asking(call, hold);
-            match hold {
-                Hold::Held => Next::Ask(ask),
-                Hold::Released => Next::AskAndContinue(ask),
+        if !config.admission.enabled {
+            return self.pass(call);
+        }
+        call.settle_question(asked);
+        let way = shared.leases().decide(call.kind(), &call.question.amounts, now_ms, recorder);
+        match way {
+            Way::Lent { id, limits, told_at_ms } => {
+                call.go_on_by_lease(id, limits, told_at_ms);
+                self.pass(call)
             }
-        } else {
-            self.stage = Stage::Passing(call);
-            Next::Continue
-        };
-        Step { headers, body: None, next }
+            Way::Denied(answer) => match call.hear(answer, now_ms) {
+                Some(reply) => self.stop(call, reply, Counter::CallsDenied, Due::Nothing, recorder),
+                None => self.pass(call),
+            },
+            Way::Ask(lease) => {
+                let ask = call.ask(config, lease, now_ms);
+                let (headers, next) = match hold {
+                    Hold::Held => (Vec::new(), Next::Ask(ask)),
+                    Hold::Released => (call.request.header_edits(config), Next::AskAndContinue(ask)),
+                };
+                self.stage = Stage::Asking(call, hold);
+                Step { headers, body: None, next }
+            }
+        }
+    }
+
+    /// Lets a call through whose headers are held.
+    fn pass(&mut self, mut call: Box<Metered>) -> Step {
+        let headers = call.request.header_edits(self.shared.config());
+        call.request.release();
+        self.stage = Stage::Passing(call);
+        Step { headers, body: None, next: Next::Continue }
+    }
+
+    /// Answers a call in the provider's place.
+    fn stop(
+        &mut self,
+        mut call: Box<Metered>,
+        reply: Reply,
+        counter: Counter,
+        due: Due,
+        recorder: &impl Recorder,
+    ) -> Step {
+        recorder.add(counter, 1);
+        call.event.status = u16::try_from(reply.status).unwrap_or(0);
+        self.stage = Stage::Stopped(call, due);
+        Next::Reply(reply).into()
     }
 
     /// The next bytes of the request's body are there; those that [`Call::held_bytes`] counts are not among them.
@@ -257,7 +294,8 @@ impl Call {
 
     /// The limiter answered with an encoded `RateLimitResponse`; `None` when it failed or took too long.
     pub fn on_answer(&mut self, answer: Option<&[u8]>, now_ms: u64, recorder: &impl Recorder) -> Step {
-        let config = self.shared.config();
+        let shared = Rc::clone(&self.shared);
+        let config = shared.config();
         let Stage::Asking(mut call, hold) = std::mem::replace(&mut self.stage, Stage::Aside) else {
             return Next::Wait.into();
         };
@@ -265,6 +303,7 @@ impl Call {
         recorder.observe(Histogram::AdmissionMs, waited_ms);
         let refusal = match answer.and_then(|bytes| AdmissionResponse::decode(bytes).ok()) {
             Some(answer) => {
+                shared.leases().hear(call.kind(), call.question.amounts, &answer, now_ms);
                 let refusal = call.hear(answer, now_ms);
                 if refusal.is_none() {
                     recorder.add(Counter::CallsAdmitted, 1);
@@ -290,24 +329,22 @@ impl Call {
             // What has begun to be answered can't be answered again.
             Some(_) if call.response.is_some() => recorder.add(Counter::DenialsTooLate, 1),
             Some((reply, counter)) => {
-                recorder.add(counter, 1);
-                call.event.status = u16::try_from(reply.status).unwrap_or(0);
                 let due = match hold {
                     Hold::Held if call.event.reservation_id.is_none() => Due::Nothing,
                     Hold::Held | Hold::Released => Due::Event,
                 };
-                self.stage = Stage::Stopped(call, due);
-                return Next::Reply(reply).into();
+                return self.stop(call, reply, counter, due, recorder);
             }
             None => {}
         }
-        let step = match hold {
-            Hold::Held => Step { headers: call.request.header_edits(config), body: None, next: Next::Continue },
-            Hold::Released => Next::Wait.into(),
-        };
-        call.request.release();
-        self.stage = Stage::Passing(call);
-        step
+        match hold {
+            Hold::Held => self.pass(call),
+            Hold::Released => {
+                call.request.release();
+                self.stage = Stage::Passing(call);
+                Next::Wait.into()
+            }
+        }
     }
 
     /// The limiter could not even be asked, so that nothing is reserved.

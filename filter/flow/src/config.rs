@@ -123,6 +123,20 @@ pub struct Admission {
     pub timeout_ms: u64,
     /// What happens to a call when there is no answer in time, or an error.
     pub on_failure: FailurePolicy,
+    /// Whether calls may go on by leases, without asking.
+    pub leases: LeaseMode,
+}
+
+/// When leases are asked for. A server that knows none gives none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LeaseMode {
+    /// Never: the limiter is asked about each call.
+    Off,
+    /// For all that is called.
+    On,
+    /// For what is called ten times in a second, or more often.
+    Auto,
 }
 
 /// What becomes of a call that nobody could decide on.
@@ -198,6 +212,7 @@ impl Default for Admission {
             domain: "tollgate".to_owned(),
             timeout_ms: 100,
             on_failure: FailurePolicy::Allow,
+            leases: LeaseMode::Auto,
         }
     }
 }

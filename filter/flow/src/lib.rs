@@ -2,6 +2,7 @@
 //!
 //! - [`Call`] is one request's state machine. The shell hands it what Envoy says (headers, chunks, the limiter's answer,
 //!   the end) and does what it answers (go on, wait, ask, reply).
+//! - [`Shared`] is what a worker's calls have in common: above all the leases by which they go on without asking.
 //! - [`Outbox`] is a worker's queue of usage events: it decides what is sent when, and what is tried again.
 //! - [`Config`] is the plugin's configuration, checked as a whole.
 //!
@@ -14,6 +15,7 @@ mod call;
 mod config;
 mod headers;
 mod identity;
+mod lease;
 mod limit_headers;
 mod metric;
 mod outbox;
@@ -25,15 +27,16 @@ mod step;
 
 pub use call::Call;
 pub use config::{
-    AcceptEncoding, Admission, Config, ConfigError, FailurePolicy, Identity, ReadBody, RequestBody, StreamUsage,
-    UnclaimedEndpoints, Usage,
+    AcceptEncoding, Admission, Config, ConfigError, FailurePolicy, Identity, LeaseMode, ReadBody, RequestBody,
+    StreamUsage, UnclaimedEndpoints, Usage,
 };
 pub use headers::{HeaderEdit, Headers, Request};
 pub use identity::{CertificateField, Origin, Pattern, Source};
+pub use lease::{LOOK_MS, MAX_KINDS, OwnedKind};
 pub use metric::{Counter, Gauge, Histogram, Recorder};
 pub use outbox::{Delivery, Haste, Outbox};
 pub use reply::Reply;
-pub use shared::Shared;
+pub use shared::{LeaseAsk, Shared};
 pub use step::{Ask, Next, Step};
 
 /// Bytes that stand for one token where nothing better is known: English text has about four a token.

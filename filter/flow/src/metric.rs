@@ -39,10 +39,18 @@ metrics! {
         CallsUnidentified = "calls_unidentified_total",
         /// Calls recorded without a key, for what stands in its place is no name.
         KeysInvalid = "keys_invalid_total",
-        /// Calls that the limiter admitted.
+        /// Calls that the limiter was asked about, and admitted.
         CallsAdmitted = "calls_admitted_total",
-        /// Calls that the limiter denied: answered with 429.
+        /// Calls that went on by a lease.
+        CallsLeased = "calls_leased_total",
+        /// Calls that a limit denied: answered with 429.
         CallsDenied = "calls_denied_total",
+        /// Those among them that the limiter was not asked about, as it had denied such calls a moment ago.
+        CallsDeniedFromCache = "calls_denied_from_cache_total",
+        /// Calls that leases were for.
+        CallsLent = "calls_lent_total",
+        /// Those among them that were given back.
+        CallsReturned = "calls_returned_total",
         /// Calls let through because the limiter gave no answer.
         CallsFailedOpen = "calls_failed_open_total",
         /// Calls answered with 503 because the limiter gave no answer.

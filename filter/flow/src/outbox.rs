@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use tollgate_wire::usage_event::{UsageEvent, decode_rejected, encode_export};
+use tollgate_wire::usage_event::{decode_rejected, encode_export};
 
 use crate::config::Usage;
 use crate::metric::{Counter, Gauge, Recorder};
@@ -73,8 +73,8 @@ impl Outbox {
         }
     }
 
-    /// Queues an event; a full queue drops and counts it.
-    pub fn push(&mut self, event: &UsageEvent, haste: Haste, now_ms: u64, recorder: &impl Recorder) {
+    /// Queues an encoded event; a full queue drops and counts it.
+    pub fn push(&mut self, event: Vec<u8>, haste: Haste, now_ms: u64, recorder: &impl Recorder) {
         if self.queue.len() >= self.config.max_queued_events {
             return recorder.add(Counter::EventsDropped, 1);
         }
@@ -82,7 +82,7 @@ impl Outbox {
             self.oldest_ms = now_ms;
         }
         self.is_awaited |= haste == Haste::Soon;
-        self.queue.push_back(event.encode());
+        self.queue.push_back(event);
         recorder.shift(Gauge::EventsQueued, 1);
     }
 

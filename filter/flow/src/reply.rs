@@ -194,7 +194,13 @@ mod tests {
     }
 
     fn denied_by(limits: Vec<LimitStatus>) -> Reply {
-        let answer = AdmissionResponse { decision: Decision::Denied, limits, response_headers: Vec::new() };
+        let answer = AdmissionResponse {
+            decision: Decision::Denied,
+            limits,
+            response_headers: Vec::new(),
+            lease: None,
+            denied_until_ms: None,
+        };
         Reply::denied(Dialect::OpenAi, "gold \"x\"", &answer, 0)
     }
 

@@ -1,8 +1,12 @@
 //! What one worker's calls have in common.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell, RefMut};
+
+use tollgate_wire::admission::{AdmissionRequest, AdmissionResponse};
 
 use crate::config::{Config, ReadBody};
+use crate::lease::{Kind, Leases, OwnedKind};
+use crate::metric::Recorder;
 use crate::request::RequestBody;
 
 /// What the calls of one worker share.
@@ -11,6 +15,18 @@ pub struct Shared {
     config: Config,
     /// Whether a body has ever come while its headers were held.
     bodies: Cell<Bodies>,
+    leases: RefCell<Leases>,
+}
+
+/// A question to the limiter for a lease. It is asked aside from all calls.
+#[derive(Debug)]
+pub struct LeaseAsk {
+    /// What its answer is for.
+    pub kind: OwnedKind,
+    /// The encoded `RateLimitRequest`.
+    pub message: Vec<u8>,
+    /// For the gRPC metadata, under [`tollgate_wire::admission::LEASE_METADATA`].
+    pub lease: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,12 +40,42 @@ enum Bodies {
 impl Shared {
     /// Of a worker that has seen no call yet.
     pub fn new(config: Config) -> Shared {
-        Shared { config, bodies: Cell::new(Bodies::Unproven) }
+        let leases = RefCell::new(Leases::new(config.admission.leases, config.admission.timeout_ms));
+        Shared { config, bodies: Cell::new(Bodies::Unproven), leases }
     }
 
     /// The configuration.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The leases of this worker's calls.
+    pub(crate) fn leases(&self) -> RefMut<'_, Leases> {
+        self.leases.borrow_mut()
+    }
+
+    /// Looks after the leases, every [`LOOK_MS`](crate::LOOK_MS) or so: what is to be asked for now.
+    pub fn lease_asks(&self, now_ms: u64) -> Vec<LeaseAsk> {
+        let asks = self.leases().look(now_ms).into_iter().map(|ask| {
+            let Kind { tenant, tier, model, api } = ask.kind.borrowed();
+            let output_tokens = ask.has_output.then_some(0);
+            let domain = &self.config.admission.domain;
+            let request =
+                AdmissionRequest { requests: 0, domain, tenant, tier, model, api, input_tokens: 0, output_tokens };
+            LeaseAsk { message: request.encode(), kind: ask.kind, lease: ask.metadata }
+        });
+        asks.collect()
+    }
+
+    /// The limiter answered a [`LeaseAsk`] with an encoded `RateLimitResponse`; `None` when it failed or took too long.
+    pub fn on_lease_answer(&self, kind: &OwnedKind, answer: Option<&[u8]>, now_ms: u64, recorder: &impl Recorder) {
+        let answer = answer.and_then(|bytes| AdmissionResponse::decode(bytes).ok());
+        self.leases().hear_ahead(kind, answer, now_ms, recorder);
+    }
+
+    /// The encoded log records by which leases are given back, of all that are done with since the last time.
+    pub fn returned_leases(&self, now_ms: u64, recorder: &impl Recorder) -> Vec<Vec<u8>> {
+        self.leases().take_returned(recorder).iter().map(|returned| returned.encode(now_ms)).collect()
     }
 
     /// Whether a call waits for its body before it is decided on.

@@ -36,6 +36,8 @@ pub struct Ask {
     pub message: Vec<u8>,
     /// The reservation's id, for the gRPC metadata.
     pub reservation_id: String,
+    /// Likewise, should such calls be denied: the encoded [`LeaseRequest`](tollgate_wire::admission::LeaseRequest).
+    pub lease: Option<String>,
 }
 
 impl From<Next> for Step {

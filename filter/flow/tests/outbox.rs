@@ -54,14 +54,14 @@ fn a_batch_leaves_by_size_or_by_time() {
     let counts = Counts::default();
     let mut outbox = outbox(r#"{"batch_events":3,"flush_interval_ms":1000}"#);
     assert_eq!(outbox.poll(0), None);
-    outbox.push(&event(0), Haste::Batched, 100, &counts);
+    outbox.push(event(0).encode(), Haste::Batched, 100, &counts);
     assert_eq!(outbox.poll(1099), None);
     assert_eq!(ids(&outbox.poll(1100).unwrap()), ["0"]);
     assert_eq!(outbox.poll(9000), None, "one at a time");
     outbox.on_delivery(Delivery::Taken(&[]), 1200, 0, &counts);
     for id in 1..4 {
         assert_eq!(outbox.poll(1300), None);
-        outbox.push(&event(id), Haste::Batched, 1300, &counts);
+        outbox.push(event(id).encode(), Haste::Batched, 1300, &counts);
     }
     assert_eq!(ids(&outbox.poll(1300).unwrap()), ["1", "2", "3"]);
     assert_eq!(counts.queued.get(), 3);
@@ -73,16 +73,16 @@ fn a_batch_leaves_by_size_or_by_time() {
 fn what_others_wait_for_takes_the_whole_queue_along() {
     let counts = Counts::default();
     let mut outbox = outbox("{}");
-    outbox.push(&event(0), Haste::Batched, 0, &counts);
+    outbox.push(event(0).encode(), Haste::Batched, 0, &counts);
     assert_eq!(outbox.poll(1), None);
-    outbox.push(&event(1), Haste::Soon, 1, &counts);
-    outbox.push(&event(2), Haste::Batched, 1, &counts);
+    outbox.push(event(1).encode(), Haste::Soon, 1, &counts);
+    outbox.push(event(2).encode(), Haste::Batched, 1, &counts);
     assert_eq!(ids(&outbox.poll(1).unwrap()), ["0", "1", "2"]);
-    outbox.push(&event(3), Haste::Soon, 2, &counts);
+    outbox.push(event(3).encode(), Haste::Soon, 2, &counts);
     outbox.on_delivery(Delivery::Taken(&[]), 3, 0, &counts);
     assert_eq!(ids(&outbox.poll(3).unwrap()), ["3"], "it came while another batch was under way");
     outbox.on_delivery(Delivery::Taken(&[]), 3, 0, &counts);
-    outbox.push(&event(4), Haste::Batched, 3, &counts);
+    outbox.push(event(4).encode(), Haste::Batched, 3, &counts);
     assert_eq!(outbox.poll(4), None, "nobody waits any more");
 }
 
@@ -90,7 +90,7 @@ fn what_others_wait_for_takes_the_whole_queue_along() {
 fn what_fails_is_sent_again_later_and_later() {
     let counts = Counts::default();
     let mut outbox = outbox(r#"{"batch_events":1,"retry_initial_ms":100,"retry_max_ms":350}"#);
-    outbox.push(&event(0), Haste::Batched, 0, &counts);
+    outbox.push(event(0).encode(), Haste::Batched, 0, &counts);
     let mut now_ms = 0;
     for pause_ms in [100, 200, 350, 350] {
         assert_eq!(ids(&outbox.poll(now_ms).unwrap()), ["0"]);
@@ -109,7 +109,7 @@ fn a_full_queue_drops_the_newest_and_counts_it() {
     let counts = Counts::default();
     let mut outbox = outbox(r#"{"batch_events":1,"max_queued_events":2}"#);
     for id in 0..5 {
-        outbox.push(&event(id), Haste::Batched, 0, &counts);
+        outbox.push(event(id).encode(), Haste::Batched, 0, &counts);
     }
     assert_eq!((counts.of(Counter::EventsDropped), counts.queued.get()), (3, 2));
     assert_eq!(ids(&outbox.poll(0).unwrap()), ["0", "1"]);
@@ -120,7 +120,12 @@ fn a_batch_is_bounded_in_bytes_too() {
     let counts = Counts::default();
     let mut outbox = outbox(r#"{"batch_events":1}"#);
     for id in 0..900 {
-        outbox.push(&UsageEvent { finish_reasons: vec!["x".repeat(4000)], ..event(id) }, Haste::Batched, 0, &counts);
+        outbox.push(
+            UsageEvent { finish_reasons: vec!["x".repeat(4000)], ..event(id) }.encode(),
+            Haste::Batched,
+            0,
+            &counts,
+        );
     }
     let mut delivered = 0;
     while let Some(batch) = outbox.poll(0) {
@@ -136,15 +141,15 @@ fn refusals_are_counted_and_not_sent_again() {
     let counts = Counts::default();
     let mut outbox = outbox(r#"{"batch_events":2}"#);
     for id in 0..4 {
-        outbox.push(&event(id), Haste::Batched, 0, &counts);
+        outbox.push(event(id).encode(), Haste::Batched, 0, &counts);
     }
     outbox.poll(0).unwrap();
     let partial_success = Some(ExportLogsPartialSuccess { rejected_log_records: 1, error_message: String::new() });
     let response = ExportLogsServiceResponse { partial_success }.encode_to_vec();
     outbox.on_delivery(Delivery::Taken(&response), 0, 0, &counts);
     assert_eq!((counts.of(Counter::EventsDelivered), counts.of(Counter::EventsRejected)), (3, 1));
-    outbox.push(&event(4), Haste::Batched, 0, &counts);
-    outbox.push(&event(5), Haste::Batched, 0, &counts);
+    outbox.push(event(4).encode(), Haste::Batched, 0, &counts);
+    outbox.push(event(5).encode(), Haste::Batched, 0, &counts);
     outbox.poll(0).unwrap();
     outbox.on_delivery(Delivery::Failed(3), 0, 0, &counts);
     assert_eq!((counts.of(Counter::EventsRejected), counts.queued.get()), (3, 0));
@@ -176,7 +181,7 @@ proptest! {
             match step {
                 Step::Push => {
                     let dropped = counts.of(Counter::EventsDropped);
-                    outbox.push(&event(pushed), Haste::Batched, now_ms, &counts);
+                    outbox.push(event(pushed).encode(), Haste::Batched, now_ms, &counts);
                     pushed += usize::from(counts.of(Counter::EventsDropped) == dropped);
                 }
                 Step::Poll => {

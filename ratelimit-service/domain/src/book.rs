@@ -43,6 +43,17 @@ pub struct Hold {
     pub call: HeldCall,
 }
 
+/// Reservations of calls that are yet to come, each as a [`Hold`] of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lend {
+    /// The calls' ids; as many of the first ones are reserved for as there is room.
+    pub ids: Vec<String>,
+    /// After so long without a usage event each expires.
+    pub timeout_ms: u64,
+    /// What each call asks for at most.
+    pub call: HeldCall,
+}
+
 /// A reservation that ran out, to be posted to the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expired {
@@ -100,8 +111,9 @@ struct Entry {
     state: State,
     due_ms: u64,
     started_at_ms: u64,
-    lines: Box<[Line]>,
-    call: Option<Box<HeldCall>>,
+    /// Shared by what was lent together, as the call is.
+    lines: Arc<[Line]>,
+    call: Option<Arc<HeldCall>>,
 }
 
 /// What became of a reservation.
@@ -130,15 +142,35 @@ impl Book {
         self.entries.get(id).map(|entry| entry.state)
     }
 
-    pub(crate) fn open(&mut self, hold: &Hold, lines: Vec<Line>, now_ms: u64) {
-        let due_ms = now_ms.saturating_add(hold.timeout_ms);
-        let call = Some(Box::new(hold.call.clone()));
+    /// Reserves for each of `ids`.
+    pub(crate) fn open<'i>(
+        &mut self,
+        ids: impl IntoIterator<Item = &'i str>,
+        timeout_ms: u64,
+        call: &HeldCall,
+        lines: Vec<Line>,
+        now_ms: u64,
+    ) {
+        let due_ms = now_ms.saturating_add(timeout_ms);
+        let call = Some(Arc::new(call.clone()));
         let entry = Entry { state: State::Open, due_ms, started_at_ms: now_ms, lines: lines.into(), call };
-        self.insert(hold.id.as_str().into(), entry);
+        for id in ids {
+            self.insert(id.into(), entry.clone());
+        }
+    }
+
+    /// Forgets an open reservation that nothing was made of. Gives when it was made, and what it held.
+    pub(crate) fn forget(&mut self, id: &str) -> Option<(u64, Arc<[Line]>)> {
+        if self.state(id) != Some(State::Open) {
+            return None;
+        }
+        let (id, entry) = self.entries.remove_entry(id)?;
+        self.due.remove(&(entry.due_ms, id));
+        Some((entry.started_at_ms, entry.lines))
     }
 
     /// Settles a reservation, known or not; gives what it held.
-    pub(crate) fn settle(&mut self, id: &str, now_ms: u64) -> Box<[Line]> {
+    pub(crate) fn settle(&mut self, id: &str, now_ms: u64) -> Arc<[Line]> {
         let (id, lines) = match self.entries.remove_entry(id) {
             Some((id, entry)) => {
                 self.due.remove(&(entry.due_ms, Arc::clone(&id)));
@@ -147,15 +179,15 @@ impl Book {
                 }
                 (id, entry.lines)
             }
-            None => (id.into(), Box::default()),
+            None => (id.into(), Arc::default()),
         };
-        let (due_ms, lines_left, call) = (now_ms + SETTLED_KEPT_MS, Box::default(), None);
+        let (due_ms, lines_left, call) = (now_ms + SETTLED_KEPT_MS, Arc::default(), None);
         self.insert(id, Entry { state: State::Settled, due_ms, started_at_ms: now_ms, lines: lines_left, call });
         lines
     }
 
     /// Lets run out or forgets what is due: what the next one that ran out had held, until there is none.
-    pub(crate) fn expire_next(&mut self, now_ms: u64) -> Option<Vec<Line>> {
+    pub(crate) fn expire_next(&mut self, now_ms: u64) -> Option<Arc<[Line]>> {
         while self.next_due_ms() <= now_ms {
             let (_, id) = self.due.pop_first()?;
             let entry = self.entries.get_mut(&id)?;
@@ -163,7 +195,7 @@ impl Book {
                 State::Open => {
                     entry.state = State::Expired { at_ms: now_ms, offer_ms: Some(now_ms) };
                     entry.due_ms = now_ms + EXPIRED_KEPT_MS;
-                    let lines = entry.lines.to_vec();
+                    let lines = Arc::clone(&entry.lines);
                     self.due.insert((entry.due_ms, Arc::clone(&id)));
                     self.offers.insert((now_ms, id));
                     return Some(lines);
@@ -194,7 +226,7 @@ impl Book {
     pub(crate) fn running_out(&self, now_ms: u64) -> impl Iterator<Item = &Line> {
         let due = self.due.iter().take_while(move |(due_ms, _)| *due_ms <= now_ms);
         let open = due.filter_map(|(_, id)| self.entries.get(id)).filter(|entry| entry.state == State::Open);
-        open.flat_map(|entry| &entry.lines)
+        open.flat_map(|entry| entry.lines.iter())
     }
 
     /// Expired reservations that may be offered now, `most` at most; first those that could be for longest.

@@ -149,6 +149,22 @@ impl Counter {
         self.used().saturating_add(amount.max(1)) <= rule.depth()
     }
 
+    /// How many times `amount` can be taken.
+    pub fn room(&self, rule: &Rule, amount: u64) -> u64 {
+        let left = rule.depth().saturating_sub(self.used());
+        match amount {
+            // Nothing fits any number of times, while something is left.
+            0 => {
+                if left > 0 {
+                    u64::MAX
+                } else {
+                    0
+                }
+            }
+            _ => left / amount,
+        }
+    }
+
     /// Milliseconds until `amount` fits, at least 1, if what is held ends as though it were spent; `None` when it never
     /// does. The amount does not fit now.
     pub fn wait_ms(&self, rule: &Rule, amount: u64, now_ms: u64) -> Option<u64> {

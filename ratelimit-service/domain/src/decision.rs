@@ -67,6 +67,8 @@ pub struct Verdict {
     pub outcome: Outcome,
     /// One for each ask, in order, brought to `now_ms`.
     pub counters: Vec<Counter>,
+    /// For how many calls there are reservations: of those to be lent to, or the one that asked for one.
+    pub reserved: usize,
     /// The engine's clock, in milliseconds since the Unix epoch.
     pub now_ms: u64,
 }

@@ -17,19 +17,21 @@ mod calendar;
 mod counter;
 mod decision;
 mod history;
+mod lease;
 mod limit;
 mod plan;
 mod tenant;
 
 pub use amount::{MAX_AMOUNT, Pattern, Price, Prices, Quantities, Side, TokenClass, Tokens, Weight, Weights};
-pub use book::{EXPIRED_KEPT_MS, Expired, HeldCall, Hold, OFFER_AGAIN_MS, SETTLED_KEPT_MS};
+pub use book::{EXPIRED_KEPT_MS, Expired, HeldCall, Hold, Lend, OFFER_AGAIN_MS, SETTLED_KEPT_MS};
 pub use calendar::{Anchor, Day, Edges, Period, Span};
 pub use counter::{Counter, Rule, SLOT_RETRY_MS};
 pub use decision::{Ask, Decision, Outcome, Role, Standing, Verdict};
 pub use history::AnswerLengths;
+pub use lease::{LeaseTerms, Loan};
 pub use limit::{Action, Call, CounterId, Limit, LimitError, Scope, Unit, Window};
 pub use plan::{
     CONTEXT_TOLERANCE_PERCENT, ContextExceeded, Found, MAX_LIMITS, MissingTier, Plan, Plans, Terms, Tier, TierUnknown,
     UnknownTier,
 };
-pub use tenant::{Extent, Settled, Settles, Take, TenantCounters, Used};
+pub use tenant::{Extent, Settled, Settles, Take, TenantCounters, Unused, Used};

@@ -1,7 +1,7 @@
 //! What one tenant has spent and reserved: the model that every engine of counters follows.
 
 use crate::amount::MAX_AMOUNT;
-use crate::book::{Book, Expired, Hold, Kind, Line, State};
+use crate::book::{Book, Expired, Hold, Kind, Lend, Line, State};
 use crate::counter::{Counter, Rule};
 use crate::decision::{Ask, Outcome, Role, Verdict};
 use crate::limit::{CounterId, Unit};
@@ -18,6 +18,20 @@ pub enum Take<'a> {
     /// Requests for good, and all else until the reservation is settled or expires. Where the id is known already, the
     /// answer is admission, and nothing is taken.
     Hold(&'a Hold),
+    /// As [`Take::Hold`], for as many calls of these as there is room, each of which asks for this much. Those whose id is
+    /// known already are among them, and take nothing.
+    Lend(&'a Lend),
+}
+
+/// Calls that were lent to and are not to come.
+#[derive(Debug, Clone, Copy)]
+pub struct Unused<'a> {
+    /// Their ids; those that have no open reservation are passed over.
+    pub ids: &'a [String],
+    /// How many calls were lent to together.
+    pub lent: u64,
+    /// What each asked for.
+    pub asks: &'a [Ask<'a>],
 }
 
 /// What a call has used, by the limits that count it.
@@ -87,12 +101,9 @@ impl TenantCounters {
         }
         self.expire(now_ms);
         let Verdict { outcome, mut counters, .. } = self.judge(asks, now_ms);
-        if let Take::Hold(hold) = take
-            && self.state(&hold.id).is_some()
-        {
-            return Verdict { outcome: Outcome::Admitted, counters, now_ms };
-        }
+        let (mut outcome, mut reserved) = (outcome, 0);
         match (take, outcome) {
+            (Take::Hold(hold), _) if self.state(&hold.id).is_some() => (outcome, reserved) = (Outcome::Admitted, 1),
             (Take::Used, _) | (Take::ForGood, Outcome::Admitted) => {
                 // Without a reservation nothing tells when a slot is free again.
                 let spent = asks.iter().zip(&mut counters).filter(|(ask, _)| ask.limit.unit != Unit::Concurrency);
@@ -102,21 +113,69 @@ impl TenantCounters {
                 }
             }
             (Take::Hold(hold), Outcome::Admitted) => {
-                let mut lines = Vec::with_capacity(asks.len());
-                for (ask, counter) in asks.iter().zip(&mut counters) {
-                    if ask.limit.unit == Unit::Requests {
-                        counter.spend(ask.amount, ask.most_spent());
-                    } else if ask.amount > 0 {
-                        counter.hold(ask.amount);
-                        lines.push(Line::new(ask, counter));
-                    }
-                    self.keep(ask, *counter, now_ms);
+                let lines = self.reserve(asks, &mut counters, 1, now_ms);
+                let ids = [hold.id.as_str()];
+                self.book.get_or_insert_default().open(ids, hold.timeout_ms, &hold.call, lines, now_ms);
+                reserved = 1;
+            }
+            (Take::Lend(lend), _) => {
+                let (known, new): (Vec<_>, Vec<_>) =
+                    lend.ids.iter().map(String::as_str).partition(|id| self.state(id).is_some());
+                let fitting = asks.iter().zip(&counters).filter(|(ask, _)| ask.role == Role::Binding);
+                let room = fitting.map(|(ask, counter)| counter.room(&ask.rule, ask.amount)).min().unwrap_or(u64::MAX);
+                let calls = new.len().min(usize::try_from(room).unwrap_or(usize::MAX));
+                if calls > 0 {
+                    let lines = self.reserve(asks, &mut counters, calls as u64, now_ms);
+                    let ids = new.into_iter().take(calls);
+                    self.book.get_or_insert_default().open(ids, lend.timeout_ms, &lend.call, lines, now_ms);
                 }
-                self.book.get_or_insert_default().open(hold, lines, now_ms);
+                reserved = known.len() + calls;
+                outcome = if reserved > 0 { Outcome::Admitted } else { Outcome::Denied };
             }
             (Take::Nothing, _) | (_, Outcome::Denied) => {}
         }
-        Verdict { outcome, counters, now_ms }
+        Verdict { outcome, counters, reserved, now_ms }
+    }
+
+    /// Takes what so many calls ask for. Gives what each of them holds.
+    fn reserve(&mut self, asks: &[Ask<'_>], counters: &mut [Counter], calls: u64, now_ms: u64) -> Vec<Line> {
+        let mut lines = Vec::with_capacity(asks.len());
+        for (ask, counter) in asks.iter().zip(counters) {
+            let amount = ask.amount.saturating_mul(calls);
+            if ask.limit.unit == Unit::Requests {
+                counter.spend(amount, ask.most_spent());
+            } else if ask.amount > 0 {
+                counter.hold(amount);
+                lines.push(Line::new(ask, counter));
+            }
+            self.keep(ask, *counter, now_ms);
+        }
+        lines
+    }
+
+    /// Gives back what was lent to calls that are not to come, and tells how many that were. Of their requests, what has
+    /// drained since they were lent has come back already.
+    pub fn give_back(&mut self, unused: &Unused<'_>, now_ms: u64) -> u64 {
+        self.expire(now_ms);
+        let (mut calls, mut lent_at_ms) = (0, now_ms);
+        for id in unused.ids {
+            let Some((started_at_ms, lines)) = self.book.as_mut().and_then(|book| book.forget(id)) else { continue };
+            calls += 1;
+            lent_at_ms = lent_at_ms.min(started_at_ms);
+            for line in lines.iter() {
+                self.change(line, now_ms, |counter| counter.release(line.amount));
+            }
+        }
+        for ask in unused.asks.iter().filter(|ask| calls > 0 && ask.limit.unit == Unit::Requests) {
+            let mut counter = self.advanced(ask, now_ms);
+            let is_counted = !matches!(ask.rule, Rule::Calendar { .. }) || counter.at_ms <= lent_at_ms;
+            if is_counted {
+                let (back, of) = (ask.amount.saturating_mul(calls), ask.amount.saturating_mul(unused.lent));
+                counter.refund(back, of, lent_at_ms, &ask.rule);
+            }
+            self.keep(ask, counter, now_ms);
+        }
+        calls
     }
 
     /// What [`TenantCounters::admit`] says to one who takes [`Take::Nothing`]. It copies no reservations.
@@ -250,7 +309,7 @@ impl TenantCounters {
             |(ask, counter): (&Ask<'_>, &Counter)| ask.role != Role::Binding || counter.fits(&ask.rule, ask.amount);
         let all_fit = asks.iter().zip(&counters).all(fits);
         let outcome = if all_fit { Outcome::Admitted } else { Outcome::Denied };
-        Verdict { outcome, counters, now_ms }
+        Verdict { outcome, counters, reserved: 0, now_ms }
     }
 
     fn state(&self, id: &str) -> Option<State> {
@@ -260,7 +319,7 @@ impl TenantCounters {
     /// Lets run out what is due: what was held is spent, and slots are free.
     fn expire(&mut self, now_ms: u64) {
         while let Some(lines) = self.book.as_mut().and_then(|book| book.expire_next(now_ms)) {
-            for line in &lines {
+            for line in lines.iter() {
                 self.post_estimate(line, now_ms);
             }
         }

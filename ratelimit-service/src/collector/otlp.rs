@@ -10,7 +10,7 @@ use tollgate_wire::proto::opentelemetry::proto::collector::logs::v1::{
     ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
 };
 use tollgate_wire::proto::opentelemetry::proto::logs::v1::LogRecord;
-use tollgate_wire::usage_event::{Around, UsageEvent};
+use tollgate_wire::usage_event::{Around, LeaseReturned, UsageEvent};
 use tonic::codec::CompressionEncoding;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -50,9 +50,13 @@ impl Collector {
         peer: Option<SocketAddr>,
     ) -> Result<ExportLogsServiceResponse, Status> {
         let now_ms = clock::now_ms();
-        let (entries, rejected) = read(request, &self.intake.tenant_attributes, now_ms);
+        let Taken { entries, returned, rejected } = read(request, &self.intake.tenant_attributes, now_ms);
         if !entries.is_empty() {
             self.store(entries).await.map_err(|error| self.refuse(&error))?;
+        }
+        for returned in &returned {
+            // Once more does no harm, and what is not given back would be billed as though it had been used.
+            self.limiter.take_back(returned).await.map_err(|error| Status::unavailable(error.to_string()))?;
         }
         // Only now: what is refused comes again, and its invalid records with it.
         for Rejected { record, rejection, .. } in &rejected {
@@ -107,25 +111,34 @@ struct Rejected<'a> {
     rejection: Rejection,
 }
 
-/// The events, and why each of the other records is none.
-fn read<'a>(
-    request: &'a ExportLogsServiceRequest,
-    tenant_attributes: &[String],
-    now_ms: u64,
-) -> (Vec<Entry>, Vec<Rejected<'a>>) {
-    let (mut entries, mut rejected, mut at) = (Vec::new(), Vec::new(), 0);
+/// What an export has.
+#[derive(Default)]
+struct Taken<'a> {
+    /// The events.
+    entries: Vec<Entry>,
+    /// Leases that workers are done with.
+    returned: Vec<LeaseReturned>,
+    /// Why each of the other records is none of these.
+    rejected: Vec<Rejected<'a>>,
+}
+
+fn read<'a>(request: &'a ExportLogsServiceRequest, tenant_attributes: &[String], now_ms: u64) -> Taken<'a> {
+    let (mut taken, mut at) = (Taken::default(), 0);
     for resource_logs in &request.resource_logs {
         let resource = resource_logs.resource.as_ref().map_or([].as_slice(), |resource| &resource.attributes);
         let around = Around::new(resource, tenant_attributes);
         for record in resource_logs.scope_logs.iter().flat_map(|scope| &scope.log_records) {
-            match event(record, &around, now_ms) {
-                Ok(event) => entries.push(Entry::Usage(event)),
-                Err(rejection) => rejected.push(Rejected { at, record, rejection }),
+            let is_taken = match LeaseReturned::read(record) {
+                Some(returned) => returned.map(|returned| taken.returned.push(returned)).map_err(Rejection::from),
+                None => event(record, &around, now_ms).map(|event| taken.entries.push(Entry::Usage(event))),
+            };
+            if let Err(rejection) = is_taken {
+                taken.rejected.push(Rejected { at, record, rejection });
             }
             at += 1;
         }
     }
-    (entries, rejected)
+    taken
 }
 
 fn event(record: &LogRecord, around: &Around<'_>, now_ms: u64) -> Result<UsageEvent, Rejection> {

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
-use tollgate_domain::{Anchor, Limit, MAX_LIMITS, MissingTier, Plan, Plans, Terms, Unit, UnknownTier, Window};
+use tollgate_domain::{
+    Anchor, LeaseTerms, Limit, MAX_LIMITS, MissingTier, Plan, Plans, Terms, Unit, UnknownTier, Window,
+};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::{ParseError, Targets};
 
@@ -79,6 +81,9 @@ struct Limiter {
     reservation_timeout_s: Within<1, 86_400>,
     answer_percentile: Within<1, 100>,
     unknown_answer_tokens: Within<0, 10_000_000>,
+    /// 0 lends nothing.
+    lease_lifetime_ms: Within<0, 60_000>,
+    lease_share_percent: Within<1, 100>,
 }
 
 impl Default for Limiter {
@@ -90,6 +95,8 @@ impl Default for Limiter {
             reservation_timeout_s: Within(600),
             answer_percentile: Within(90),
             unknown_answer_tokens: Within(1000),
+            lease_lifetime_ms: Within(1000),
+            lease_share_percent: Within(5),
         }
     }
 }
@@ -267,6 +274,10 @@ impl Config {
                 reservation_timeout_ms: limiter.reservation_timeout_s.get() * 1000,
                 answer_percentile: limiter.answer_percentile.get() as u8,
                 unknown_answer_tokens: limiter.unknown_answer_tokens.get(),
+                leases: (limiter.lease_lifetime_ms.get() > 0).then(|| LeaseTerms {
+                    lifetime_ms: limiter.lease_lifetime_ms.get(),
+                    share_percent: limiter.lease_share_percent.get() as u8,
+                }),
             },
             counters,
             spool: spool.settings(&ledger.sqlite),

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tollgate_domain::{Ask, Expired, Extent, Hold, Outcome, Settled, Settles, Take, Used, Verdict};
+use tollgate_domain::{Ask, Expired, Extent, Hold, Outcome, Settled, Settles, Take, Unused, Used, Verdict};
 
 use self::local::Local;
 use self::waiting::{Item, Waiting};
@@ -101,6 +101,15 @@ impl Shared {
         take: Take<'_>,
         failure: &Failure,
     ) -> Result<Verdict, Unavailable> {
+        let may_be_held = matches!(failure, Failure::InDoubt(_) | Failure::Refused(_));
+        if let Take::Lend(lend) = take {
+            // Calls are decided one by one meanwhile.
+            if may_be_held {
+                let unused = Unused { ids: &lend.ids, lent: lend.ids.len() as u64, asks };
+                self.put(Item { what: self.redis.giving_back(tenant, &unused), in_doubt_since: None });
+            }
+            return Err(failure.clone().into());
+        }
         let is_question = matches!(take, Take::Nothing);
         if is_question && !matches!(self.policy, Policy::Local(_)) {
             return Err(failure.clone().into());
@@ -115,7 +124,6 @@ impl Shared {
             failures.inc();
         }
         tracing::debug!(%failure, outcome = ?verdict.outcome, "decided without Redis");
-        let may_be_held = matches!(failure, Failure::InDoubt(_) | Failure::Refused(_));
         if let (Take::Hold(hold), Outcome::Denied, true) = (take, verdict.outcome, may_be_held) {
             self.put(Item { what: self.released(tenant, hold, now_ms), in_doubt_since: None });
         }
@@ -203,7 +211,7 @@ async fn settle_waiting(shared: Arc<Shared>) {
 }
 
 fn unasked(outcome: Outcome, now_ms: u64) -> Verdict {
-    Verdict { outcome, counters: Vec::new(), now_ms }
+    Verdict { outcome, counters: Vec::new(), reserved: 0, now_ms }
 }
 
 #[tonic::async_trait]
@@ -233,6 +241,14 @@ impl Counters for Guarded {
                 Unsettled::GivenUp(failure) => format!("{failure}; the settlement is given up"),
             })
         })
+    }
+
+    async fn give_back(&self, tenant: &str, unused: &Unused<'_>) -> Result<(), Unavailable> {
+        let what = self.shared.redis.giving_back(tenant, unused);
+        match self.shared.send(Item { what, in_doubt_since: None }).await {
+            Ok(_) | Err(Unsettled::Waits(_)) => Ok(()),
+            Err(Unsettled::GivenUp(failure)) => Err(failure.into()),
+        }
     }
 
     async fn unposted(&self) -> Result<Vec<(String, Expired)>, Unavailable> {

@@ -5,7 +5,7 @@
 //! - There are at most [`MAX_TENANTS`] of them. A full shard forgets those that have nothing spent or reserved; where there
 //!   are none, a further tenant is decided about as a new one and not remembered, and that is counted.
 //! - There are at most about [`MAX_RESERVATIONS`], settled ones that are still remembered too. Past that, a call takes its
-//!   estimate for good instead of holding it, and that is counted.
+//!   estimate for good instead of holding it, and that is counted; nothing is lent then.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use tollgate_domain::{Ask, Expired, Settled, Take, TenantCounters, Used, Verdict};
+use tollgate_domain::{Ask, Expired, Outcome, Settled, Take, TenantCounters, Unused, Used, Verdict};
 
 use super::{Counters, MAX_UNPOSTED, Unavailable};
 use crate::clock::Clock;
@@ -159,12 +159,20 @@ impl Counters for MemoryCounters {
                 self.metrics.reservations_refused.inc();
                 self.change(tenant, |counters, now_ms| counters.admit(asks, Take::ForGood, now_ms))
             }
+            Take::Lend(_) if self.reservations.load(Ordering::Relaxed) >= MAX_RESERVATIONS => {
+                Verdict { outcome: Outcome::Denied, ..self.look(tenant, asks) }
+            }
             _ => self.change(tenant, |counters, now_ms| counters.admit(asks, take, now_ms)),
         })
     }
 
     async fn settle(&self, tenant: &str, id: &str, used: &Used<'_>) -> Result<Settled, Unavailable> {
         Ok(self.change(tenant, |counters, now_ms| counters.settle(id, used, now_ms)))
+    }
+
+    async fn give_back(&self, tenant: &str, unused: &Unused<'_>) -> Result<(), Unavailable> {
+        self.change(tenant, |counters, now_ms| counters.give_back(unused, now_ms));
+        Ok(())
     }
 
     async fn unposted(&self) -> Result<Vec<(String, Expired)>, Unavailable> {
@@ -219,7 +227,7 @@ mod tests {
     use std::sync::atomic::AtomicU64;
 
     use super::*;
-    use tollgate_domain::{Call, Hold, Limit, Outcome, Plan, Quantities, Tokens, Unit, Window};
+    use tollgate_domain::{Call, Hold, Limit, Plan, Quantities, Tokens, Unit, Window};
 
     const NOW_MS: u64 = 1_795_392_000_000;
 

@@ -5,7 +5,7 @@ mod memory;
 mod redis;
 mod start;
 
-use tollgate_domain::{Ask, Expired, Settled, Take, Used, Verdict};
+use tollgate_domain::{Ask, Expired, Settled, Take, Unused, Used, Verdict};
 
 pub use guarded::{GuardMetrics, Guarded, MAX_WAITING, OnFailure};
 pub use memory::{MAX_RESERVATIONS, MAX_TENANTS, MemoryCounters};
@@ -26,6 +26,9 @@ pub trait Counters: Send + Sync {
 
     /// Settles the call of this id to what it has used.
     async fn settle(&self, tenant: &str, id: &str, used: &Used<'_>) -> Result<Settled, Unavailable>;
+
+    /// Gives back what was lent to calls that are not to come. Again does nothing.
+    async fn give_back(&self, tenant: &str, unused: &Unused<'_>) -> Result<(), Unavailable>;
 
     /// Reservations that ran out, each with its tenant, [`MAX_UNPOSTED`] at most; again after a while until
     /// [`Counters::posted`] is told of them.

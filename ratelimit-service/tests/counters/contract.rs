@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
+use std::ops::Range;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tokio::runtime::{Builder, Runtime};
 use tollgate::counters::{Counters, MAX_UNPOSTED};
 use tollgate_domain::{
-    Action, Anchor, Call, Expired, Extent, HeldCall, Hold, Limit, MAX_AMOUNT, Pattern, Plan, Quantities,
-    SETTLED_KEPT_MS, Scope, Settles, Take, TenantCounters, Tokens, Unit, Used, Window,
+    Action, Anchor, Call, Expired, Extent, HeldCall, Hold, Lend, Limit, MAX_AMOUNT, Pattern, Plan, Quantities,
+    SETTLED_KEPT_MS, Scope, Settles, Take, TenantCounters, Tokens, Unit, Unused, Used, Window,
 };
 use tollgate_e2e::harness::redis::{Cluster, Redis};
 use tollgate_e2e::harness::run_dir::RunDir;
@@ -26,6 +27,8 @@ enum Step {
     Wait(i64),
     Admit { tenant: usize, plan: usize, asked: Asked, how: How },
     Settle { tenant: usize, plan: usize, asked: Asked, id: u8, began_ago_ms: u64, took_ms: u64, settles: Settles },
+    Lend { tenant: usize, plan: usize, asked: Asked, ids: Range<u8>, timeout_ms: u64 },
+    GiveBack { tenant: usize, plan: usize, asked: Asked, ids: Range<u8>, lent: u64 },
     Unposted,
     Posted { tenant: usize, id: u8 },
     Reset(usize),
@@ -139,11 +142,18 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     let (tenant, plan) = (0..TENANTS.len(), prop_oneof![5 => Just(0), 1 => 1..4usize]);
     let settles = prop_oneof![2 => Just(Settles::All), 1 => Just(Settles::Known)];
+    let ids = || (0..40u8, 0..9u8).prop_map(|(first, many)| first..first + many);
     let ago = prop_oneof![3 => 0..5_000u64, 2 => 0..600_000u64, 1 => 0..200_000_000u64];
     prop_oneof![
         5 => wait.prop_map(Step::Wait),
         8 => (tenant.clone(), plan.clone(), asked(), how)
             .prop_map(|(tenant, plan, asked, how)| Step::Admit { tenant, plan, asked, how }),
+        3 => (tenant.clone(), plan.clone(), asked(), ids(), prop_oneof![Just(1_000), Just(600_000)]).prop_map(
+            |(tenant, plan, asked, ids, timeout_ms)| Step::Lend { tenant, plan, asked, ids, timeout_ms }
+        ),
+        2 => (tenant.clone(), plan.clone(), asked(), ids(), 0..12u64).prop_map(
+            |(tenant, plan, asked, ids, lent)| Step::GiveBack { tenant, plan, asked, ids, lent }
+        ),
         5 => (tenant.clone(), plan, asked(), 0..40u8, ago, 0..80_000u64, settles).prop_map(
             |(tenant, plan, asked, id, began_ago_ms, took_ms, settles)| {
                 Step::Settle { tenant, plan, asked, id, began_ago_ms, took_ms, settles }
@@ -193,6 +203,23 @@ impl Pair<'_> {
                 let id = hold(*id, 0).id;
                 let expected = self.model.entry(tenant).or_default().settle(&id, &used, now_ms);
                 prop_assert_eq!(self.engine.settle(tenant, &id, &used).await.unwrap(), expected);
+            }
+            Step::Lend { tenant, plan, asked, ids, timeout_ms } => {
+                let call = Call { model: MODELS[asked.model], api: None };
+                let asks = self.plans[*plan].asks(&call, &quantities(asked, asked.requests.min(1)), now_ms);
+                let Hold { timeout_ms, call, .. } = hold(ids.start, *timeout_ms);
+                let lend = Lend { ids: ids.clone().map(|id| hold(id, 0).id).collect(), timeout_ms, call };
+                let expected = self.model.entry(TENANTS[*tenant]).or_default().admit(&asks, Take::Lend(&lend), now_ms);
+                let lent = self.engine.admit(TENANTS[*tenant], &asks, Take::Lend(&lend)).await.unwrap();
+                prop_assert_eq!(lent, expected);
+            }
+            Step::GiveBack { tenant, plan, asked, ids, lent } => {
+                let call = Call { model: MODELS[asked.model], api: None };
+                let asks = self.plans[*plan].asks(&call, &quantities(asked, 0), now_ms);
+                let ids: Vec<_> = ids.clone().map(|id| hold(id, 0).id).collect();
+                let unused = Unused { ids: &ids, lent: *lent, asks: &asks };
+                self.model.entry(TENANTS[*tenant]).or_default().give_back(&unused, now_ms);
+                self.engine.give_back(TENANTS[*tenant], &unused).await.unwrap();
             }
             Step::Unposted => {
                 let by_id = |(tenant, expired): &(String, Expired)| (tenant.clone(), expired.id.clone());

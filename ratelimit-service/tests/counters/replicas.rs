@@ -49,8 +49,16 @@ async fn client(service: &Service) -> RateLimitServiceClient<Channel> {
 /// Whether the call is admitted.
 async fn ask(client: &mut RateLimitServiceClient<Channel>, id: &str) -> Result<bool, tonic::Status> {
     let (domain, tenant, tier) = ("tollgate", "acme", "starter");
-    let asked =
-        AdmissionRequest { domain, tenant, tier, model: None, api: None, input_tokens: 1, output_tokens: Some(1) };
+    let asked = AdmissionRequest {
+        requests: 1,
+        domain,
+        tenant,
+        tier,
+        model: None,
+        api: None,
+        input_tokens: 1,
+        output_tokens: Some(1),
+    };
     let mut request = Request::new(prost::Message::decode(asked.encode().as_slice()).unwrap());
     request.metadata_mut().insert(RESERVATION_ID_METADATA, id.parse().unwrap());
     let response = client.should_rate_limit(request).await?.into_inner();

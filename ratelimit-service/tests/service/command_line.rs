@@ -17,7 +17,8 @@ fn a_config_error_names_the_place_and_the_field() {
         (
             "limiter:\n  tier: pro\n",
             "2:3: limiter.tier: unknown field `tier`, expected one of domain, default_tier, \
-             unknown_tier, reservation_timeout_s, answer_percentile, unknown_answer_tokens",
+             unknown_tier, reservation_timeout_s, answer_percentile, unknown_answer_tokens, \
+             lease_lifetime_ms, lease_share_percent",
         ),
         (
             "grps: {}\n",

@@ -32,6 +32,7 @@ tiers:
 
 async fn admit(service: &Service) -> Decision {
     let asked = AdmissionRequest {
+        requests: 1,
         domain: "tollgate",
         tenant: "acme",
         tier: "small",

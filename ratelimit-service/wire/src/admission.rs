@@ -10,10 +10,12 @@ use crate::proto::envoy::config::core::v3::{GrpcService, grpc_service};
 use crate::proto::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse, rate_limit_response};
 
 pub use added_headers::{MAX_ADDED_HEADER_BYTES, MAX_ADDED_HEADERS};
+pub use lease::{LEASE_METADATA, Lease, LeaseRequest, MAX_LEASED_CALLS, denied_until};
 pub use limit_unit::LimitUnit;
 pub use rate_limit_response::rate_limit::Unit as WindowUnit;
 
 mod added_headers;
+mod lease;
 mod limit_unit;
 
 /// The gRPC service that answers.
@@ -84,6 +86,8 @@ impl Unit {
 /// What one call asks to take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdmissionRequest<'a> {
+    /// How many calls it is; 0 asks for a lease alone.
+    pub requests: u64,
     /// Names the set of limits on the server.
     pub domain: &'a str,
     /// Who pays.
@@ -104,7 +108,7 @@ impl AdmissionRequest<'_> {
     /// The encoded `RateLimitRequest`: a descriptor for each of [`Unit::ALL`], but for output that there will not be.
     pub fn encode(&self) -> Vec<u8> {
         let amounts = [
-            (Unit::Requests, Some(1)),
+            (Unit::Requests, Some(self.requests)),
             (Unit::InputTokens, Some(self.input_tokens)),
             (Unit::OutputTokens, self.output_tokens),
         ];
@@ -199,6 +203,10 @@ pub struct AdmissionResponse {
     /// At most [`MAX_ADDED_HEADERS`] of at most [`MAX_ADDED_HEADER_BYTES`] each; what frames a message or belongs to a
     /// connection is not among them.
     pub response_headers: Vec<(String, String)>,
+    /// Further calls of the kind that may go on without asking.
+    pub lease: Option<Lease>,
+    /// Until when calls that ask for as much are denied, by the clock of the [`LeaseRequest`].
+    pub denied_until_ms: Option<u64>,
 }
 
 /// May a call go on?
@@ -264,6 +272,8 @@ impl AdmissionResponse {
         Ok(AdmissionResponse {
             decision: decision(response.overall_code()),
             limits: limits.collect(),
+            lease: Lease::read(&response.statuses),
+            denied_until_ms: lease::read_denied_until(&response.statuses),
             response_headers: added_headers::read(response.response_headers_to_add),
         })
     }
@@ -339,6 +349,7 @@ mod tests {
 
     fn request() -> AdmissionRequest<'static> {
         AdmissionRequest {
+            requests: 1,
             domain: "tollgate",
             tenant: "acme",
             tier: "pro",
@@ -447,7 +458,13 @@ mod tests {
     }
 
     fn response(decision: Decision, limit: LimitStatus) -> AdmissionResponse {
-        AdmissionResponse { decision, limits: vec![limit], response_headers: Vec::new() }
+        AdmissionResponse {
+            decision,
+            limits: vec![limit],
+            response_headers: Vec::new(),
+            lease: None,
+            denied_until_ms: None,
+        }
     }
 
     #[test]

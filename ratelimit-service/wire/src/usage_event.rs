@@ -11,6 +11,7 @@ use prost::Message;
 use crate::proto::opentelemetry::proto::logs::v1::LogRecord;
 use attributes::Attributes;
 pub use export::{decode_rejected, encode_export};
+pub use lease_returned::{LEASE_RETURNED_EVENT_NAME, LeaseReturned};
 pub use reading::{Around, INFERENCE_EVENT_NAME, known_attributes};
 pub use token_counts::TokenCounts;
 
@@ -34,6 +35,7 @@ pub const MAX_UPSTREAM_LIMIT_BYTES: usize = 256;
 pub mod attribute;
 mod attributes;
 mod export;
+mod lease_returned;
 mod reading;
 #[cfg(test)]
 mod tests;

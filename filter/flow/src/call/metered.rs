@@ -1,11 +1,14 @@
 //! What is known of a metered call, and what follows from it.
 
+use std::rc::Rc;
+
 use tollgate_usage::{Endpoint, Hints, Reader, Strip};
 use tollgate_wire::admission::{AdmissionRequest, AdmissionResponse, Decision, LimitStatus, LimitUnit};
 use tollgate_wire::usage_event::{TokenCounts, UsageEvent};
 
 use crate::config::Config;
 use crate::headers::{HeaderEdit, Headers, text};
+use crate::lease::{Amounts, Kind};
 use crate::limit_headers;
 use crate::outbox::Haste;
 use crate::reply::{Dialect, Reply};
@@ -31,15 +34,24 @@ pub(super) struct Metered {
     pub(super) answer: Answer,
     pub(super) request: RequestBody,
     pub(super) asked_at_ms: u64,
+    /// What the limiter is to decide about, once that is known.
+    pub(super) question: Question,
     pub(super) told: Told,
     pub(super) response: Option<Response>,
+}
+
+/// What the limiter is to decide about.
+#[derive(Debug, Default)]
+pub(super) struct Question {
+    model: Option<String>,
+    pub(super) amounts: Amounts,
 }
 
 /// What the limiter told; nothing until it has.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     /// Where the limits stood at `at_ms`.
-    limits: Vec<LimitStatus>,
+    limits: Rc<[LimitStatus]>,
     at_ms: u64,
     /// What it wants set on the response.
     headers: Vec<(String, String)>,
@@ -99,22 +111,36 @@ impl Metered {
         }
     }
 
-    /// What the limiter is asked, with what is known of the request by now.
-    pub(super) fn question(&mut self, config: &Config, now_ms: u64) -> Ask {
-        let Asked { model, output_cap, generates, input_tokens, .. } = self.asked();
+    /// The call is to be decided on, with what is known of the request by now.
+    pub(super) fn settle_question(&mut self, asked: Asked) {
+        let Asked { model, output_cap, generates, input_tokens, .. } = asked;
+        self.event.input_estimate = Some(input_tokens).filter(|estimate| *estimate > 0);
+        let amounts = Amounts { input_tokens, output_tokens: generates.then_some(output_cap.unwrap_or(0)) };
+        self.question = Question { model, amounts };
+    }
+
+    /// Which calls share its leases.
+    pub(super) fn kind(&self) -> Kind<'_> {
+        let (event, model) = (&self.event, self.question.model.as_deref());
+        Kind { tenant: &event.tenant, tier: &event.tier, model, api: event.api.as_deref() }
+    }
+
+    /// What the limiter is asked.
+    pub(super) fn ask(&mut self, config: &Config, lease: Option<String>, now_ms: u64) -> Ask {
         self.asked_at_ms = now_ms;
         self.event.reservation_id = Some(self.event.event_id.clone());
-        self.event.input_estimate = Some(input_tokens).filter(|estimate| *estimate > 0);
-        let message = AdmissionRequest {
-            domain: &config.admission.domain,
-            tenant: &self.event.tenant,
-            tier: &self.event.tier,
-            model: model.as_deref(),
-            api: self.event.api.as_deref(),
-            input_tokens,
-            output_tokens: generates.then_some(output_cap.unwrap_or(0)),
-        };
-        Ask { message: message.encode(), reservation_id: self.event.event_id.clone() }
+        let Kind { tenant, tier, model, api } = self.kind();
+        let Amounts { input_tokens, output_tokens } = self.question.amounts;
+        let domain = &config.admission.domain;
+        let message = AdmissionRequest { requests: 1, domain, tenant, tier, model, api, input_tokens, output_tokens };
+        Ask { message: message.encode(), reservation_id: self.event.event_id.clone(), lease }
+    }
+
+    /// The call goes on by a lease: under this id, which is reserved for.
+    pub(super) fn go_on_by_lease(&mut self, id: String, limits: Rc<[LimitStatus]>, at_ms: u64) {
+        self.event.reservation_id = Some(id.clone());
+        self.event.event_id = id;
+        self.told = Told { limits, at_ms, headers: Vec::new() };
     }
 
     /// The limiter answered. Gives what the client gets where it denied.
@@ -124,7 +150,7 @@ impl Metered {
             self.event.reservation_id = None;
             Reply::denied(self.dialect(), &self.event.tier, &answer, now_ms)
         });
-        self.told = Told { limits: answer.limits, at_ms: now_ms, headers: answer.response_headers };
+        self.told = Told { limits: answer.limits.into(), at_ms: now_ms, headers: answer.response_headers };
         refusal
     }
 

@@ -4,8 +4,8 @@
 --       2 hash: reservation's id -> 's' for a settled one, else MessagePack of {state, started, at, call, lines}
 --       3 sorted set: reservation's id by when it changes by itself
 --       4 sorted set: expired reservation's id by when it may be offered to the ledger
--- ARGV  1 operation, 2 now or '' for this server's clock, 3 id, 4 and 5 by operation, from 6 on the asks:
---       counter's id, role, unit, amount, rule; amounts are at most 2^53
+-- ARGV  1 operation, 2 now or '' for this server's clock, 3 id, 4 and 5 by operation, 6 how many ids of calls that are lent to
+--       or given back, and these; then the asks: counter's id, role, unit, amount, rule; amounts are at most 2^53
 --
 -- Numbers are doubles. All that is kept stays below 2^53, where integers are exact; a sum that is not exact is larger still,
 -- as rounding keeps the order, so that a comparison with what is kept comes out right.
@@ -309,8 +309,12 @@ end
 
 -- Asks
 
+local lent_ids = {}
+
 local function read_asks()
-  local asks, names, at = {}, { 'until' }, 6
+  local ids = tonumber(ARGV[6])
+  for place = 1, ids do lent_ids[place] = ARGV[6 + place] end
+  local asks, names, at = {}, { 'until' }, 7 + ids
   while ARGV[at] do
     local ask = { name = ARGV[at], binding = ARGV[at + 1] == 'b', unit = ARGV[at + 2], amount = tonumber(ARGV[at + 3]) }
     local kind, capacity = ARGV[at + 4], tonumber(ARGV[at + 5])
@@ -359,14 +363,15 @@ local function take(asks, asked)
   end
 end
 
-local function reserve(asks, asked)
+-- For each of these ids.
+local function reserve(ids, asks, asked)
   local lines = {}
   for place, ask in ipairs(asks) do
     local counter, rule = asked[place], ask.rule
     if ask.unit == 'r' then
-      spend(counter, ask.amount, ask.most)
+      spend(counter, ask.amount * #ids, ask.most)
     elseif ask.amount > 0 then
-      hold(counter, ask.amount)
+      hold(counter, ask.amount * #ids)
       if rule.kind == 'R' then
         lines[#lines + 1] = { ask.name, ask.amount, 'R', rule.capacity, rule.window, ask.most }
       elseif rule.kind == 'C' then
@@ -377,8 +382,60 @@ local function reserve(asks, asked)
     end
     keep(ask.name, counter, rule)
   end
-  local entry = { 'o', started = now, at = 0, call = ARGV[5], lines = lines }
-  set_entry(id, entry, now + tonumber(ARGV[4]))
+  for _, new_id in ipairs(ids) do
+    local entry = { 'o', started = now, at = 0, call = ARGV[5], lines = lines }
+    set_entry(new_id, entry, now + tonumber(ARGV[4]))
+  end
+end
+
+-- 4: after how long each runs out, 5: the call. Answers for how many calls there are reservations now.
+local function lend()
+  local asks = read_asks()
+  local had_book = expire()
+  local asked, new, known = {}, {}, 0
+  for place, ask in ipairs(asks) do asked[place] = advanced(ask) end
+  for _, lent_id in ipairs(lent_ids) do
+    if entry_of(lent_id) then known = known + 1 else new[#new + 1] = lent_id end
+  end
+  local room = #new
+  for place, ask in ipairs(asks) do
+    if ask.binding then
+      local left = max(ask.rule.depth - used(asked[place]), 0)
+      room = min(room, ask.amount > 0 and floor(left / ask.amount) or (left > 0 and room or 0))
+    end
+  end
+  for place = #new, room + 1, -1 do new[place] = nil end
+  if room > 0 then reserve(new, asks, asked) end
+  write(had_book)
+  return decided(known + room, asked)
+end
+
+-- 4: how many calls were lent to together. Answers as a settlement, and how many were given back.
+local function give_back()
+  local asks = read_asks()
+  local had_book = expire()
+  local calls, lent_at = 0, now
+  for _, lent_id in ipairs(lent_ids) do
+    local entry = entry_of(lent_id)
+    if entry and entry[1] == 'o' then
+      calls, lent_at = calls + 1, min(lent_at, entry.started)
+      for _, line in ipairs(entry.lines) do
+        change(line, function(counter) release(counter, line[2]) end)
+      end
+      set_entry(lent_id, false, false)
+    end
+  end
+  for _, ask in ipairs(asks) do
+    if calls > 0 and ask.unit == 'r' then
+      local counter = advanced(ask)
+      if ask.rule.kind ~= 'C' or counter.at <= lent_at then
+        refund(counter, ask.amount * calls, ask.amount * tonumber(ARGV[4]), lent_at, ask.rule)
+      end
+      keep(ask.name, counter, ask.rule)
+    end
+  end
+  write(had_book)
+  return { 0, now, calls }
 end
 
 -- 4: after how long it runs out, 5: the call; of `hold` alone. 0: denied, 1: taken, 2: was taken before.
@@ -397,7 +454,7 @@ local function admit()
   if op == 'used' or (op == 'take' and all_fit) then
     take(asks, asked)
   elseif op == 'hold' and all_fit then
-    reserve(asks, asked)
+    reserve({ id }, asks, asked)
   end
   if op ~= 'look' then write(had_book) end
   return decided(all_fit and 1 or 0, asked)
@@ -507,6 +564,6 @@ end
 
 local operations = {
   settle = settle, void = settle, settle_known = settle, void_known = settle,
-  unposted = unposted, posted = posted, reset = reset,
+  lend = lend, give_back = give_back, unposted = unposted, posted = posted, reset = reset,
 }
 return (operations[op] or admit)()

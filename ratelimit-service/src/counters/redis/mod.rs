@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
-use tollgate_domain::{Ask, Expired, Settled, Take, Used, Verdict};
+use tollgate_domain::{Ask, Expired, Hold, Lend, Settled, Take, Unused, Used, Verdict};
 
 use self::cluster::Cluster;
 use self::keys::{INDEX_SHARDS, index_shard};
@@ -150,20 +150,20 @@ impl RedisCounters {
     pub(super) async fn decide(&self, tenant: &str, asks: &[Ask<'_>], take: Take<'_>) -> Result<Verdict, Failure> {
         let call = self.scripts.admit(tenant, asks, take, self.given_ms());
         let repeat = match take {
-            Take::Nothing | Take::Hold(_) => Repeat::Harmless,
+            Take::Nothing | Take::Hold(_) | Take::Lend(_) => Repeat::Harmless,
             Take::ForGood | Take::Used => Repeat::Never,
         };
         let decision = self.on_tenant(tenant, &call, repeat);
         let answer = match take {
             // At once: the index costs no time where it answers, and where it does not, no more than the decision may take.
-            Take::Hold(hold) => {
-                let due_ms = self.now_ms().saturating_add(hold.timeout_ms);
+            Take::Hold(Hold { timeout_ms, .. }) | Take::Lend(Lend { timeout_ms, .. }) => {
+                let due_ms = self.now_ms().saturating_add(*timeout_ms);
                 tokio::join!(decision, self.index(tenant, due_ms)).0?
             }
             Take::Nothing | Take::ForGood | Take::Used => decision.await?,
         };
-        let (verdict, made) = script::verdict(answer, asks.len())?;
-        if matches!(take, Take::Hold(_)) && made == Made::No {
+        let (verdict, made) = script::verdict(answer, asks.len(), take)?;
+        if matches!(take, Take::Hold(_) | Take::Lend(_)) && made == Made::No {
             // The index may have been told of what is not there.
             self.indexed.remove(tenant);
         }
@@ -176,7 +176,12 @@ impl RedisCounters {
         Settlement { call: self.scripts.settle(tenant, id, used, self.given_ms()), slot: keys::slot(tenant) }
     }
 
-    /// Settles a call; see [`Counters::settle`]. Once is enough, and more do nothing.
+    /// What [`RedisCounters::deliver`] gives back.
+    pub(super) fn giving_back(&self, tenant: &str, unused: &Unused<'_>) -> Settlement {
+        Settlement { call: self.scripts.give_back(tenant, unused, self.given_ms()), slot: keys::slot(tenant) }
+    }
+
+    /// Settles a call, or gives back what was lent; see [`Counters::settle`]. Once is enough, and more do nothing.
     pub(super) async fn deliver(&self, settlement: &Settlement) -> Result<Settled, Failure> {
         let answer = self.call(&settlement.call, settlement.slot, Repeat::Harmless).await?;
         let (settled, now_ms) = script::settled(answer)?;
@@ -304,6 +309,10 @@ impl Counters for RedisCounters {
 
     async fn settle(&self, tenant: &str, id: &str, used: &Used<'_>) -> Result<Settled, Unavailable> {
         Ok(self.deliver(&self.settlement(tenant, id, used)).await?)
+    }
+
+    async fn give_back(&self, tenant: &str, unused: &Unused<'_>) -> Result<(), Unavailable> {
+        Ok(self.deliver(&self.giving_back(tenant, unused)).await.map(drop)?)
     }
 
     async fn unposted(&self) -> Result<Vec<(String, Expired)>, Unavailable> {

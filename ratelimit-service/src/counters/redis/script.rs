@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use redis::{Arg, Cmd, FromRedisValue, Script, Value};
 use tollgate_domain::{
-    Ask, Counter, Expired, Extent, HeldCall, MAX_AMOUNT, Outcome, Role, Rule, Settled, Settles, Take, Unit, Used,
-    Verdict,
+    Ask, Counter, Expired, Extent, HeldCall, MAX_AMOUNT, Outcome, Role, Rule, Settled, Settles, Take, Unit, Unused,
+    Used, Verdict,
 };
 
 use super::Failure;
@@ -132,13 +132,16 @@ impl Scripts {
             Take::ForGood => ("take", ""),
             Take::Used => ("used", ""),
             Take::Hold(hold) => ("hold", hold.id.as_str()),
+            Take::Lend(_) => ("lend", ""),
         };
         let mut call = self.on_tenant(tenant, operation, now_ms, id);
         match take {
             Take::Hold(hold) => call.cmd.arg(exact(hold.timeout_ms)).arg(written(&hold.call)),
+            Take::Lend(lend) => call.cmd.arg(exact(lend.timeout_ms)).arg(written(&lend.call)),
             _ => call.cmd.arg("").arg(""),
         };
-        add_asks(&mut call.cmd, asks);
+        let ids = if let Take::Lend(lend) = take { lend.ids.as_slice() } else { &[] };
+        add_asks(&mut call.cmd, ids, asks);
         call
     }
 
@@ -151,7 +154,14 @@ impl Scripts {
         };
         let mut call = self.on_tenant(tenant, operation, now_ms, id);
         call.cmd.arg(exact(used.started_at_ms)).arg(exact(used.ended_at_ms));
-        add_asks(&mut call.cmd, used.asks);
+        add_asks(&mut call.cmd, &[], used.asks);
+        call
+    }
+
+    pub(super) fn give_back(&self, tenant: &str, unused: &Unused<'_>, now_ms: Option<u64>) -> Invocation {
+        let mut call = self.on_tenant(tenant, "give_back", now_ms, "");
+        call.cmd.arg(exact(unused.lent)).arg("");
+        add_asks(&mut call.cmd, unused.ids, unused.asks);
         call
     }
 
@@ -204,7 +214,8 @@ impl Scripts {
     }
 }
 
-fn add_asks(cmd: &mut Cmd, asks: &[Ask<'_>]) {
+fn add_asks(cmd: &mut Cmd, ids: &[String], asks: &[Ask<'_>]) {
+    cmd.arg(ids.len()).arg(ids);
     for ask in asks {
         let role = match ask.role {
             Role::Binding => "b",
@@ -252,19 +263,24 @@ fn numbers(answer: Value) -> Result<Vec<u64>, Failure> {
 }
 
 /// The verdict, and whether a reservation was made, should one be asked for.
-pub(super) fn verdict(answer: Value, asks: usize) -> Result<(Verdict, Made), Failure> {
+pub(super) fn verdict(answer: Value, asks: usize, take: Take<'_>) -> Result<(Verdict, Made), Failure> {
     let numbers = numbers(answer)?;
     let [outcome, now_ms, counters @ ..] = numbers.as_slice() else { return Err(unexpected("too few numbers")) };
     let counters: Vec<Counter> = counters.as_chunks().0.iter().filter_map(counter).collect();
     if counters.len() != asks {
         return Err(unexpected(format!("{} counters instead of {asks}", counters.len())));
     }
-    let (outcome, made) = match outcome {
-        0 => (Outcome::Denied, Made::No),
-        1 => (Outcome::Admitted, Made::Yes),
+    let reserved = match take {
+        Take::Lend(_) => usize::try_from(*outcome).unwrap_or(usize::MAX),
+        Take::Hold(_) => usize::from(*outcome > 0),
+        Take::Nothing | Take::ForGood | Take::Used => 0,
+    };
+    let (outcome, made) = match (take, outcome) {
+        (_, 0) => (Outcome::Denied, Made::No),
+        (Take::Lend(_), _) | (_, 1) => (Outcome::Admitted, Made::Yes),
         _ => (Outcome::Admitted, Made::No),
     };
-    Ok((Verdict { outcome, counters, now_ms: *now_ms }, made))
+    Ok((Verdict { outcome, counters, reserved, now_ms: *now_ms }, made))
 }
 
 fn counter(&[spent, held, at_ms, fraction]: &[u64; 4]) -> Option<Counter> {
@@ -274,7 +290,7 @@ fn counter(&[spent, held, at_ms, fraction]: &[u64; 4]) -> Option<Counter> {
 /// What a settlement met, and the time there.
 pub(super) fn settled(answer: Value) -> Result<(Settled, u64), Failure> {
     let settled = match *numbers(answer)? {
-        [0, now_ms] => (Settled::Posted, now_ms),
+        [0, now_ms, ..] => (Settled::Posted, now_ms),
         [1, now_ms] => (Settled::Corrected, now_ms),
         [2, now_ms] => (Settled::Unreserved, now_ms),
         [3, now_ms] => (Settled::Repeated, now_ms),

@@ -43,6 +43,12 @@ table! {
     EVENT_ID = "tollgate.event_id";
     /// The reservation that is settled.
     RESERVATION_ID = "tollgate.reservation_id";
+    /// A lease's id.
+    LEASE_ID = "tollgate.lease.id";
+    /// How many calls the lease was for.
+    LEASE_CALLS = "tollgate.lease.calls";
+    /// How many of them went on.
+    LEASE_USED = "tollgate.lease.used";
     /// The client's `x-request-id`.
     REQUEST_ID = "tollgate.request_id";
     /// Who pays.

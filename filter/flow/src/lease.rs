@@ -1,0 +1,403 @@
+//! Leases: calls that were reserved for ahead and go on without asking, and denials that hold for a while.
+//!
+//! Calls of one tenant, tier, model and API are of one kind. For a kind that is called often a lease is asked for, aside from its
+//! calls, so that no client that leaves takes one along. It is spent here, call by call; while it lasts the next one is asked for,
+//! and what is not used goes back among the events. A call that asks for more than a lease has for each asks for itself.
+//!
+//! Nothing is decided here that the limiter has not reserved or denied: what is late, lost or unknown only means to ask.
+
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
+use std::rc::Rc;
+
+use hashbrown::{DefaultHashBuilder, HashTable, hash_table::Entry};
+use tollgate_wire::admission::{AdmissionResponse, Decision, Lease, LeaseRequest, LimitStatus};
+use tollgate_wire::usage_event::LeaseReturned;
+
+use crate::config::LeaseMode;
+use crate::metric::{Counter, Recorder};
+
+/// The most kinds of calls that are kept apart; calls of further ones are asked about.
+pub const MAX_KINDS: usize = 4096;
+
+/// A kind that is called less often is not worth a lease.
+const HOT_CALLS_PER_S: u64 = 10;
+
+/// The most leases of a kind: the one that is spent, and the next.
+const MAX_LOANS: usize = 2;
+
+/// The next lease is asked for when what is left lasts no longer: a few looks, so that its answer comes in time.
+const AHEAD_MS: u64 = 300;
+
+/// How often leases are looked after.
+pub const LOOK_MS: u64 = 100;
+
+/// Over how long calls are counted.
+const SECOND_MS: u64 = 1000;
+
+/// A kind that was not called for so long is forgotten.
+const IDLE_MS: u64 = 10_000;
+
+/// Calls that share their limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Kind<'a> {
+    pub(crate) tenant: &'a str,
+    pub(crate) tier: &'a str,
+    pub(crate) model: Option<&'a str>,
+    pub(crate) api: Option<&'a str>,
+}
+
+/// The kind of a question that is under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnedKind {
+    pub(crate) tenant: String,
+    pub(crate) tier: String,
+    pub(crate) model: Option<String>,
+    pub(crate) api: Option<String>,
+}
+
+impl OwnedKind {
+    pub(crate) fn borrowed(&self) -> Kind<'_> {
+        let OwnedKind { tenant, tier, model, api } = self;
+        Kind { tenant, tier, model: model.as_deref(), api: api.as_deref() }
+    }
+}
+
+impl From<Kind<'_>> for OwnedKind {
+    fn from(kind: Kind<'_>) -> OwnedKind {
+        OwnedKind {
+            tenant: kind.tenant.to_owned(),
+            tier: kind.tier.to_owned(),
+            model: kind.model.map(str::to_owned),
+            api: kind.api.map(str::to_owned),
+        }
+    }
+}
+
+/// What a call asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Amounts {
+    pub(crate) input_tokens: u64,
+    /// The cap, 0 where there is none; `None` where the answer has no tokens.
+    pub(crate) output_tokens: Option<u64>,
+}
+
+/// What becomes of a call.
+#[derive(Debug)]
+pub(crate) enum Way {
+    /// It goes on, under this id, which is reserved for.
+    Lent { id: String, limits: Rc<[LimitStatus]>, told_at_ms: u64 },
+    /// It is denied as others were a moment ago.
+    Denied(AdmissionResponse),
+    /// The limiter is asked, with this [`LeaseRequest`] for the case that it denies.
+    Ask(Option<String>),
+}
+
+/// All leases of a worker.
+#[derive(Debug)]
+pub(crate) struct Leases {
+    mode: LeaseMode,
+    /// A question that takes longer has failed.
+    timeout_ms: u64,
+    kinds: HashTable<Slot>,
+    hasher: DefaultHashBuilder,
+    returned: Vec<LeaseReturned>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    kind: OwnedKind,
+    loans: VecDeque<Loan>,
+    denial: Option<Denial>,
+    demand: Demand,
+    /// The question for a lease that is under way.
+    asking: Option<Asking>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Asking {
+    /// It is not waited for any longer.
+    until_ms: u64,
+    has_uncapped: bool,
+}
+
+#[derive(Debug)]
+struct Loan {
+    lease: Lease,
+    used: u32,
+    /// Whether it is for calls without a cap too.
+    has_uncapped: bool,
+    limits: Rc<[LimitStatus]>,
+    told_at_ms: u64,
+}
+
+#[derive(Debug)]
+struct Denial {
+    /// What was asked for then: less may fit.
+    of: Amounts,
+    answer: AdmissionResponse,
+    told_at_ms: u64,
+    until_ms: u64,
+}
+
+/// How often a kind is called, and for how much.
+#[derive(Debug, Default, Clone, Copy)]
+struct Demand {
+    since_ms: u64,
+    calls: u64,
+    last_calls: u64,
+    most: Most,
+    last_most: Most,
+    last_call_ms: u64,
+    has_output: bool,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Most {
+    input_tokens: u64,
+    output_tokens: u64,
+    has_uncapped: bool,
+}
+
+impl Most {
+    fn or(self, other: Most) -> Most {
+        Most {
+            input_tokens: self.input_tokens.max(other.input_tokens),
+            output_tokens: self.output_tokens.max(other.output_tokens),
+            has_uncapped: self.has_uncapped || other.has_uncapped,
+        }
+    }
+}
+
+impl Demand {
+    fn advance(&mut self, now_ms: u64) {
+        let elapsed_ms = now_ms.saturating_sub(self.since_ms);
+        if elapsed_ms >= 2 * SECOND_MS {
+            (self.last_calls, self.last_most) = (0, Most::default());
+        } else if elapsed_ms >= SECOND_MS {
+            (self.last_calls, self.last_most) = (self.calls, self.most);
+        }
+        if elapsed_ms >= SECOND_MS {
+            let over_ms = if elapsed_ms >= 2 * SECOND_MS { elapsed_ms } else { SECOND_MS };
+            self.since_ms = self.since_ms.saturating_add(over_ms);
+            (self.calls, self.most) = (0, Most::default());
+        }
+    }
+
+    fn note(&mut self, asked: &Amounts, now_ms: u64) {
+        self.advance(now_ms);
+        self.calls = self.calls.saturating_add(1);
+        self.last_call_ms = now_ms;
+        self.has_output = asked.output_tokens.is_some();
+        let (input_tokens, output_tokens) = (asked.input_tokens, asked.output_tokens.unwrap_or(0));
+        let has_uncapped = asked.output_tokens == Some(0);
+        self.most = self.most.or(Most { input_tokens, output_tokens, has_uncapped });
+    }
+
+    /// In the last second, as far as it is known: of the second before this one, the part that is not over.
+    fn calls_per_s(&self, now_ms: u64) -> u64 {
+        let left_ms = SECOND_MS.saturating_sub(now_ms.saturating_sub(self.since_ms));
+        (self.last_calls.saturating_mul(left_ms) / SECOND_MS).saturating_add(self.calls)
+    }
+
+    fn request(&self, now_ms: u64) -> LeaseRequest {
+        let Most { input_tokens, output_tokens, has_uncapped } = self.most.or(self.last_most);
+        LeaseRequest { now_ms, calls_per_s: self.calls_per_s(now_ms), input_tokens, output_tokens, has_uncapped }
+    }
+}
+
+impl Denial {
+    fn covers(&self, asked: &Amounts) -> bool {
+        let output = |amounts: &Amounts| amounts.output_tokens.unwrap_or(0);
+        asked.input_tokens >= self.of.input_tokens && output(asked) >= output(&self.of)
+    }
+
+    /// The answer, as it would be given now.
+    fn now(&self, now_ms: u64) -> AdmissionResponse {
+        let mut answer = self.answer.clone();
+        let (elapsed_ms, left_ms) = (now_ms.saturating_sub(self.told_at_ms), self.until_ms.saturating_sub(now_ms));
+        for limit in &mut answer.limits {
+            let least_ms = if limit.decision == Decision::Denied { left_ms } else { 0 };
+            limit.reset_ms = limit.reset_ms.map(|reset_ms| reset_ms.saturating_sub(elapsed_ms).max(least_ms));
+        }
+        answer
+    }
+}
+
+impl Loan {
+    fn left(&self) -> u32 {
+        self.lease.calls.saturating_sub(self.used)
+    }
+
+    /// Whether each of its calls may ask for so much. One without a cap asks for what the lease has for each: the limiter knows
+    /// how long such answers are.
+    fn fits(&self, asked: &Amounts) -> bool {
+        let output_fits = match asked.output_tokens {
+            None => true,
+            Some(0) => self.has_uncapped,
+            Some(cap) => cap <= self.lease.output_tokens,
+        };
+        output_fits && asked.input_tokens <= self.lease.input_tokens
+    }
+}
+
+impl Slot {
+    fn new(kind: OwnedKind, now_ms: u64) -> Slot {
+        let demand = Demand { since_ms: now_ms, ..Demand::default() };
+        Slot { kind, loans: VecDeque::new(), denial: None, demand, asking: None }
+    }
+
+    /// Gives back what has expired.
+    fn expire(&mut self, now_ms: u64, returned: &mut Vec<LeaseReturned>) {
+        while let Some(loan) = self.loans.front()
+            && (loan.left() == 0 || now_ms >= loan.lease.expires_at_ms)
+        {
+            if loan.left() > 0 {
+                returned.push(self.kind.returned(&loan.lease, loan.used));
+            }
+            self.loans.pop_front();
+        }
+    }
+
+    fn is_asking(&self, now_ms: u64) -> bool {
+        self.asking.is_some_and(|asking| now_ms < asking.until_ms)
+    }
+
+    fn lend(&mut self, asked: &Amounts) -> Option<Way> {
+        let loan = self.loans.iter_mut().find(|loan| loan.left() > 0 && loan.fits(asked))?;
+        let id = Lease::call_id(&loan.lease.id, loan.used);
+        loan.used += 1;
+        Some(Way::Lent { id, limits: Rc::clone(&loan.limits), told_at_ms: loan.told_at_ms })
+    }
+}
+
+impl OwnedKind {
+    fn returned(&self, lease: &Lease, used: u32) -> LeaseReturned {
+        let OwnedKind { tenant, tier, model, api } = self.clone();
+        LeaseReturned { id: lease.id.clone(), tenant, tier, model, api, calls: lease.calls, used }
+    }
+}
+
+/// A question for a lease alone.
+#[derive(Debug)]
+pub(crate) struct AskAhead {
+    pub(crate) kind: OwnedKind,
+    pub(crate) has_output: bool,
+    pub(crate) metadata: String,
+}
+
+impl Leases {
+    pub(crate) fn new(mode: LeaseMode, timeout_ms: u64) -> Leases {
+        let hasher = DefaultHashBuilder::default();
+        Leases { mode, timeout_ms, kinds: HashTable::new(), hasher, returned: Vec::new() }
+    }
+
+    fn slot(&mut self, kind: Kind<'_>) -> Option<&mut Slot> {
+        let hash = self.hasher.hash_one(kind);
+        self.kinds.find_mut(hash, |slot| slot.kind.borrowed() == kind)
+    }
+
+    /// Decides about a call, as far as that is possible here.
+    pub(crate) fn decide(&mut self, kind: Kind<'_>, asked: &Amounts, now_ms: u64, recorder: &impl Recorder) -> Way {
+        if self.mode == LeaseMode::Off {
+            return Way::Ask(None);
+        }
+        let (hash, is_full) = (self.hasher.hash_one(kind), self.kinds.len() >= MAX_KINDS);
+        let hasher = &self.hasher;
+        let rehash = |slot: &Slot| hasher.hash_one(slot.kind.borrowed());
+        let slot = match self.kinds.entry(hash, |slot| slot.kind.borrowed() == kind, rehash) {
+            Entry::Occupied(slot) => slot.into_mut(),
+            Entry::Vacant(_) if is_full => return Way::Ask(None),
+            Entry::Vacant(room) => room.insert(Slot::new(kind.into(), now_ms)).into_mut(),
+        };
+        slot.demand.note(asked, now_ms);
+        slot.expire(now_ms, &mut self.returned);
+        if let Some(way) = slot.lend(asked) {
+            recorder.add(Counter::CallsLeased, 1);
+            return way;
+        }
+        let is_asking = slot.is_asking(now_ms);
+        if let Some(denial) = slot.denial.as_ref().filter(|denial| denial.covers(asked)) {
+            // What is asked about already is not asked about by everyone.
+            if now_ms < denial.until_ms || is_asking {
+                recorder.add(Counter::CallsDeniedFromCache, 1);
+                return Way::Denied(denial.now(now_ms));
+            }
+        }
+        Way::Ask(Some(slot.demand.request(now_ms).encode()))
+    }
+
+    /// The limiter answered a call of this kind that asked for so much.
+    pub(crate) fn hear(&mut self, kind: Kind<'_>, asked: Amounts, answer: &AdmissionResponse, now_ms: u64) {
+        let Some(slot) = self.slot(kind) else { return };
+        match (answer.decision, answer.denied_until_ms) {
+            (Decision::Admitted, _) => slot.denial = None,
+            (Decision::Denied, Some(until_ms)) => {
+                slot.denial = Some(Denial { of: asked, answer: answer.clone(), told_at_ms: now_ms, until_ms });
+            }
+            (Decision::Denied, None) => {}
+        }
+    }
+
+    /// The limiter answered a question for a lease; `None` when it failed.
+    pub(crate) fn hear_ahead(
+        &mut self,
+        kind: &OwnedKind,
+        answer: Option<AdmissionResponse>,
+        now_ms: u64,
+        recorder: &impl Recorder,
+    ) {
+        let asking = self.slot(kind.borrowed()).and_then(|slot| slot.asking.take());
+        let Some(mut answer) = answer else { return };
+        let lease = answer.lease.take();
+        recorder.add(Counter::CallsLent, lease.as_ref().map_or(0, |lease| lease.calls.into()));
+        self.hear(kind.borrowed(), Amounts::default(), &answer, now_ms);
+        let Some(lease) = lease else { return };
+        match (self.slot(kind.borrowed()), asking) {
+            (Some(slot), Some(Asking { has_uncapped, .. })) if slot.loans.len() < MAX_LOANS => {
+                let limits = answer.limits.into();
+                slot.loans.push_back(Loan { lease, used: 0, has_uncapped, limits, told_at_ms: now_ms });
+            }
+            _ => self.returned.push(kind.returned(&lease, 0)),
+        }
+    }
+
+    /// Looks after all leases, every [`LOOK_MS`] or so: what is to be asked for.
+    pub(crate) fn look(&mut self, now_ms: u64) -> Vec<AskAhead> {
+        let mut asks = Vec::new();
+        let (returned, timeout_ms) = (&mut self.returned, self.timeout_ms);
+        let hot_calls_per_s = match self.mode {
+            LeaseMode::Off => return asks,
+            LeaseMode::Auto => HOT_CALLS_PER_S,
+            LeaseMode::On => 1,
+        };
+        self.kinds.retain(|slot| {
+            slot.expire(now_ms, returned);
+            slot.demand.advance(now_ms);
+            let calls_per_s = slot.demand.calls_per_s(now_ms);
+            let ends_ms = now_ms.saturating_add(AHEAD_MS);
+            let lasting = slot.loans.iter().filter(|loan| loan.lease.expires_at_ms > ends_ms);
+            let left: u64 = lasting.map(|loan| u64::from(loan.left())).sum();
+            let is_low = left <= calls_per_s.saturating_mul(AHEAD_MS) / SECOND_MS && slot.loans.len() < MAX_LOANS;
+            // Before it ends, so that its end is not met by all who come then.
+            let is_denied = slot.denial.as_ref().is_some_and(|denial| now_ms.saturating_add(LOOK_MS) < denial.until_ms);
+            if is_low && !is_denied && calls_per_s >= hot_calls_per_s && !slot.is_asking(now_ms) {
+                let request = slot.demand.request(now_ms);
+                let until_ms = now_ms.saturating_add(timeout_ms);
+                slot.asking = Some(Asking { until_ms, has_uncapped: request.has_uncapped });
+                let (kind, has_output) = (slot.kind.clone(), slot.demand.has_output);
+                asks.push(AskAhead { kind, has_output, metadata: request.encode() });
+            }
+            !slot.loans.is_empty() || now_ms.saturating_sub(slot.demand.last_call_ms) < IDLE_MS
+        });
+        asks
+    }
+
+    /// What is given back since the last time.
+    pub(crate) fn take_returned(&mut self, recorder: &impl Recorder) -> Vec<LeaseReturned> {
+        for returned in &self.returned {
+            recorder.add(Counter::CallsReturned, returned.calls.saturating_sub(returned.used).into());
+        }
+        std::mem::take(&mut self.returned)
+    }
+}

@@ -1,0 +1,114 @@
+//! Lending calls to proxies' workers, and taking back what they do not use.
+
+use std::collections::{HashMap, VecDeque};
+
+use parking_lot::Mutex;
+use tollgate_domain::{Call, HeldCall, LeaseTerms, Lend, Quantities, Take, Unused};
+use tollgate_wire::admission::{Lease, LeaseRequest, MAX_LEASED_CALLS};
+use tollgate_wire::usage_event::LeaseReturned;
+
+use super::{Admission, Limiter, Policy, quantities, used_plan};
+use crate::chance;
+use crate::counters::Unavailable;
+
+/// The most tenants whose calls are lent at once; further ones' calls are asked about one by one.
+pub const MAX_LENDING: usize = 1 << 16;
+
+/// What lies with workers now, by this replica's loans alone.
+#[derive(Debug, Default)]
+pub(super) struct Lent(Mutex<HashMap<String, VecDeque<Out>>>);
+
+/// A loan that has not expired.
+#[derive(Debug, Clone, Copy)]
+struct Out {
+    until_ms: u64,
+    share_ppm: u64,
+}
+
+impl Lent {
+    /// The shares of limits that lie with workers; `None` when there is no room for a further tenant.
+    fn share_ppm(&self, tenant: &str, now_ms: u64) -> Option<u64> {
+        let mut tenants = self.0.lock();
+        if let Some(out) = tenants.get_mut(tenant) {
+            out.retain(|out| now_ms < out.until_ms);
+            return Some(out.iter().map(|out| out.share_ppm).sum());
+        }
+        if tenants.len() >= MAX_LENDING {
+            tenants.retain(|_, out| out.back().is_some_and(|out| now_ms < out.until_ms));
+        }
+        (tenants.len() < MAX_LENDING).then_some(0)
+    }
+
+    fn add(&self, tenant: &str, out: Out) {
+        let mut tenants = self.0.lock();
+        match tenants.get_mut(tenant) {
+            Some(known) => known.push_back(out),
+            None => drop(tenants.insert(tenant.to_owned(), VecDeque::from([out]))),
+        }
+    }
+}
+
+impl Limiter {
+    /// Lends calls like the asked one to a worker that wants them; `None` where they are better asked about one by one.
+    pub async fn lend(&self, policy: &Policy, asked: &Admission<'_>, wanted: &LeaseRequest) -> Option<Lease> {
+        let terms = policy.leases?;
+        let plan = self.plan(policy, asked.tenant, asked.tier).ok()?;
+        plan.check_context(wanted.input_tokens).ok()?;
+        if plan.limits_cost() && policy.plans.prices().of(asked.call.model).is_none() {
+            return None;
+        }
+        let asked = Admission { requests: 1, input_tokens: wanted.input_tokens, ..*asked };
+        let output_tokens = match asked.output_tokens {
+            None => 0,
+            Some(_) if wanted.has_uncapped => wanted.output_tokens.max(self.answer_tokens(policy, plan, &asked)),
+            Some(_) => wanted.output_tokens,
+        };
+        let now_ms = self.counters.now_ms();
+        let asks = plan.asks(&asked.call, &quantities(policy, plan, &asked, output_tokens), now_ms);
+        let standing = self.counters.admit(asked.tenant, &asks, Take::Nothing).await.ok()?;
+        let lent_ppm = self.lent.share_ppm(asked.tenant, now_ms)?;
+        let loan = terms.loan(wanted.calls_per_s, &asks, &standing.counters, lent_ppm)?;
+        let id = Lease::id_of(&chance::id())?;
+        let calls = u32::try_from(loan.calls).unwrap_or(MAX_LEASED_CALLS).min(MAX_LEASED_CALLS);
+        let lend = Lend {
+            ids: (0..calls).map(|index| Lease::call_id(&id, index)).collect(),
+            timeout_ms: policy.reservation_timeout_ms,
+            call: HeldCall {
+                tier: plan.tier.clone(),
+                model: asked.call.model.map(str::to_owned),
+                api: asked.call.api.map(str::to_owned),
+                input_tokens: asked.input_tokens,
+                output_tokens,
+            },
+        };
+        let lent = self.counters.admit(asked.tenant, &asks, Take::Lend(&lend)).await.ok()?;
+        let calls = u32::try_from(lent.reserved).ok().filter(|calls| *calls > 0)?;
+        self.lent.add(asked.tenant, Out { until_ms: now_ms + loan.lifetime_ms, share_ppm: loan.share_ppm });
+        self.metrics.calls_lent.inc_by(calls.into());
+        let expires_at_ms = wanted.now_ms.saturating_add(loan.lifetime_ms);
+        Some(Lease { id, calls, input_tokens: asked.input_tokens, output_tokens, expires_at_ms })
+    }
+
+    /// How long a worker that wants a lease may deny calls like a denied one by itself, milliseconds.
+    pub fn denied_ms(&self, policy: &Policy, wanted: &LeaseRequest, reset_ms: Option<u64>) -> Option<u64> {
+        policy.leases.map(|terms: LeaseTerms| terms.denied_ms(wanted.calls_per_s, reset_ms))
+    }
+
+    /// Takes back what was lent to calls that are not to come.
+    ///
+    /// # Errors
+    /// When the counters do not answer.
+    pub async fn take_back(&self, returned: &LeaseReturned) -> Result<(), Unavailable> {
+        let policy = self.policy();
+        let Some(plan) = used_plan(&policy, &returned.tenant, &returned.tier) else { return Ok(()) };
+        let call = Call { model: returned.model.as_deref(), api: returned.api.as_deref() };
+        let one = Quantities { requests: 1, ..Quantities::default() };
+        let asks = plan.asks(&call, &one, self.counters.now_ms());
+        let ids = returned.unused_ids();
+        self.counters
+            .give_back(&returned.tenant, &Unused { ids: &ids, lent: returned.calls.into(), asks: &asks })
+            .await?;
+        self.metrics.calls_returned.inc_by(ids.len() as u64);
+        Ok(())
+    }
+}
