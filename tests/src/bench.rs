@@ -76,20 +76,23 @@ enum Path {
     Plain,
     /// Envoy's own rate limit filter.
     Native,
-    /// Ours.
+    /// Ours, asking about each call.
     Filter,
+    /// Ours, with leases.
+    Leased,
     /// Ours with admission off: it only reads the answers and tells their usage.
     Meter,
 }
 
 impl Path {
-    const ALL: [Path; 4] = [Path::Plain, Path::Native, Path::Filter, Path::Meter];
+    const ALL: [Path; 5] = [Path::Plain, Path::Native, Path::Filter, Path::Leased, Path::Meter];
 
     fn name(self) -> &'static str {
         match self {
             Path::Plain => "plain",
             Path::Native => "native",
             Path::Filter => "filter",
+            Path::Leased => "filter-leased",
             Path::Meter => "meter",
         }
     }
@@ -153,13 +156,15 @@ async fn calls(plan: &Plan, dir: &std::path::Path, report: &mut Report) -> anyho
         bootstrap.cluster("llm", standin_addr)?;
         bootstrap.cluster("tollgate", service.grpc())?;
         // All asks are answered, however busy the machine: a timeout would make a call cheaper.
-        let admission = json!({"timeout_ms": 10_000, "on_failure": "deny", "enabled": path != Path::Meter});
+        let leases = if path == Path::Leased { "auto" } else { "off" };
+        let enabled = path != Path::Meter;
+        let admission = json!({"timeout_ms": 10_000, "on_failure": "deny", "enabled": enabled, "leases": leases});
         // And all events are delivered: a full queue would make a call cheaper too.
         bootstrap.configure_filter(&json!({"admission": admission, "usage": {"max_queued_events": 100_000}}))?;
         match path {
             Path::Plain => bootstrap.remove_filter()?,
             Path::Native => bootstrap.use_native_ratelimit()?,
-            Path::Filter | Path::Meter => {}
+            Path::Filter | Path::Leased | Path::Meter => {}
         }
         envoys.push((path, Envoy::start(&format!("envoy-{}", path.name()), dir, &bootstrap).await?));
     }
@@ -221,8 +226,8 @@ async fn measure(
     // What follows the calls belongs to them: the delivery of their events takes time of Envoy's too.
     eventually(&format!("{}: an admission and an event for each call", what()), PATIENCE, async || {
         let after = Counts::read(path, envoy).await?;
-        let (is_asked, is_told) =
-            (matches!(path, Path::Native | Path::Filter), matches!(path, Path::Filter | Path::Meter));
+        let is_asked = matches!(path, Path::Native | Path::Filter | Path::Leased);
+        let is_told = matches!(path, Path::Filter | Path::Leased | Path::Meter);
         ensure!(!is_asked || after.admitted - before.admitted >= result.requests, "{after:?}");
         ensure!(!is_told || after.delivered - before.delivered >= result.requests, "{after:?}");
         ensure!(after.queued == 0, "{after:?}");
@@ -243,7 +248,7 @@ async fn measure(
 /// What Envoy has counted so far.
 #[derive(Debug)]
 struct Counts {
-    /// Calls that the limiter admitted.
+    /// Calls that the limiter admitted, or reserved for ahead.
     admitted: u64,
     /// Events that the collector took.
     delivered: u64,
@@ -253,12 +258,18 @@ struct Counts {
 
 impl Counts {
     async fn read(path: Path, envoy: &Envoy) -> anyhow::Result<Counts> {
-        let admitted = match path {
-            Path::Plain | Path::Native => "envoy_cluster_ratelimit_ok",
-            Path::Filter | Path::Meter => "tollgate_filter_calls_admitted_total",
+        let admitted: &[&str] = match path {
+            Path::Plain | Path::Native => &["envoy_cluster_ratelimit_ok"],
+            Path::Filter | Path::Leased | Path::Meter => {
+                &["tollgate_filter_calls_admitted_total", "tollgate_filter_calls_leased_total"]
+            }
         };
+        let mut sum = 0;
+        for stat in admitted {
+            sum += envoy.stat(stat).await?;
+        }
         Ok(Counts {
-            admitted: envoy.stat(admitted).await?,
+            admitted: sum,
             delivered: envoy.stat("tollgate_filter_events_delivered_total").await?,
             queued: envoy.stat("tollgate_filter_events_queued").await?,
         })
