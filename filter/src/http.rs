@@ -19,12 +19,30 @@ pub(crate) struct Http {
     call: Call,
 }
 
+/// So many changes of headers are made by setting the whole map: each by itself would be a call into the host.
+const MANY_EDITS: usize = 4;
+
 /// All headers at once: a call into the host costs more than to copy them.
 struct HeaderMap(Vec<(String, Vec<u8>)>);
 
 impl HeaderMap {
     fn read(map: MapType) -> HeaderMap {
         HeaderMap(hostcalls::get_map_bytes(map).unwrap_or_default())
+    }
+}
+
+impl HeaderMap {
+    /// Changes the map that this was read from.
+    fn edit(&self, map: MapType, edits: Vec<HeaderEdit>) {
+        if edits.len() < MANY_EDITS {
+            return edit(map, edits);
+        }
+        let is_edited = |name: &str| edits.iter().any(|(edited, _)| edited == name);
+        let kept = self.iter().filter(|(name, _)| !is_edited(name));
+        let set = edits.iter().filter_map(|(name, value)| Some((name.as_ref(), value.as_ref()?.as_bytes())));
+        if let Err(status) = hostcalls::set_map_bytes(map, kept.chain(set).collect()) {
+            error!("{map:?}: it can't be changed: {status:?}");
+        }
     }
 }
 
@@ -142,10 +160,11 @@ impl HttpContext for Http {
     }
 
     fn on_http_response_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
-        edit(
-            MapType::HttpResponseHeaders,
-            self.call.on_response_headers(&HeaderMap::read(MapType::HttpResponseHeaders)),
-        );
+        if self.call.reads_response_headers() {
+            let headers = HeaderMap::read(MapType::HttpResponseHeaders);
+            let edits = self.call.on_response_headers(&headers);
+            headers.edit(MapType::HttpResponseHeaders, edits);
+        }
         Action::Continue
     }
 

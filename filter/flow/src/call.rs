@@ -191,8 +191,8 @@ impl Call {
         call.settle_question(asked);
         let way = shared.leases().decide(call.kind(), &call.question.amounts, now_ms, recorder);
         match way {
-            Way::Lent { id, limits, told_at_ms } => {
-                call.go_on_by_lease(id, limits, told_at_ms);
+            Way::Lent { id, limits } => {
+                call.go_on_by_lease(id, limits);
                 self.pass(call)
             }
             Way::Denied(answer) => match call.hear(answer, now_ms) {
@@ -353,6 +353,11 @@ impl Call {
             call.event.reservation_id = None;
         }
         self.on_answer(None, now_ms, recorder)
+    }
+
+    /// Whether [`Call::on_response_headers`] wants this response's headers.
+    pub fn reads_response_headers(&self) -> bool {
+        !matches!(self.stage, Stage::Aside | Stage::Reading(_))
     }
 
     /// The response's headers are there. Gives what is to change on them.

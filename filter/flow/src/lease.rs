@@ -11,10 +11,11 @@ use std::hash::BuildHasher;
 use std::rc::Rc;
 
 use hashbrown::{DefaultHashBuilder, HashTable, hash_table::Entry};
-use tollgate_wire::admission::{AdmissionResponse, Decision, Lease, LeaseRequest, LimitStatus};
+use tollgate_wire::admission::{AdmissionResponse, Decision, Lease, LeaseRequest};
 use tollgate_wire::usage_event::LeaseReturned;
 
 use crate::config::LeaseMode;
+use crate::limit_headers::Limits;
 use crate::metric::{Counter, Recorder};
 
 /// The most kinds of calls that are kept apart; calls of further ones are asked about.
@@ -86,7 +87,7 @@ pub(crate) struct Amounts {
 #[derive(Debug)]
 pub(crate) enum Way {
     /// It goes on, under this id, which is reserved for.
-    Lent { id: String, limits: Rc<[LimitStatus]>, told_at_ms: u64 },
+    Lent { id: String, limits: Rc<Limits> },
     /// It is denied as others were a moment ago.
     Denied(AdmissionResponse),
     /// The limiter is asked, with this [`LeaseRequest`] for the case that it denies.
@@ -127,8 +128,7 @@ struct Loan {
     used: u32,
     /// Whether it is for calls without a cap too.
     has_uncapped: bool,
-    limits: Rc<[LimitStatus]>,
-    told_at_ms: u64,
+    limits: Rc<Limits>,
 }
 
 #[derive(Debug)]
@@ -267,7 +267,7 @@ impl Slot {
         let loan = self.loans.iter_mut().find(|loan| loan.left() > 0 && loan.fits(asked))?;
         let id = Lease::call_id(&loan.lease.id, loan.used);
         loan.used += 1;
-        Some(Way::Lent { id, limits: Rc::clone(&loan.limits), told_at_ms: loan.told_at_ms })
+        Some(Way::Lent { id, limits: Rc::clone(&loan.limits) })
     }
 }
 
@@ -355,8 +355,8 @@ impl Leases {
         let Some(lease) = lease else { return };
         match (self.slot(kind.borrowed()), asking) {
             (Some(slot), Some(Asking { has_uncapped, .. })) if slot.loans.len() < MAX_LOANS => {
-                let limits = answer.limits.into();
-                slot.loans.push_back(Loan { lease, used: 0, has_uncapped, limits, told_at_ms: now_ms });
+                let limits = Rc::new(Limits::new(answer.limits, now_ms));
+                slot.loans.push_back(Loan { lease, used: 0, has_uncapped, limits });
             }
             _ => self.returned.push(kind.returned(&lease, 0)),
         }

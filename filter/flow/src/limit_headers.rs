@@ -4,6 +4,8 @@
 //! - OpenAI's `x-ratelimit-{limit,remaining,reset}-{requests,tokens}`, resets as durations;
 //! - the IETF's `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers).
 
+use std::cell::OnceCell;
+
 use tollgate_wire::admission::{Decision, LimitStatus, LimitUnit, WindowUnit, window_seconds};
 use tollgate_wire::usage_event::{MAX_UPSTREAM_LIMIT_BYTES, MAX_UPSTREAM_LIMITS};
 
@@ -35,6 +37,29 @@ pub(crate) fn upstream(headers: &impl Headers) -> Vec<String> {
     let told = headers.iter().filter(|(name, _)| UPSTREAM_PREFIXES.iter().any(|prefix| name.starts_with(prefix)));
     let told = told.filter_map(|(name, value)| Some(format!("{name}: {}", std::str::from_utf8(value).ok()?)));
     told.filter(|line| line.len() <= MAX_UPSTREAM_LIMIT_BYTES).take(MAX_UPSTREAM_LIMITS).collect()
+}
+
+/// Where limits stood at a moment. All calls of a lease share it, and so the headers that tell it.
+#[derive(Debug, Default)]
+pub(crate) struct Limits {
+    statuses: Vec<LimitStatus>,
+    at_ms: u64,
+    headers: OnceCell<Vec<(&'static str, String)>>,
+}
+
+impl Limits {
+    pub(crate) fn new(statuses: Vec<LimitStatus>, at_ms: u64) -> Limits {
+        Limits { statuses, at_ms, headers: OnceCell::new() }
+    }
+
+    pub(crate) fn statuses(&self) -> &[LimitStatus] {
+        &self.statuses
+    }
+
+    /// What tells a client of them; none without limits.
+    pub(crate) fn headers(&self) -> &[(&'static str, String)] {
+        self.headers.get_or_init(|| headers(&self.statuses, self.at_ms))
+    }
 }
 
 /// The headers for a call whose limits stand as `limits` say; none without limits.

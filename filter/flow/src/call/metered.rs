@@ -3,13 +3,13 @@
 use std::rc::Rc;
 
 use tollgate_usage::{Endpoint, Hints, Reader, Strip};
-use tollgate_wire::admission::{AdmissionRequest, AdmissionResponse, Decision, LimitStatus, LimitUnit};
+use tollgate_wire::admission::{AdmissionRequest, AdmissionResponse, Decision, LimitUnit};
 use tollgate_wire::usage_event::{TokenCounts, UsageEvent};
 
 use crate::config::Config;
 use crate::headers::{HeaderEdit, Headers, text};
 use crate::lease::{Amounts, Kind};
-use crate::limit_headers;
+use crate::limit_headers::{self, Limits};
 use crate::outbox::Haste;
 use crate::reply::{Dialect, Reply};
 use crate::request::RequestBody;
@@ -50,9 +50,7 @@ pub(super) struct Question {
 /// What the limiter told; nothing until it has.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    /// Where the limits stood at `at_ms`.
-    limits: Rc<[LimitStatus]>,
-    at_ms: u64,
+    limits: Rc<Limits>,
     /// What it wants set on the response.
     headers: Vec<(String, String)>,
 }
@@ -137,10 +135,10 @@ impl Metered {
     }
 
     /// The call goes on by a lease: under this id, which is reserved for.
-    pub(super) fn go_on_by_lease(&mut self, id: String, limits: Rc<[LimitStatus]>, at_ms: u64) {
+    pub(super) fn go_on_by_lease(&mut self, id: String, limits: Rc<Limits>) {
         self.event.reservation_id = Some(id.clone());
         self.event.event_id = id;
-        self.told = Told { limits, at_ms, headers: Vec::new() };
+        self.told = Told { limits, headers: Vec::new() };
     }
 
     /// The limiter answered. Gives what the client gets where it denied.
@@ -150,7 +148,8 @@ impl Metered {
             self.event.reservation_id = None;
             Reply::denied(self.dialect(), &self.event.tier, &answer, now_ms)
         });
-        self.told = Told { limits: answer.limits.into(), at_ms: now_ms, headers: answer.response_headers };
+        let limits = Rc::new(Limits::new(answer.limits, now_ms));
+        self.told = Told { limits, headers: answer.response_headers };
         refusal
     }
 
@@ -165,7 +164,7 @@ impl Metered {
     /// Whether others wait for what the call holds: slots come free by events alone, and the limiter tells of slots where
     /// they are the scarcest.
     pub(super) fn haste(&self) -> Haste {
-        let tells_of_slots = self.told.limits.iter().any(|limit| limit.counts() == LimitUnit::Concurrency);
+        let tells_of_slots = self.told.limits.statuses().iter().any(|limit| limit.counts() == LimitUnit::Concurrency);
         if tells_of_slots { Haste::Soon } else { Haste::Batched }
     }
 
@@ -194,10 +193,11 @@ impl Metered {
             first_bytes: 0,
             has_ended: false,
         });
-        let ours = limit_headers::headers(&self.told.limits, self.told.at_ms);
+        let limits = Rc::clone(&self.told.limits);
+        let ours = limits.headers();
         let is_theirs = |name: &&str| ours.iter().all(|(set, _)| set != name) && headers.get(name).is_some();
         edits.extend(limit_headers::NAMES.into_iter().filter(is_theirs).map(|name| (name.into(), None)));
-        edits.extend(ours.into_iter().map(|(name, value)| (name.into(), Some(value))));
+        edits.extend(ours.iter().map(|(name, value)| ((*name).into(), Some(value.clone()))));
         // Last, so that the limiter's own word holds where both tell of limits.
         edits.extend(self.added_headers());
         edits
