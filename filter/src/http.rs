@@ -84,7 +84,8 @@ impl Http {
     }
 
     fn ask(&mut self, ask: &Ask) -> Action {
-        let mut metadata = vec![(RESERVATION_ID_METADATA, ask.reservation_id.as_bytes())];
+        let mut metadata = Vec::with_capacity(2);
+        metadata.extend(ask.reservation_id.as_ref().map(|id| (RESERVATION_ID_METADATA, id.as_bytes())));
         metadata.extend(ask.lease.as_ref().map(|lease| (LEASE_METADATA, lease.as_bytes())));
         match self.worker.limiter.call(metadata, &ask.message) {
             Ok(_) => Action::Pause,

@@ -8,7 +8,7 @@ use log::error;
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{BufferType, ContextType};
-use tollgate_flow::{Config, Delivery, Haste, LOOK_MS, Outbox, OwnedKind, Shared};
+use tollgate_flow::{Config, Delivery, Haste, LOOK_MS, Outbox, OwnedKind, Report, Shared};
 use tollgate_wire::admission::LEASE_METADATA;
 use tollgate_wire::{admission, usage_event};
 
@@ -20,6 +20,15 @@ const TICK: Duration = Duration::from_millis(LOOK_MS);
 /// gRPC's `UNAVAILABLE`: what a call that Envoy would not begin is taken for.
 const UNAVAILABLE: u32 = 14;
 
+/// What is sent to the limiter aside from calls.
+#[derive(Debug)]
+enum Sent {
+    /// The question for a lease, for calls of this kind.
+    Lease(OwnedKind),
+    /// What calls used.
+    Report(Report),
+}
+
 /// What the contexts of one worker share.
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -28,8 +37,9 @@ pub(crate) struct Worker {
     pub(crate) metrics: Metrics,
     pub(crate) ids: Ids,
     pub(crate) outbox: RefCell<Outbox>,
-    /// Questions for leases that are under way, by their tokens: at most one for each kind of calls.
-    asks: RefCell<Vec<(u32, OwnedKind)>>,
+    /// What is under way to the limiter, by its token, beside the questions of calls: bounded by the kinds of calls that are kept
+    /// apart, and the timeout.
+    sent: RefCell<Vec<(u32, Sent)>>,
     collector: Upstream,
 }
 
@@ -42,7 +52,7 @@ impl Worker {
             metrics: Metrics::define(),
             ids: Ids::new(),
             outbox: RefCell::new(Outbox::new(tell.clone())),
-            asks: RefCell::default(),
+            sent: RefCell::default(),
             shared: Rc::new(Shared::new(config)),
         }
     }
@@ -60,7 +70,7 @@ impl Worker {
         let now_ms = host::now_ms();
         for ask in self.shared.lease_asks(now_ms) {
             match self.limiter.call(vec![(LEASE_METADATA, ask.lease.as_bytes())], &ask.message) {
-                Ok(token) => self.asks.borrow_mut().push((token, ask.kind)),
+                Ok(token) => self.sent.borrow_mut().push((token, Sent::Lease(ask.kind))),
                 Err(()) => self.shared.on_lease_answer(&ask.kind, None, now_ms, &self.metrics),
             }
         }
@@ -69,11 +79,21 @@ impl Worker {
         }
     }
 
-    /// The kind of calls that a lease was asked for by the question with this token.
-    fn asked(&self, token: u32) -> Option<OwnedKind> {
-        let mut asks = self.asks.borrow_mut();
-        let at = asks.iter().position(|(of, _)| *of == token)?;
-        Some(asks.swap_remove(at).1)
+    /// Tells the limiter what calls used, where it reads no events.
+    fn report(&self) {
+        for (report, message) in self.shared.reports() {
+            match self.limiter.call(Vec::new(), &message) {
+                Ok(token) => self.sent.borrow_mut().push((token, Sent::Report(report))),
+                Err(()) => self.shared.on_report_failed(report, &self.metrics),
+            }
+        }
+    }
+
+    /// What was sent to the limiter under this token.
+    fn sent(&self, token: u32) -> Option<Sent> {
+        let mut sent = self.sent.borrow_mut();
+        let at = sent.iter().position(|(of, _)| *of == token)?;
+        Some(sent.swap_remove(at).1)
     }
 
     fn deliver(&self, delivery: Delivery<'_>) {
@@ -95,10 +115,12 @@ impl Context for Root {
             let message = hostcalls::get_buffer(BufferType::GrpcReceiveBuffer, 0, size).ok().flatten();
             message.unwrap_or_default()
         });
-        match (worker.asked(token), answer) {
-            (Some(kind), answer) => {
+        match (worker.sent(token), answer) {
+            (Some(Sent::Lease(kind)), answer) => {
                 worker.shared.on_lease_answer(&kind, answer.as_deref(), host::now_ms(), &worker.metrics);
             }
+            (Some(Sent::Report(_)), Some(_)) => {}
+            (Some(Sent::Report(report)), None) => worker.shared.on_report_failed(report, &worker.metrics),
             (None, Some(answer)) => {
                 worker.deliver(Delivery::Taken(&answer));
                 // More may have come together meanwhile than one batch holds.
@@ -127,6 +149,7 @@ impl RootContext for Root {
     fn on_tick(&mut self) {
         if let Some(worker) = &self.worker {
             worker.look_after_leases();
+            worker.report();
             worker.send();
             worker.metrics.flush();
         }

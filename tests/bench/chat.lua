@@ -1,11 +1,12 @@
--- For wrk: one chat completion over and over. After `--` on wrk's command line stands `json` or `sse50`.
+-- For wrk: one chat completion over and over. After `--` on wrk's command line stands `json` or `sse50`, and the tenant and
+-- tier that call.
 
 function init(args)
   local stream = args[1] == "sse50"
   wrk.method = "POST"
   wrk.headers["content-type"] = "application/json"
-  wrk.headers["x-tenant-id"] = "bench"
-  wrk.headers["x-plan-tier"] = "bench"
+  wrk.headers["x-tenant-id"] = args[2]
+  wrk.headers["x-plan-tier"] = args[2]
   if stream then
     wrk.headers["x-standin-chunks"] = "50"
   end

@@ -8,6 +8,7 @@
 
 mod curve;
 mod events;
+mod flood;
 mod h2load;
 mod ledger;
 mod limiter;
@@ -98,12 +99,15 @@ impl Path {
     }
 }
 
+/// The tenant that never meets a limit, and its tier.
+const BENCH: &str = "bench";
+
 /// The calls that are made.
 const CASES: [Load; 4] = [
-    Load { name: "json-c1", answer: "json", connections: 1 },
-    Load { name: "json-c32", answer: "json", connections: 32 },
-    Load { name: "sse50-c1", answer: "sse50", connections: 1 },
-    Load { name: "sse50-c32", answer: "sse50", connections: 32 },
+    Load { name: "json-c1", answer: "json", connections: 1, tenant: BENCH },
+    Load { name: "json-c32", answer: "json", connections: 32, tenant: BENCH },
+    Load { name: "sse50-c1", answer: "sse50", connections: 1, tenant: BENCH },
+    Load { name: "sse50-c32", answer: "sse50", connections: 32, tenant: BENCH },
 ];
 
 /// How long each path is warmed up.
@@ -188,6 +192,11 @@ async fn calls(plan: &Plan, dir: &std::path::Path, report: &mut Report) -> anyho
         for (path, envoy) in &envoys {
             report.paced.measure(*path, envoy, time).await?;
         }
+        eprintln!("round {round} of {}: a flood", plan.rounds);
+        let of = |wanted| envoys.iter().find(|(path, _)| *path == wanted).map(|(_, envoy)| envoy);
+        if let (Some(plain), Some(leased)) = (of(Path::Plain), of(Path::Leased)) {
+            report.flood.measure(&wrk, plain, leased, &service, time).await?;
+        }
     }
     for (_, envoy) in envoys {
         envoy.stop().await?;
@@ -205,7 +214,12 @@ fn unlimited() -> serde_json::Value {
     let limits = [limit("requests", "minute"), limit("tokens", "minute"), limit("tokens", "month")];
     json!({
         "limiter": {"default_tier": "bench"},
-        "tiers": {"bench": {"context_tokens": 1_000_000, "limits": limits}},
+        "tiers": {
+            BENCH: {"context_tokens": 1_000_000, "limits": limits},
+            flood::TENANT: {"context_tokens": 1_000_000, "limits": [
+                {"unit": "requests", "capacity": flood::ADMITTED_PER_S, "window": "second"},
+            ]},
+        },
         "log": {"filter": "warn,tollgate=info"},
     })
 }

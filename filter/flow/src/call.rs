@@ -451,6 +451,7 @@ impl Call {
             }
             None => event.usage_source = UsageSource::None,
         }
+        self.shared.report(&event, recorder);
         Some((event, haste))
     }
 }

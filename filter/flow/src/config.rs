@@ -125,6 +125,19 @@ pub struct Admission {
     pub on_failure: FailurePolicy,
     /// Whether calls may go on by leases, without asking.
     pub leases: LeaseMode,
+    /// How the rate limit service learns what calls used.
+    pub settle: Settle,
+}
+
+/// How the rate limit service learns what calls used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Settle {
+    /// It reads their usage events, as ours does.
+    Events,
+    /// By a second question for each kind of calls, which takes their tokens: for other servers. The first one then asks only
+    /// whether there are any left.
+    Rls,
 }
 
 /// When leases are asked for. A server that knows none gives none.
@@ -213,6 +226,7 @@ impl Default for Admission {
             timeout_ms: 100,
             on_failure: FailurePolicy::Allow,
             leases: LeaseMode::Auto,
+            settle: Settle::Events,
         }
     }
 }

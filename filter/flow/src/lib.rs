@@ -20,6 +20,7 @@ mod limit_headers;
 mod metric;
 mod outbox;
 mod reply;
+mod report;
 mod request;
 mod settle;
 mod shared;
@@ -27,7 +28,7 @@ mod step;
 
 pub use call::Call;
 pub use config::{
-    AcceptEncoding, Admission, Config, ConfigError, FailurePolicy, Identity, LeaseMode, ReadBody, RequestBody,
+    AcceptEncoding, Admission, Config, ConfigError, FailurePolicy, Identity, LeaseMode, ReadBody, RequestBody, Settle,
     StreamUsage, UnclaimedEndpoints, Usage,
 };
 pub use headers::{HeaderEdit, Headers, Request};
@@ -36,6 +37,7 @@ pub use lease::{LOOK_MS, MAX_KINDS, OwnedKind};
 pub use metric::{Counter, Gauge, Histogram, Recorder};
 pub use outbox::{Delivery, Haste, Outbox};
 pub use reply::Reply;
+pub use report::{MAX_REPORTS, Report};
 pub use shared::{LeaseAsk, Shared};
 pub use step::{Ask, Next, Step};
 

@@ -79,6 +79,10 @@ metrics! {
         EventsRejected = "events_rejected_total",
         /// Events lost because the queue was full.
         EventsDropped = "events_dropped_total",
+        /// Reports of used tokens to the rate limit service that are told again, as they failed.
+        ReportFailures = "report_failures_total",
+        /// Calls whose used tokens are not told, as too many kinds of calls wait to be told of.
+        ReportsDropped = "reports_dropped_total",
         /// Batches that have to be sent again.
         DeliveryFailures = "delivery_failures_total",
     }

@@ -3,10 +3,12 @@
 use std::cell::{Cell, RefCell, RefMut};
 
 use tollgate_wire::admission::{AdmissionRequest, AdmissionResponse};
+use tollgate_wire::usage_event::UsageEvent;
 
-use crate::config::{Config, ReadBody};
+use crate::config::{Config, ReadBody, Settle};
 use crate::lease::{Kind, Leases, OwnedKind};
-use crate::metric::Recorder;
+use crate::metric::{Counter, Recorder};
+use crate::report::{Report, Reports};
 use crate::request::RequestBody;
 
 /// What the calls of one worker share.
@@ -16,6 +18,7 @@ pub struct Shared {
     /// Whether a body has ever come while its headers were held.
     bodies: Cell<Bodies>,
     leases: RefCell<Leases>,
+    reports: RefCell<Reports>,
 }
 
 /// A question to the limiter for a lease. It is asked aside from all calls.
@@ -41,7 +44,7 @@ impl Shared {
     /// Of a worker that has seen no call yet.
     pub fn new(config: Config) -> Shared {
         let leases = RefCell::new(Leases::new(config.admission.leases, config.admission.timeout_ms));
-        Shared { config, bodies: Cell::new(Bodies::Unproven), leases }
+        Shared { config, bodies: Cell::new(Bodies::Unproven), leases, reports: RefCell::default() }
     }
 
     /// The configuration.
@@ -60,8 +63,16 @@ impl Shared {
             let Kind { tenant, tier, model, api } = ask.kind.borrowed();
             let output_tokens = ask.has_output.then_some(0);
             let domain = &self.config.admission.domain;
-            let request =
-                AdmissionRequest { requests: 0, domain, tenant, tier, model, api, input_tokens: 0, output_tokens };
+            let request = AdmissionRequest {
+                requests: Some(0),
+                domain,
+                tenant,
+                tier,
+                model,
+                api,
+                input_tokens: 0,
+                output_tokens,
+            };
             LeaseAsk { message: request.encode(), kind: ask.kind, lease: ask.metadata }
         });
         asks.collect()
@@ -76,6 +87,29 @@ impl Shared {
     /// The encoded log records by which leases are given back, of all that are done with since the last time.
     pub fn returned_leases(&self, now_ms: u64, recorder: &impl Recorder) -> Vec<Vec<u8>> {
         self.leases().take_returned(recorder).iter().map(|returned| returned.encode(now_ms)).collect()
+    }
+
+    /// A call is over: where the rate limit service reads no events, it is to be told what the call used.
+    pub(crate) fn report(&self, event: &UsageEvent, recorder: &impl Recorder) {
+        if self.config.admission.enabled
+            && self.config.admission.settle == Settle::Rls
+            && let Some(report) = Report::of(event)
+        {
+            self.reports.borrow_mut().add(report, recorder);
+        }
+    }
+
+    /// What is to be told now: each with its encoded `RateLimitRequest`.
+    pub fn reports(&self) -> Vec<(Report, Vec<u8>)> {
+        let encoded = |report: Report| (report.encode(&self.config.admission.domain), report);
+        let reports = self.reports.borrow_mut().take().into_iter().map(encoded);
+        reports.map(|(message, report)| (report, message)).collect()
+    }
+
+    /// It was not taken: it is told again.
+    pub fn on_report_failed(&self, report: Report, recorder: &impl Recorder) {
+        recorder.add(Counter::ReportFailures, 1);
+        self.reports.borrow_mut().add(report, recorder);
     }
 
     /// Whether a call waits for its body before it is decided on.

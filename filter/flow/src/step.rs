@@ -34,8 +34,8 @@ pub enum Next {
 pub struct Ask {
     /// The encoded `RateLimitRequest`.
     pub message: Vec<u8>,
-    /// The reservation's id, for the gRPC metadata.
-    pub reservation_id: String,
+    /// The reservation's id, for the gRPC metadata; `None` where nothing is to be reserved.
+    pub reservation_id: Option<String>,
     /// Likewise, should such calls be denied: the encoded [`LeaseRequest`](tollgate_wire::admission::LeaseRequest).
     pub lease: Option<String>,
 }

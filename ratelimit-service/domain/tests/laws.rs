@@ -6,8 +6,8 @@ use std::num::NonZeroU64;
 
 use proptest::prelude::*;
 use tollgate_domain::{
-    Action, Anchor, Ask, Call, Counter, Decision, Extent, Hold, Limit, OFFER_AGAIN_MS, Outcome, Plan, Quantities,
-    Settled, Settles, Take, TenantCounters, Tokens, Unit, Used, Window,
+    Action, Anchor, Ask, Call, Counter, Decision, Extent, Hold, Lend, Limit, OFFER_AGAIN_MS, Outcome, Plan, Quantities,
+    Settled, Settles, Take, TenantCounters, Tokens, Unit, Unused, Used, Window,
 };
 
 /// 2026-11-23T00:00:00Z
@@ -57,6 +57,18 @@ impl Tenant {
         outcome
     }
 
+    /// Lends calls of so many tokens each; gives how many.
+    fn lend(&mut self, ids: &[String], estimate: u64) -> usize {
+        let lend = Lend { ids: ids.to_vec(), timeout_ms: TIMEOUT_MS, call: Default::default() };
+        let asks = self.plan.asks(&Call::default(), &call(estimate), self.now_ms);
+        self.counters.admit(&asks, Take::Lend(&lend), self.now_ms).reserved
+    }
+
+    fn give_back(&mut self, ids: &[String], lent: usize) -> u64 {
+        let asks = self.plan.asks(&Call::default(), &call(0), self.now_ms);
+        self.counters.give_back(&Unused { ids, lent: lent as u64, asks: &asks }, self.now_ms)
+    }
+
     fn settle(&mut self, id: u8, tokens: u64) -> Settled {
         self.settle_late(id, tokens, 0)
     }
@@ -104,6 +116,76 @@ fn steps(longest_wait_ms: u64, ids: u8) -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
+    /// As many calls are lent as fit, no more and no fewer, and one that is lent is as good as one that was asked about.
+    #[test]
+    fn lending_is_admitting_one_by_one(
+        capacity in 1..200u64, slots in 1..30u64, spent in 0..20u8, estimate in 0..20u64, many in 1..40usize,
+    ) {
+        let limits = || vec![
+            limit(Unit::Tokens, capacity, Some(Window::Minute)),
+            limit(Unit::Requests, 25, Some(Window::Day)),
+            limit(Unit::Concurrency, slots, None),
+        ];
+        let (mut lending, mut asked) = (Tenant::new(limits()), Tenant::new(limits()));
+        for id in 0..spent {
+            for tenant in [&mut lending, &mut asked] {
+                tenant.admit(id, 7);
+                tenant.settle(id, 3);
+            }
+        }
+        let ids: Vec<String> = (100..100 + many).map(|id| id.to_string()).collect();
+        let admitted = (100..100 + many).filter(|id| asked.admit(*id as u8, estimate) == Outcome::Admitted).count();
+        prop_assert_eq!(lending.lend(&ids, estimate), admitted);
+        prop_assert_eq!(lending.standing(), asked.standing());
+        prop_assert_eq!(lending.lend(&ids[..admitted], estimate), admitted, "again, and nothing more is taken");
+        prop_assert_eq!(lending.standing(), asked.standing());
+        if admitted > 0 {
+            prop_assert_eq!(lending.settle(100, 1), asked.settle(100, 1));
+            prop_assert_eq!(lending.standing(), asked.standing());
+        }
+    }
+
+    /// What is given back at once leaves everything as it was; later, no more than it was; and once is enough.
+    #[test]
+    fn what_is_given_back_was_never_taken(
+        spent in 0..20u8, estimate in 0..20u64, many in 1..40usize, used in 0..40usize, late_ms in 0..90_000u64,
+    ) {
+        let limits = || vec![
+            limit(Unit::Tokens, 500, Some(Window::Minute)),
+            limit(Unit::Requests, 50, Some(Window::Minute)),
+            limit(Unit::Requests, 1_000, Some(Window::Day)),
+            limit(Unit::Concurrency, 30, None),
+        ];
+        let (mut lending, mut asked) = (Tenant::new(limits()), Tenant::new(limits()));
+        for id in 0..spent {
+            for tenant in [&mut lending, &mut asked] {
+                tenant.admit(id, 7);
+                tenant.settle(id, 3);
+            }
+        }
+        let ids: Vec<String> = (100..100 + many).map(|id| id.to_string()).collect();
+        let lent = lending.lend(&ids, estimate);
+        let used = used.min(lent);
+        for id in 100..100 + used {
+            asked.admit(id as u8, estimate);
+        }
+        let late_ms = if used % 2 == 0 { 0 } else { late_ms % TIMEOUT_MS };
+        lending.advance(late_ms);
+        asked.advance(late_ms);
+        prop_assert_eq!(lending.give_back(&ids[used..], lent), (lent - used) as u64);
+        let after = lending.standing();
+        prop_assert_eq!(lending.give_back(&ids[used..], lent), 0);
+        prop_assert_eq!(lending.standing(), after.clone());
+        for (index, (given_back, never)) in after.iter().zip(asked.standing()).enumerate() {
+            prop_assert_eq!(given_back.held, never.held, "{}", index);
+            prop_assert!(given_back.spent >= never.spent, "{} {:?} {:?}", index, given_back, never);
+            // What drains is not given back twice; all else is.
+            if late_ms == 0 || index == 2 {
+                prop_assert_eq!(given_back.spent, never.spent, "{}", index);
+            }
+        }
+    }
+
     /// While no call uses more than it reserved, a limit is never over, and no interval admits more use than its burst and
     /// what comes back in it.
     #[test]

@@ -50,7 +50,7 @@ async fn client(service: &Service) -> RateLimitServiceClient<Channel> {
 async fn ask(client: &mut RateLimitServiceClient<Channel>, id: &str) -> Result<bool, tonic::Status> {
     let (domain, tenant, tier) = ("tollgate", "acme", "starter");
     let asked = AdmissionRequest {
-        requests: 1,
+        requests: Some(1),
         domain,
         tenant,
         tier,

@@ -12,7 +12,7 @@ use crate::harness::{Folder, Service, event};
 /// What our filter asks, decoded from the bytes that it sends.
 fn call(tenant: &str, tier: &str, input_tokens: u64, output_tokens: u64) -> RateLimitRequest {
     let request = AdmissionRequest {
-        requests: 1,
+        requests: Some(1),
         domain: "tollgate",
         tenant,
         tier,

@@ -6,6 +6,7 @@ mod command_line;
 mod crashes;
 mod harness;
 mod ingress;
+mod leases;
 mod limits;
 mod operate;
 mod reload;

@@ -32,7 +32,7 @@ tiers:
 
 async fn admit(service: &Service) -> Decision {
     let asked = AdmissionRequest {
-        requests: 1,
+        requests: Some(1),
         domain: "tollgate",
         tenant: "acme",
         tier: "small",

@@ -41,7 +41,7 @@ async fn start(folder: &Folder, timeout_s: u64) -> Service {
 fn call(id: &str, tier: &str, input_tokens: u64, output_tokens: u64) -> tonic::Request<RateLimitRequest> {
     let model = Some("gpt-4o");
     let asked = AdmissionRequest {
-        requests: 1,
+        requests: Some(1),
         domain: "tollgate",
         tenant: "acme",
         tier,

@@ -258,7 +258,7 @@ async fn a_check_is_denied_while_every_slot_is_taken() {
     let folder = Folder::new();
     let service = kinds(&folder);
     let asked = AdmissionRequest {
-        requests: 1,
+        requests: Some(1),
         domain: "tollgate",
         tenant: "acme",
         tier: "one",

@@ -86,8 +86,8 @@ impl Unit {
 /// What one call asks to take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdmissionRequest<'a> {
-    /// How many calls it is; 0 asks for a lease alone.
-    pub requests: u64,
+    /// How many calls it is; 0 asks for a lease alone, and `None` reports tokens that were used.
+    pub requests: Option<u64>,
     /// Names the set of limits on the server.
     pub domain: &'a str,
     /// Who pays.
@@ -105,10 +105,10 @@ pub struct AdmissionRequest<'a> {
 }
 
 impl AdmissionRequest<'_> {
-    /// The encoded `RateLimitRequest`: a descriptor for each of [`Unit::ALL`], but for output that there will not be.
+    /// The encoded `RateLimitRequest`: a descriptor for each of [`Unit::ALL`] that is asked for.
     pub fn encode(&self) -> Vec<u8> {
         let amounts = [
-            (Unit::Requests, Some(self.requests)),
+            (Unit::Requests, self.requests),
             (Unit::InputTokens, Some(self.input_tokens)),
             (Unit::OutputTokens, self.output_tokens),
         ];
@@ -349,7 +349,7 @@ mod tests {
 
     fn request() -> AdmissionRequest<'static> {
         AdmissionRequest {
-            requests: 1,
+            requests: Some(1),
             domain: "tollgate",
             tenant: "acme",
             tier: "pro",

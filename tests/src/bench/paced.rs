@@ -63,7 +63,7 @@ impl Paced {
     }
 }
 
-async fn call_steadily(addr: SocketAddr, time: Duration) -> anyhow::Result<Latency> {
+pub(super) async fn call_steadily(addr: SocketAddr, time: Duration) -> anyhow::Result<Latency> {
     let stream = TcpStream::connect(addr).await?;
     stream.set_nodelay(true)?;
     let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Path;
 use super::curve::Curve;
+use super::flood::Flood;
 use super::ledger::{Ingest, Questions};
 use super::limiter::Limiter;
 use super::memory::Memory;
@@ -91,6 +92,7 @@ pub(super) struct Report {
     /// In the order in which they are shown.
     pub(super) calls: Vec<Row>,
     pub(super) paced: Paced,
+    pub(super) flood: Flood,
     pub(super) memory: Memory,
     pub(super) limiter: Limiter,
     pub(super) redis: InRedis,
@@ -118,6 +120,7 @@ impl Report {
         json!({
             "calls": calls,
             "steady_calls": self.paced.json(),
+            "flood": self.flood.json(),
             "memory": self.memory.json(),
             "limiter": self.limiter.json(),
             "limiter_in_redis": self.redis.json(),
@@ -137,8 +140,8 @@ impl fmt::Display for Report {
         if !self.calls.is_empty() {
             self.write_calls(f)?;
         }
-        let Report { paced, memory, limiter, redis, curve, ingest, questions, .. } = self;
-        write!(f, "{paced}{memory}{limiter}{redis}{curve}{ingest}{questions}")
+        let Report { paced, flood, memory, limiter, redis, curve, ingest, questions, .. } = self;
+        write!(f, "{paced}{flood}{memory}{limiter}{redis}{curve}{ingest}{questions}")
     }
 }
 

@@ -19,6 +19,8 @@ pub(super) struct Load {
     pub(super) answer: &'static str,
     /// How many connections call, each one call after the other.
     pub(super) connections: u32,
+    /// Who calls, and by which tier.
+    pub(super) tenant: &'static str,
 }
 
 /// What the script tells at the end.
@@ -50,7 +52,7 @@ impl Wrk {
         command.args(["--threads", "1", "--connections", &load.connections.to_string()]);
         command.args(["--duration", &format!("{}s", time.as_secs()), "--script"]);
         command.arg(artifacts::repository().join("tests/bench/chat.lua"));
-        command.args([&format!("http://{addr}/v1/chat/completions"), "--", load.answer]);
+        command.args([&format!("http://{addr}/v1/chat/completions"), "--", load.answer, load.tenant]);
         let output = command.output().context("running wrk")?;
         let text = String::from_utf8_lossy(&output.stdout);
         let complete = || format!("{text}{}", String::from_utf8_lossy(&output.stderr));

@@ -106,7 +106,7 @@ impl Worker {
             }
             Next::Ask(ask) => {
                 self.calls.insert(number, call);
-                let (reservation_id, lease) = (Some(ask.reservation_id), ask.lease);
+                let (reservation_id, lease) = (ask.reservation_id, ask.lease);
                 Went::Asks(Question { message: ask.message, reservation_id, lease })
             }
             Next::Reply(reply) => {

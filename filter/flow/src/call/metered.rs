@@ -6,7 +6,7 @@ use tollgate_usage::{Endpoint, Hints, Reader, Strip};
 use tollgate_wire::admission::{AdmissionRequest, AdmissionResponse, Decision, LimitUnit};
 use tollgate_wire::usage_event::{TokenCounts, UsageEvent};
 
-use crate::config::Config;
+use crate::config::{Config, Settle};
 use crate::headers::{HeaderEdit, Headers, text};
 use crate::lease::{Amounts, Kind};
 use crate::limit_headers::{self, Limits};
@@ -126,12 +126,18 @@ impl Metered {
     /// What the limiter is asked.
     pub(super) fn ask(&mut self, config: &Config, lease: Option<String>, now_ms: u64) -> Ask {
         self.asked_at_ms = now_ms;
-        self.event.reservation_id = Some(self.event.event_id.clone());
+        let Amounts { input_tokens, output_tokens } = match config.admission.settle {
+            Settle::Events => {
+                self.event.reservation_id = Some(self.event.event_id.clone());
+                self.question.amounts
+            }
+            // Its tokens are told when they are known; until then they are only asked whether there are any.
+            Settle::Rls => Amounts { input_tokens: 0, output_tokens: self.question.amounts.output_tokens.map(|_| 0) },
+        };
         let Kind { tenant, tier, model, api } = self.kind();
-        let Amounts { input_tokens, output_tokens } = self.question.amounts;
-        let domain = &config.admission.domain;
-        let message = AdmissionRequest { requests: 1, domain, tenant, tier, model, api, input_tokens, output_tokens };
-        Ask { message: message.encode(), reservation_id: self.event.event_id.clone(), lease }
+        let (domain, requests) = (config.admission.domain.as_str(), Some(1));
+        let message = AdmissionRequest { requests, domain, tenant, tier, model, api, input_tokens, output_tokens };
+        Ask { message: message.encode(), reservation_id: self.event.reservation_id.clone(), lease }
     }
 
     /// The call goes on by a lease: under this id, which is reserved for.

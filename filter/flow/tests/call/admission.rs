@@ -53,7 +53,7 @@ fn the_limiter_is_asked_for_the_tenant_and_tier_of_the_headers() {
     let message = RateLimitRequest::decode(ask.message.as_slice()).unwrap();
     let demand = Demand::read(&message, 0).unwrap();
     assert_eq!((message.domain.as_str(), demand.tenant, demand.tier), ("tollgate", "acme", None));
-    assert_eq!(ask.reservation_id, "id-1");
+    assert_eq!(ask.reservation_id.as_deref(), Some("id-1"));
     let mut scene = Scene::new(r#"{"identity":{"default_tier":"trial"}}"#);
     let ask = asks(scene.request(&[("x-tenant-id", b"acme")], false));
     let message = RateLimitRequest::decode(ask.message.as_slice()).unwrap();

@@ -3,4 +3,6 @@
 mod admission;
 mod bodies;
 mod endings;
+mod leases;
+mod reports;
 mod scene;

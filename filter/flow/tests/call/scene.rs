@@ -71,9 +71,13 @@ impl Scene {
     }
 
     pub(crate) fn request(&mut self, headers: Pairs<'_>, has_body: bool) -> Step {
+        self.request_at(START_MS, headers, has_body)
+    }
+
+    pub(crate) fn request_at(&mut self, now_ms: u64, headers: Pairs<'_>, has_body: bool) -> Step {
         let mut all = vec![(":method", b"POST".as_slice()), (":path", self.path)];
         all.extend_from_slice(headers);
-        self.call.on_request_headers(&Map(all), has_body, START_MS, || "id-1".to_owned(), &self.counts)
+        self.call.on_request_headers(&Map(all), has_body, now_ms, || "id-1".to_owned(), &self.counts)
     }
 
     /// The request's next bytes come.

@@ -1,0 +1,62 @@
+//! What calls used, told to a rate limit service that reads no usage events: by a question that takes it, after the call.
+//!
+//! Calls of one kind are told together. What was not taken is told again with what comes after it; a question that may have been
+//! taken and was not answered is told again too, for its limits would rather count twice than not at all.
+
+use tollgate_wire::admission::AdmissionRequest;
+use tollgate_wire::usage_event::UsageEvent;
+
+use crate::lease::{Kind, OwnedKind};
+use crate::metric::{Counter, Recorder};
+
+/// The most kinds of calls that wait to be told of; what further ones used is not told, and that is counted.
+pub const MAX_REPORTS: usize = 4096;
+
+/// What calls of a kind have used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    kind: OwnedKind,
+    input_tokens: u64,
+    output_tokens: u64,
+}
+
+impl Report {
+    /// What `event` tells; `None` where nothing was used.
+    pub(crate) fn of(event: &UsageEvent) -> Option<Report> {
+        let tokens = &event.tokens;
+        let input_tokens = tokens.input.saturating_add(tokens.extra_input);
+        let output_tokens = tokens.output.saturating_add(tokens.extra_output);
+        let UsageEvent { tenant, tier, api, .. } = event;
+        let kind = Kind { tenant, tier, model: event.request_model.as_deref(), api: api.as_deref() }.into();
+        (input_tokens > 0 || output_tokens > 0).then_some(Report { kind, input_tokens, output_tokens })
+    }
+
+    /// The encoded `RateLimitRequest` that takes it.
+    pub(crate) fn encode(&self, domain: &str) -> Vec<u8> {
+        let Kind { tenant, tier, model, api } = self.kind.borrowed();
+        let output_tokens = Some(self.output_tokens).filter(|tokens| *tokens > 0);
+        let input_tokens = self.input_tokens;
+        AdmissionRequest { requests: None, domain, tenant, tier, model, api, input_tokens, output_tokens }.encode()
+    }
+}
+
+/// What a worker's calls have used and was not told yet.
+#[derive(Debug, Default)]
+pub(crate) struct Reports(Vec<Report>);
+
+impl Reports {
+    pub(crate) fn add(&mut self, report: Report, recorder: &impl Recorder) {
+        if let Some(known) = self.0.iter_mut().find(|known| known.kind == report.kind) {
+            known.input_tokens = known.input_tokens.saturating_add(report.input_tokens);
+            known.output_tokens = known.output_tokens.saturating_add(report.output_tokens);
+        } else if self.0.len() < MAX_REPORTS {
+            self.0.push(report);
+        } else {
+            recorder.add(Counter::ReportsDropped, 1);
+        }
+    }
+
+    pub(crate) fn take(&mut self) -> Vec<Report> {
+        std::mem::take(&mut self.0)
+    }
+}

@@ -1,0 +1,138 @@
+//! Calls that go on by a lease, and denials that hold for a while.
+
+use prost::Message;
+use tollgate_flow::{Counter, Next};
+use tollgate_wire::admission::{LEASE_METADATA, Lease, LeaseRequest, Unit, denied_until};
+use tollgate_wire::proto::envoy::service::ratelimit::v3::rate_limit_response::Quota;
+use tollgate_wire::proto::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
+use tollgate_wire::proto::opentelemetry::proto::logs::v1::LogRecord;
+use tollgate_wire::usage_event::LeaseReturned;
+
+use crate::scene::{Code, Pairs, START_MS, Scene, answer, asks};
+
+const HEADERS: Pairs<'_> = &[("x-tenant-id", b"acme"), ("x-plan-tier", b"pro")];
+
+fn lease(calls: u32) -> Lease {
+    let id = Lease::id_of("019ac0de-1234-7abc-8def-0123456789ab").unwrap();
+    Lease { id, calls, input_tokens: 0, output_tokens: 100, expires_at_ms: START_MS + 1_000 }
+}
+
+/// The answer of [`answer`], with these quotas.
+fn with_quotas(code: Code, remaining: u32, quotas: impl Fn(Unit) -> Option<Quota>) -> Vec<u8> {
+    let mut response = RateLimitResponse::decode(answer(code, remaining).as_slice()).unwrap();
+    response.statuses.resize_with(3, Default::default);
+    for (unit, status) in Unit::ALL.into_iter().zip(&mut response.statuses) {
+        status.quota = quotas(unit);
+    }
+    response.encode_to_vec()
+}
+
+/// A worker whose kind of calls was called often, up to the question for a lease.
+fn hot(config: &str) -> (Scene, tollgate_flow::LeaseAsk) {
+    let mut scene = Scene::new(config);
+    for _ in 0..10 {
+        assert!(scene.shared.lease_asks(START_MS).is_empty(), "it is not called often yet");
+        scene.admit();
+        scene.next_call();
+    }
+    let mut asks = scene.shared.lease_asks(START_MS);
+    assert_eq!(asks.len(), 1);
+    assert!(scene.shared.lease_asks(START_MS).is_empty(), "one question at a time");
+    (scene, asks.remove(0))
+}
+
+#[test]
+fn a_lease_is_asked_for_by_a_question_that_takes_nothing_itself() {
+    let (_, ask) = hot("{}");
+    let message = RateLimitRequest::decode(ask.message.as_slice()).unwrap();
+    assert_eq!(message.descriptors.iter().map(|descriptor| descriptor.hits_addend).collect::<Vec<_>>(), [Some(0); 3]);
+    let wanted = LeaseRequest::parse(&ask.lease).unwrap();
+    assert_eq!((wanted.now_ms, wanted.calls_per_s, wanted.has_uncapped), (START_MS, 10, true));
+    assert_eq!(LEASE_METADATA, "x-tollgate-lease");
+}
+
+#[test]
+fn its_calls_go_on_without_asking_each_under_an_id_of_its_own_and_the_rest_goes_back() {
+    let (mut scene, ask) = hot("{}");
+    let granted = with_quotas(Code::Ok, 50, |unit| Some(lease(3).quota(unit)));
+    scene.shared.on_lease_answer(&ask.kind, Some(&granted), START_MS, &scene.counts);
+    for index in 0..2 {
+        assert_eq!(scene.request(HEADERS, false).next, Next::Continue);
+        let headers = scene.respond(b"200", b"application/json", b"{}");
+        assert!(headers.iter().any(|(name, _)| name == "x-ratelimit-remaining"), "{headers:?}");
+        let event = scene.end("via_upstream").unwrap();
+        assert_eq!(event.event_id, Lease::call_id(&lease(3).id, index));
+        assert_eq!(event.reservation_id.as_deref(), Some(event.event_id.as_str()));
+        scene.next_call();
+    }
+    assert_eq!(scene.counts.of(Counter::CallsLeased), 2);
+    assert!(scene.shared.returned_leases(START_MS, &scene.counts).is_empty());
+    assert_eq!(scene.shared.lease_asks(START_MS + 1_000).len(), 1, "the next one");
+    let returned = scene.shared.returned_leases(START_MS + 1_000, &scene.counts);
+    let record = LogRecord::decode(returned[0].as_slice()).unwrap();
+    let returned = LeaseReturned::read(&record).unwrap().unwrap();
+    assert_eq!((returned.id.as_str(), returned.calls, returned.used), (lease(3).id.as_str(), 3, 2));
+    assert_eq!((returned.tenant.as_str(), returned.tier.as_str()), ("acme", "pro"));
+    assert_eq!((scene.counts.of(Counter::CallsLent), scene.counts.of(Counter::CallsReturned)), (3, 1));
+}
+
+#[test]
+fn a_call_that_asks_for_more_or_is_of_another_kind_asks_for_itself() {
+    let (mut scene, ask) = hot("{}");
+    let granted = with_quotas(Code::Ok, 50, |unit| Some(lease(3).quota(unit)));
+    scene.shared.on_lease_answer(&ask.kind, Some(&granted), START_MS, &scene.counts);
+    asks(scene.request(&[("x-tenant-id", b"acme"), ("x-plan-tier", b"other")], false));
+    scene.next_call();
+    asks(scene.request(&[("x-tenant-id", b"other"), ("x-plan-tier", b"pro")], false));
+    assert_eq!(scene.counts.of(Counter::CallsLeased), 0);
+}
+
+#[test]
+fn an_answer_that_nobody_waits_for_is_given_back_as_a_whole() {
+    let (scene, ask) = hot("{}");
+    scene.shared.on_lease_answer(&ask.kind, None, START_MS, &scene.counts);
+    let granted = with_quotas(Code::Ok, 50, |unit| Some(lease(3).quota(unit)));
+    scene.shared.on_lease_answer(&ask.kind, Some(&granted), START_MS, &scene.counts);
+    assert_eq!(scene.shared.returned_leases(START_MS, &scene.counts).len(), 1);
+}
+
+#[test]
+fn a_denial_holds_as_long_as_it_says_and_no_event_is_due() {
+    let mut scene = Scene::new("{}");
+    let ask = scene.ask();
+    assert_eq!(LeaseRequest::parse(ask.lease.as_deref().unwrap()).unwrap().calls_per_s, 1);
+    let denied = with_quotas(Code::OverLimit, 0, |unit| (unit == Unit::Requests).then(|| denied_until(START_MS + 400)));
+    assert!(matches!(scene.answer_after(0, Some(&denied)).next, Next::Reply(reply) if reply.status == 429));
+    for ms in [0, 399] {
+        scene.next_call();
+        let Next::Reply(reply) = scene.request_at(START_MS + ms, HEADERS, false).next else { panic!("it goes on") };
+        assert_eq!(reply.status, 429);
+        assert_eq!(scene.end("local_reply"), None);
+    }
+    assert_eq!(scene.counts.of(Counter::CallsDeniedFromCache), 2);
+    assert_eq!(scene.counts.of(Counter::CallsDenied), 3);
+    scene.next_call();
+    asks(scene.request_at(START_MS + 400, HEADERS, false));
+}
+
+#[test]
+fn a_server_that_tells_of_no_lease_is_asked_about_each_call() {
+    let (mut scene, ask) = hot("{}");
+    scene.shared.on_lease_answer(&ask.kind, Some(&answer(Code::Ok, 50)), START_MS, &scene.counts);
+    scene.ask();
+    scene.answer_after(0, Some(&answer(Code::OverLimit, 0)));
+    scene.next_call();
+    scene.ask();
+    assert_eq!(scene.counts.of(Counter::CallsDeniedFromCache), 0);
+}
+
+#[test]
+fn with_leases_off_nothing_is_said_of_them() {
+    let mut scene = Scene::new(r#"{"admission": {"leases": "off"}}"#);
+    for _ in 0..20 {
+        assert_eq!(scene.ask().lease, None);
+        scene.answer(Some(&answer(Code::Ok, 59)));
+        scene.next_call();
+    }
+    assert!(scene.shared.lease_asks(START_MS).is_empty());
+}
