@@ -16,8 +16,8 @@ const NOW_MS: u64 = 1_700_000_000_000;
 /// What a call that goes on by a lease may take: the time, the headers and the body of the request, the time again; the headers of
 /// the answer, once to read and once to change them; its body and the time.
 const LEASED_BUDGET: u32 = 8;
-/// One that is asked about: the question, its answer and its time besides, and to let the request go on.
-const ASKED_BUDGET: u32 = LEASED_BUDGET + 4;
+/// One that is asked about: the question, its answer and its time besides, and two to let the request go on.
+const ASKED_BUDGET: u32 = LEASED_BUDGET + 5;
 /// One that is denied as others were: no answer of an upstream is read, and one is sent.
 const DENIED_BUDGET: u32 = 7;
 
@@ -34,12 +34,6 @@ struct Host {
     buffer: Vec<u8>,
     tokens: u32,
     metrics: u32,
-}
-
-impl Host {
-    fn count(&self) -> u32 {
-        self.counts.values().sum()
-    }
 }
 
 /// Header pairs as proxy-wasm lays them out.
@@ -252,7 +246,6 @@ fn calls_into_the_host_keep_to_their_budget() {
     let leased = filter.one_call(&admitted);
     assert_eq!(leased.get("proxy_grpc_call"), None, "{leased:?}");
     within(LEASED_BUDGET, &leased);
-    assert!(filter.store.data().count() > 0);
 
     let mut filter = Filter::new();
     for _ in 0..70 {

@@ -357,7 +357,12 @@ impl Call {
 
     /// Whether [`Call::on_response_headers`] wants this response's headers.
     pub fn reads_response_headers(&self) -> bool {
-        !matches!(self.stage, Stage::Aside | Stage::Reading(_))
+        match &self.stage {
+            Stage::Aside | Stage::Reading(_) => false,
+            Stage::Asking(..) | Stage::Passing(_) => true,
+            // Our own reply has all but what the limiter wants set.
+            Stage::Stopped(call, _) => call.has_added_headers(),
+        }
     }
 
     /// The response's headers are there. Gives what is to change on them.

@@ -13,6 +13,7 @@ const CONFIG: &str = "
 grpc: { listen: 127.0.0.1:0 }
 rest: { listen: 127.0.0.1:0 }
 ledger: { sqlite: LEDGER }
+log: { format: json }
 limiter: { default_tier: free, reservation_timeout_s: TIMEOUT, unknown_answer_tokens: 200 }
 tiers:
   free:

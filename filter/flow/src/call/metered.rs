@@ -209,6 +209,11 @@ impl Metered {
         edits
     }
 
+    /// Whether [`Metered::added_headers`] has any.
+    pub(super) fn has_added_headers(&self) -> bool {
+        !self.told.headers.is_empty()
+    }
+
     /// What the limiter wants set on the response, once.
     pub(super) fn added_headers(&mut self) -> impl Iterator<Item = HeaderEdit> {
         std::mem::take(&mut self.told.headers).into_iter().map(|(name, value)| (name.into(), Some(value)))
