@@ -65,14 +65,10 @@ impl Flood {
             questions(service).await
         })
         .await?;
-        let addr = leased.listener();
-        let (other, beside) = std::thread::scope(|scope| {
-            let beside = scope.spawn(|| wrk.run(&FLOOD, addr, time));
-            let other =
-                tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(call_steadily(addr, time)));
-            (other, beside.join())
-        });
-        beside.ok().context("wrk")??;
+        let (addr, again) = (leased.listener(), wrk.clone());
+        let beside = tokio::task::spawn_blocking(move || again.run(&FLOOD, addr, time));
+        let other = call_steadily(addr, time).await?;
+        beside.await.context("wrk")??;
         let rps = |result: &super::wrk::LoadResult| result.requests as f64 / (result.duration_us as f64 / 1e6);
         self.0.push(Seen {
             plain_rps: rps(&plain),
@@ -80,7 +76,7 @@ impl Flood {
             refused: flood.status_errors as f64,
             questions: (after - before.1) as f64,
             other_alone,
-            other: other?,
+            other,
         });
         Ok(())
     }

@@ -37,7 +37,7 @@ pub(super) struct LoadResult {
 }
 
 /// Where wrk is.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Wrk(PathBuf);
 
 impl Wrk {
