@@ -18,7 +18,7 @@ use crate::answers::Answers;
 use crate::counters::{Counters, Unavailable};
 use crate::metrics::Metrics;
 
-pub use lend::MAX_LENDING;
+pub use lend::{Lent, MAX_LENDING};
 pub use restore::{LimitDifference, MAX_RESTORED};
 
 /// What the limiter goes by; replaced as a whole.
@@ -42,7 +42,7 @@ pub struct Limiter {
     policy: ArcSwap<Policy>,
     counters: Arc<dyn Counters>,
     answers: Answers,
-    lent: lend::Lent,
+    loans: lend::Loans,
     metrics: Metrics,
 }
 
@@ -102,7 +102,7 @@ impl Limiter {
             policy: ArcSwap::from_pointee(policy),
             counters,
             answers: Answers::new(),
-            lent: lend::Lent::default(),
+            loans: lend::Loans::default(),
             metrics,
         }
     }

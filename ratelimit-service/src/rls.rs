@@ -25,14 +25,16 @@ use tollgate_wire::admission::{
     WindowUnit, denied_until,
 };
 use tollgate_wire::proto::envoy::config::core::v3::HeaderValue;
-use tollgate_wire::proto::envoy::service::ratelimit::v3::rate_limit_response::{Code, DescriptorStatus, RateLimit};
+use tollgate_wire::proto::envoy::service::ratelimit::v3::rate_limit_response::{
+    Code, DescriptorStatus, Quota, RateLimit,
+};
 use tollgate_wire::proto::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitService;
 use tollgate_wire::proto::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
 use tollgate_wire::usage_event::MAX_NAME_BYTES;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-use crate::limiter::{Admission, Limiter, Policy, Refusal, Undecided};
+use crate::limiter::{Admission, Lent, Limiter, Policy, Refusal, Undecided};
 use crate::metrics::Metrics;
 
 /// The most descriptors in a call.
@@ -118,9 +120,10 @@ impl Rls {
         if answer.overall == Code::Ok {
             // A call's client may leave before the answer comes, and nobody would have the lease.
             if call.asked.requests == 0
-                && let Some(lease) = self.limiter.lend(policy, &call.asked, wanted).await
+                && let Some(Lent { lease, is_all }) = self.limiter.lend(policy, &call.asked, wanted).await
             {
                 answer.lend(call, &lease);
+                answer.quota = is_all.then(|| denied_until(lease.expires_at_ms));
             }
         } else if let Some(denied_ms) = self.limiter.denied_ms(policy, wanted, answer.reset_ms(call)) {
             answer.statuses[call.descriptors[0].0].quota = Some(denied_until(wanted.now_ms.saturating_add(denied_ms)));
@@ -196,11 +199,13 @@ struct Answer {
     overall: Code,
     statuses: Vec<DescriptorStatus>,
     warnings: Vec<String>,
+    /// Where no more than what is lent is to be had.
+    quota: Option<Quota>,
 }
 
 impl Answer {
     fn new(descriptors: usize) -> Answer {
-        Answer { overall: Code::Ok, statuses: vec![status(None); descriptors], warnings: Vec::new() }
+        Answer { overall: Code::Ok, statuses: vec![status(None); descriptors], warnings: Vec::new(), quota: None }
     }
 
     fn tell(&mut self, call: &Call<'_>, decision: &Decision<'_>) {
@@ -258,10 +263,16 @@ impl Answer {
 }
 
 impl From<Answer> for RateLimitResponse {
-    fn from(Answer { overall, statuses, warnings }: Answer) -> RateLimitResponse {
+    fn from(Answer { overall, statuses, warnings, quota }: Answer) -> RateLimitResponse {
         let header = || HeaderValue { key: WARNING_HEADER.to_owned(), value: warnings.join(", ") };
         let response_headers_to_add = if warnings.is_empty() { Vec::new() } else { vec![header()] };
-        RateLimitResponse { overall_code: overall.into(), statuses, response_headers_to_add, ..Default::default() }
+        RateLimitResponse {
+            overall_code: overall.into(),
+            statuses,
+            response_headers_to_add,
+            quota,
+            ..Default::default()
+        }
     }
 }
 

@@ -353,6 +353,11 @@ impl Leases {
         recorder.add(Counter::CallsLent, lease.as_ref().map_or(0, |lease| lease.calls.into()));
         self.hear(kind.borrowed(), Amounts::default(), &answer, now_ms);
         let Some(lease) = lease else { return };
+        if let (Some(slot), Some(until_ms)) = (self.slot(kind.borrowed()), answer.denied_until_ms) {
+            // There is nothing beyond the lease.
+            let answer = answer.clone().denied(until_ms.saturating_sub(now_ms));
+            slot.denial = Some(Denial { of: Amounts::default(), answer, told_at_ms: now_ms, until_ms });
+        }
         match (self.slot(kind.borrowed()), asking) {
             (Some(slot), Some(Asking { has_uncapped, .. })) if slot.loans.len() < MAX_LOANS => {
                 let limits = Rc::new(Limits::new(answer.limits, now_ms));

@@ -34,6 +34,8 @@ pub struct Loan {
     pub lifetime_ms: u64,
     /// The largest share that they have of a limit, in parts of a million.
     pub share_ppm: u64,
+    /// Whether some limit has no room for a further one.
+    pub is_all: bool,
 }
 
 impl LeaseTerms {
@@ -57,7 +59,7 @@ impl LeaseTerms {
         let (lifetime_ms, short_ms) = (self.lifetime_ms, self.lifetime_ms / SHORT);
         let loan = |calls: u64, lifetime_ms: u64| {
             let share_ppm = if whole == u64::MAX { 0 } else { (calls * WHOLE_PPM).div_ceil(whole.max(1)) };
-            (calls >= MIN_CALLS).then_some(Loan { calls, lifetime_ms, share_ppm })
+            (calls >= MIN_CALLS).then_some(Loan { calls, lifetime_ms, share_ppm, is_all: calls == room })
         };
         let long = wanted(lifetime_ms).min(room).min(affordable);
         if long >= wanted(short_ms) {

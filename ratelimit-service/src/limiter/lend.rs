@@ -14,9 +14,18 @@ use crate::counters::Unavailable;
 /// The most tenants whose calls are lent at once; further ones' calls are asked about one by one.
 pub const MAX_LENDING: usize = 1 << 16;
 
+/// Calls that are lent to a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lent {
+    /// The calls.
+    pub lease: Lease,
+    /// Whether further ones would have been denied.
+    pub is_all: bool,
+}
+
 /// What lies with workers now, by this replica's loans alone.
 #[derive(Debug, Default)]
-pub(super) struct Lent(Mutex<HashMap<String, VecDeque<Out>>>);
+pub(super) struct Loans(Mutex<HashMap<String, VecDeque<Out>>>);
 
 /// A loan that has not expired.
 #[derive(Debug, Clone, Copy)]
@@ -25,7 +34,7 @@ struct Out {
     share_ppm: u64,
 }
 
-impl Lent {
+impl Loans {
     /// The shares of limits that lie with workers; `None` when there is no room for a further tenant.
     fn share_ppm(&self, tenant: &str, now_ms: u64) -> Option<u64> {
         let mut tenants = self.0.lock();
@@ -50,7 +59,7 @@ impl Lent {
 
 impl Limiter {
     /// Lends calls like the asked one to a worker that wants them; `None` where they are better asked about one by one.
-    pub async fn lend(&self, policy: &Policy, asked: &Admission<'_>, wanted: &LeaseRequest) -> Option<Lease> {
+    pub async fn lend(&self, policy: &Policy, asked: &Admission<'_>, wanted: &LeaseRequest) -> Option<Lent> {
         let terms = policy.leases?;
         let plan = self.plan(policy, asked.tenant, asked.tier).ok()?;
         plan.check_context(wanted.input_tokens).ok()?;
@@ -66,7 +75,7 @@ impl Limiter {
         let now_ms = self.counters.now_ms();
         let asks = plan.asks(&asked.call, &quantities(policy, plan, &asked, output_tokens), now_ms);
         let standing = self.counters.admit(asked.tenant, &asks, Take::Nothing).await.ok()?;
-        let lent_ppm = self.lent.share_ppm(asked.tenant, now_ms)?;
+        let lent_ppm = self.loans.share_ppm(asked.tenant, now_ms)?;
         let loan = terms.loan(wanted.calls_per_s, &asks, &standing.counters, lent_ppm)?;
         let id = Lease::id_of(&chance::id())?;
         let calls = u32::try_from(loan.calls).unwrap_or(MAX_LEASED_CALLS).min(MAX_LEASED_CALLS);
@@ -83,10 +92,11 @@ impl Limiter {
         };
         let lent = self.counters.admit(asked.tenant, &asks, Take::Lend(&lend)).await.ok()?;
         let calls = u32::try_from(lent.reserved).ok().filter(|calls| *calls > 0)?;
-        self.lent.add(asked.tenant, Out { until_ms: now_ms + loan.lifetime_ms, share_ppm: loan.share_ppm });
+        self.loans.add(asked.tenant, Out { until_ms: now_ms + loan.lifetime_ms, share_ppm: loan.share_ppm });
         self.metrics.calls_lent.inc_by(calls.into());
         let expires_at_ms = wanted.now_ms.saturating_add(loan.lifetime_ms);
-        Some(Lease { id, calls, input_tokens: asked.input_tokens, output_tokens, expires_at_ms })
+        let lease = Lease { id, calls, input_tokens: asked.input_tokens, output_tokens, expires_at_ms };
+        Some(Lent { lease, is_all: loan.is_all })
     }
 
     /// How long a worker that wants a lease may deny calls like a denied one by itself, milliseconds.

@@ -205,7 +205,8 @@ pub struct AdmissionResponse {
     pub response_headers: Vec<(String, String)>,
     /// Further calls of the kind that may go on without asking.
     pub lease: Option<Lease>,
-    /// Until when calls that ask for as much are denied, by the clock of the [`LeaseRequest`].
+    /// Until when calls that ask for as much are denied, by the clock of the [`LeaseRequest`]: where it was admitted, all calls, once
+    /// the lease is used up.
     pub denied_until_ms: Option<u64>,
 }
 
@@ -257,6 +258,7 @@ impl AdmissionResponse {
     /// When `bytes` are not such a message.
     pub fn decode(bytes: &[u8]) -> Result<AdmissionResponse, DecodeError> {
         let response = RateLimitResponse::decode(bytes)?;
+        let denied_until_ms = lease::read_denied_until(&response);
         let limits = Unit::ALL.into_iter().zip(&response.statuses).filter_map(|(unit, status)| {
             let limit = status.current_limit.as_ref()?;
             Some(LimitStatus {
@@ -273,9 +275,19 @@ impl AdmissionResponse {
             decision: decision(response.overall_code()),
             limits: limits.collect(),
             lease: Lease::read(&response.statuses),
-            denied_until_ms: lease::read_denied_until(&response.statuses),
+            denied_until_ms,
             response_headers: added_headers::read(response.response_headers_to_add),
         })
+    }
+
+    /// The answer to a call that is denied for `wait_ms` though this one was not: by the limit that is nearest to its end.
+    pub fn denied(mut self, wait_ms: u64) -> AdmissionResponse {
+        let share =
+            |limit: &&mut LimitStatus| u64::from(limit.remaining) * 1_000_000 / u64::from(limit.capacity.max(1));
+        if let Some(limit) = self.limits.iter_mut().min_by_key(share) {
+            (limit.decision, limit.remaining, limit.reset_ms) = (Decision::Denied, 0, Some(wait_ms));
+        }
+        AdmissionResponse { decision: Decision::Denied, ..self }
     }
 
     /// The plan's context in tokens, where the call is denied because its prompt is longer: see [`CONTEXT_LIMIT`].

@@ -3,13 +3,14 @@
 //! A worker says in gRPC metadata that it would take one, and what for. The server answers by the standard's
 //! [`Quota`](DescriptorStatus::quota): that of the requests says for how many calls there are reservations, those of the
 //! tokens how many tokens all these calls may ask for, each an equal part. A quota of no requests beside a denial says how
-//! long calls that ask for as much are denied.
+//! long calls that ask for as much are denied; that of a whole answer with a lease, how long all are once the lease is used up.
 //!
 //! A server that does not know the metadata answers without a quota, and every call is asked about.
 
 use prost_types::Timestamp;
 
 use super::Unit;
+use crate::proto::envoy::service::ratelimit::v3::RateLimitResponse;
 use crate::proto::envoy::service::ratelimit::v3::rate_limit_response::quota::ExpirationSpecifier;
 use crate::proto::envoy::service::ratelimit::v3::rate_limit_response::{DescriptorStatus, Quota};
 
@@ -126,8 +127,8 @@ pub fn denied_until(until_ms: u64) -> Quota {
 }
 
 /// Until when calls that ask for as much are denied.
-pub(super) fn read_denied_until(statuses: &[DescriptorStatus]) -> Option<u64> {
-    let mut quotas = statuses.iter().filter_map(|status| status.quota.as_ref());
+pub(super) fn read_denied_until(response: &RateLimitResponse) -> Option<u64> {
+    let mut quotas = response.statuses.iter().filter_map(|status| status.quota.as_ref()).chain(&response.quota);
     quotas.find(|quota| quota.id == DENIAL && quota.requests == 0).and_then(until_ms)
 }
 
@@ -186,14 +187,18 @@ mod tests {
         };
         for (id, calls) in [("theirs", 7), ("", 7), (&lease().id, 0), (&lease().id, MAX_LEASED_CALLS + 1)] {
             assert_eq!(Lease::read(&foreign(id, calls)), None, "{id} {calls}");
-            assert_eq!(read_denied_until(&foreign(id, calls)), None, "{id} {calls}");
+            let response = RateLimitResponse { statuses: foreign(id, calls).to_vec(), ..Default::default() };
+            assert_eq!(read_denied_until(&response), None, "{id} {calls}");
         }
     }
 
     #[test]
     fn a_denial_tells_until_when() {
         let status = DescriptorStatus { quota: Some(denied_until(1_234)), ..Default::default() };
-        assert_eq!(read_denied_until(&[DescriptorStatus::default(), status.clone()]), Some(1_234));
+        let statuses = vec![DescriptorStatus::default(), status.clone()];
+        assert_eq!(read_denied_until(&RateLimitResponse { statuses, ..Default::default() }), Some(1_234));
+        let response = RateLimitResponse { quota: Some(denied_until(1_234)), ..Default::default() };
+        assert_eq!(read_denied_until(&response), Some(1_234));
         assert_eq!(Lease::read(&[status]), None);
     }
 
