@@ -4,7 +4,7 @@
 //! with one worker while another could use it. So a worker gets what it uses in a lease's lifetime while that is a small share
 //! of each limit; and where it is not, what it uses in a fraction of it.
 
-use crate::counter::Counter;
+use crate::counter::{Counter, Rule};
 use crate::decision::{Ask, Role};
 
 /// What has a share of a limit is told in parts of a million.
@@ -12,6 +12,9 @@ const WHOLE_PPM: u64 = 1_000_000;
 
 /// How many times a lifetime is cut where limits are short.
 const SHORT: u64 = 4;
+
+/// A limit is flooded by so many times as many calls as it lets through.
+const FLOOD: u128 = 5;
 
 /// Fewer calls are not worth a lease.
 const MIN_CALLS: u64 = 2;
@@ -34,7 +37,8 @@ pub struct Loan {
     pub lifetime_ms: u64,
     /// The largest share that they have of a limit, in parts of a million.
     pub share_ppm: u64,
-    /// Whether some limit has no room for a further one.
+    /// Whether some limit has no room for a further one, and gets it far more slowly than calls come: then it is of no use to ask
+    /// before the loan has expired.
     pub is_all: bool,
 }
 
@@ -51,7 +55,8 @@ impl LeaseTerms {
         }
         let binding = asks.iter().zip(counters).filter(|(ask, _)| ask.role == Role::Binding);
         let room = binding.clone().map(|(ask, counter)| counter.room(&ask.rule, ask.amount)).min();
-        let whole = binding.filter(|(ask, _)| ask.amount > 0).map(|(ask, _)| ask.rule.depth() / ask.amount).min();
+        let whole =
+            binding.clone().filter(|(ask, _)| ask.amount > 0).map(|(ask, _)| ask.rule.depth() / ask.amount).min();
         let (room, whole) = (room.unwrap_or(u64::MAX), whole.unwrap_or(u64::MAX));
         let share_ppm = u64::from(self.share_percent) * WHOLE_PPM / 100;
         let affordable = part(whole, share_ppm.saturating_sub(lent_ppm));
@@ -59,7 +64,11 @@ impl LeaseTerms {
         let (lifetime_ms, short_ms) = (self.lifetime_ms, self.lifetime_ms / SHORT);
         let loan = |calls: u64, lifetime_ms: u64| {
             let share_ppm = if whole == u64::MAX { 0 } else { (calls * WHOLE_PPM).div_ceil(whole.max(1)) };
-            (calls >= MIN_CALLS).then_some(Loan { calls, lifetime_ms, share_ppm, is_all: calls == room })
+            let is_used_up = |(ask, counter): (&Ask<'_>, &Counter)| {
+                counter.room(&ask.rule, ask.amount) == calls && is_flooded(ask, calls_per_s)
+            };
+            let is_all = binding.clone().any(is_used_up);
+            (calls >= MIN_CALLS).then_some(Loan { calls, lifetime_ms, share_ppm, is_all })
         };
         let long = wanted(lifetime_ms).min(room).min(affordable);
         if long >= wanted(short_ms) {
@@ -81,6 +90,19 @@ impl LeaseTerms {
     fn used_in(&self, calls_per_s: u64, lifetime_ms: u64) -> u64 {
         let calls = u128::from(calls_per_s) * u128::from(lifetime_ms) * 5;
         u64::try_from(calls.div_ceil(4_000)).unwrap_or(u64::MAX).min(u64::from(u32::MAX))
+    }
+}
+
+/// Whether far more calls come than a limit ever lets through.
+fn is_flooded(ask: &Ask<'_>, calls_per_s: u64) -> bool {
+    match ask.rule {
+        Rule::Refilled { capacity, window_ms, .. } => {
+            let asked = u128::from(calls_per_s) * u128::from(ask.amount) * u128::from(window_ms);
+            asked >= FLOOD * u128::from(capacity) * 1000
+        }
+        Rule::Calendar { .. } => true,
+        // They come free when calls end.
+        Rule::Slots { .. } => false,
     }
 }
 
@@ -126,6 +148,22 @@ mod tests {
         assert_eq!((narrow(599), narrow(600), narrow(700)), (None, None, None));
         assert_eq!(loan(vec![limit(Unit::Tokens, 600)], 500, 1_000, 0), Some((10, 250)), "ten tokens each");
         assert_eq!(loan(vec![limit(Unit::Requests, 600)], 0, 1, 0), Some((2, 1_000)));
+    }
+
+    #[test]
+    fn only_under_a_flood_is_there_nothing_beyond_a_loan_that_takes_all() {
+        let is_all = |limit: Limit, spent, calls_per_s| {
+            let plan = Plan::new("test".into(), 1, vec![limit]);
+            let one = Quantities { requests: 1, slots: 1, ..Quantities::default() };
+            let asks = plan.asks(&Call::default(), &one, 0);
+            let counter = Counter { spent, ..Counter::default() };
+            TERMS.loan(calls_per_s, &asks, &[counter], 0).unwrap().is_all
+        };
+        let minute = || limit(Unit::Requests, 6_000);
+        assert!(is_all(minute(), 5_990, 500) && !is_all(minute(), 5_990, 499) && !is_all(minute(), 0, 500));
+        let of = |unit, window| Limit::new(unit, window, NonZeroU64::new(100).unwrap()).unwrap();
+        assert!(is_all(of(Unit::Requests, Some(Window::Month)), 90, 50), "nothing comes back");
+        assert!(!is_all(of(Unit::Concurrency, None), 90, 5_000), "slots come free at any time");
     }
 
     #[test]
