@@ -20,7 +20,7 @@ tiers:
     context_tokens: 10000
     limits:
       - { unit: requests, capacity: 1000, window: day }
-      - { unit: tokens, capacity: 100000, window: day }
+      - { unit: tokens, capacity: 1000000, window: day }
   busy:
     context_tokens: 10000
     limits:
@@ -51,7 +51,7 @@ async fn ask(service: &Service, tier: &str, requests: u64, calls_per_s: u64) -> 
     let wanted = LeaseRequest { now_ms: NOW_MS, calls_per_s, input_tokens: 10, output_tokens: 50, has_uncapped: true };
     request.metadata_mut().insert(LEASE_METADATA, wanted.encode().parse().unwrap());
     if requests > 0 {
-        request.metadata_mut().insert(RESERVATION_ID_METADATA, "call".parse().unwrap());
+        request.metadata_mut().insert(RESERVATION_ID_METADATA, format!("call {requests}").parse().unwrap());
     }
     let answer = service.limiter().await.should_rate_limit(request).await.unwrap().into_inner();
     AdmissionResponse::decode(&answer.encode_to_vec()).unwrap()
