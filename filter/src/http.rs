@@ -29,9 +29,7 @@ impl HeaderMap {
     fn read(map: MapType) -> HeaderMap {
         HeaderMap(hostcalls::get_map_bytes(map).unwrap_or_default())
     }
-}
 
-impl HeaderMap {
     /// Changes the map that this was read from.
     fn edit(&self, map: MapType, edits: Vec<HeaderEdit>) {
         if edits.len() < MANY_EDITS {

@@ -153,13 +153,7 @@ impl Limiter {
         let hold = asked.reservation_id.filter(|_| asked.requests > 0).map(|id| Hold {
             id: id.to_owned(),
             timeout_ms: policy.reservation_timeout_ms,
-            call: HeldCall {
-                tier: plan.tier.clone(),
-                model: asked.call.model.map(str::to_owned),
-                api: asked.call.api.map(str::to_owned),
-                input_tokens: asked.input_tokens,
-                output_tokens,
-            },
+            call: held_call(plan, asked, output_tokens),
         });
         let take = match (intent, &hold) {
             (Intent::Ask, _) => Take::Nothing,
@@ -312,6 +306,17 @@ fn used<'e>(policy: &Policy, plan: &Plan, event: &'e UsageEvent) -> (Call<'e>, Q
         _ => cost_nanousd(policy, plan, &call, 1, &tokens),
     };
     (call, Quantities { requests: u64::from(!is_refused(event)), slots: 0, tokens, cost_nanousd })
+}
+
+/// What is kept of a call until it is settled, with an answer of so many tokens.
+fn held_call(plan: &Plan, asked: &Admission<'_>, output_tokens: u64) -> HeldCall {
+    HeldCall {
+        tier: plan.tier.clone(),
+        model: asked.call.model.map(str::to_owned),
+        api: asked.call.api.map(str::to_owned),
+        input_tokens: asked.input_tokens,
+        output_tokens,
+    }
 }
 
 /// What a call asks for with an answer of so many tokens.

@@ -22,7 +22,7 @@ use prost_types::Duration;
 use tollgate_domain::{Call as Counted, Decision, Outcome, Standing, Unit as LimitUnit, Window};
 use tollgate_wire::admission::{
     CONTEXT_LIMIT, Demand, LEASE_METADATA, Lease, LeaseRequest, RESERVATION_ID_METADATA, UNKNOWN_TIER, Unit,
-    WindowUnit, denied_until,
+    WindowUnit, denied_until, duration_ms,
 };
 use tollgate_wire::proto::envoy::config::core::v3::HeaderValue;
 use tollgate_wire::proto::envoy::service::ratelimit::v3::rate_limit_response::{
@@ -235,7 +235,7 @@ impl Answer {
     fn reset_ms(&self, call: &Call<'_>) -> Option<u64> {
         let denied = call.descriptors.iter().map(|(place, _)| &self.statuses[*place]);
         let denied = denied.filter(|status| status.code() == Code::OverLimit);
-        let until = |status: &DescriptorStatus| status.duration_until_reset.as_ref().map(ms);
+        let until = |status: &DescriptorStatus| status.duration_until_reset.as_ref().map(duration_ms);
         denied.map(until).max().flatten()
     }
 
@@ -318,10 +318,4 @@ fn window_unit(window: Window) -> WindowUnit {
 fn duration(ms: u64) -> Duration {
     let seconds = i64::try_from(ms / 1000).unwrap_or(MAX_DURATION_SECONDS).min(MAX_DURATION_SECONDS);
     Duration { seconds, nanos: (ms % 1000) as i32 * 1_000_000 }
-}
-
-/// Milliseconds of what [`duration`] makes.
-fn ms(duration: &Duration) -> u64 {
-    let (seconds, nanos) = (duration.seconds.unsigned_abs(), u64::from(duration.nanos.unsigned_abs()));
-    seconds * 1000 + nanos.div_ceil(1_000_000)
 }

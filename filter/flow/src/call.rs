@@ -14,9 +14,9 @@
 //!     let through ─► response read as it passes ─► end ─► one usage event
 //! ```
 //!
-//! One event for each call that the limiter was asked about and did not deny, and for each that went on. One that goes on by a
-//! lease has the id that is reserved for there. So a client that
+//! One event for each call that the limiter was asked about and did not deny, and for each that went on. So a client that
 //! leaves while the limiter is being asked gives one, for its reservation may stand, and one that leaves before gives none.
+//! The event of a call that goes on by a lease has the id that is reserved for there.
 
 use std::borrow::Cow;
 use std::rc::Rc;

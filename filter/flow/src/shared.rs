@@ -101,9 +101,11 @@ impl Shared {
 
     /// What is to be told now: each with its encoded `RateLimitRequest`.
     pub fn reports(&self) -> Vec<(Report, Vec<u8>)> {
-        let encoded = |report: Report| (report.encode(&self.config.admission.domain), report);
-        let reports = self.reports.borrow_mut().take().into_iter().map(encoded);
-        reports.map(|(message, report)| (report, message)).collect()
+        let with_message = |report: Report| {
+            let message = report.encode(&self.config.admission.domain);
+            (report, message)
+        };
+        self.reports.borrow_mut().take().into_iter().map(with_message).collect()
     }
 
     /// It was not taken: it is told again.

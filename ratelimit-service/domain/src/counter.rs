@@ -154,13 +154,8 @@ impl Counter {
         let left = rule.depth().saturating_sub(self.used());
         match amount {
             // Nothing fits any number of times, while something is left.
-            0 => {
-                if left > 0 {
-                    u64::MAX
-                } else {
-                    0
-                }
-            }
+            0 if left > 0 => u64::MAX,
+            0 => 0,
             _ => left / amount,
         }
     }

@@ -47,6 +47,16 @@ impl Tenant {
         Tenant { plan: plan(limits), counters: TenantCounters::default(), now_ms: NOW_MS, calls: BTreeMap::new() }
     }
 
+    /// One of which so many calls have come and gone.
+    fn after(limits: Vec<Limit>, calls: u8) -> Tenant {
+        let mut tenant = Tenant::new(limits);
+        for id in 0..calls {
+            tenant.admit(id, 7);
+            tenant.settle(id, 3);
+        }
+        tenant
+    }
+
     fn admit(&mut self, id: u8, estimate: u64) -> Outcome {
         let hold = Hold { id: id.to_string(), timeout_ms: TIMEOUT_MS, call: Default::default() };
         let asks = self.plan.asks(&Call::default(), &call(estimate), self.now_ms);
@@ -126,13 +136,7 @@ proptest! {
             limit(Unit::Requests, 25, Some(Window::Day)),
             limit(Unit::Concurrency, slots, None),
         ];
-        let (mut lending, mut asked) = (Tenant::new(limits()), Tenant::new(limits()));
-        for id in 0..spent {
-            for tenant in [&mut lending, &mut asked] {
-                tenant.admit(id, 7);
-                tenant.settle(id, 3);
-            }
-        }
+        let [mut lending, mut asked] = [Tenant::after(limits(), spent), Tenant::after(limits(), spent)];
         let ids: Vec<String> = (100..100 + many).map(|id| id.to_string()).collect();
         let admitted = (100..100 + many).filter(|id| asked.admit(*id as u8, estimate) == Outcome::Admitted).count();
         prop_assert_eq!(lending.lend(&ids, estimate), admitted);
@@ -156,13 +160,7 @@ proptest! {
             limit(Unit::Requests, 1_000, Some(Window::Day)),
             limit(Unit::Concurrency, 30, None),
         ];
-        let (mut lending, mut asked) = (Tenant::new(limits()), Tenant::new(limits()));
-        for id in 0..spent {
-            for tenant in [&mut lending, &mut asked] {
-                tenant.admit(id, 7);
-                tenant.settle(id, 3);
-            }
-        }
+        let [mut lending, mut asked] = [Tenant::after(limits(), spent), Tenant::after(limits(), spent)];
         let ids: Vec<String> = (100..100 + many).map(|id| id.to_string()).collect();
         let lent = lending.lend(&ids, estimate);
         let used = used.min(lent);

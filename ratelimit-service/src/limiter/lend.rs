@@ -3,11 +3,11 @@
 use std::collections::{HashMap, VecDeque};
 
 use parking_lot::Mutex;
-use tollgate_domain::{Call, HeldCall, LeaseTerms, Lend, Quantities, Take, Unused};
+use tollgate_domain::{Call, LeaseTerms, Lend, Quantities, Take, Unused};
 use tollgate_wire::admission::{Lease, LeaseRequest, MAX_LEASED_CALLS};
 use tollgate_wire::usage_event::LeaseReturned;
 
-use super::{Admission, Limiter, Policy, quantities, used_plan};
+use super::{Admission, Limiter, Policy, held_call, quantities, used_plan};
 use crate::chance;
 use crate::counters::Unavailable;
 
@@ -82,13 +82,7 @@ impl Limiter {
         let lend = Lend {
             ids: (0..calls).map(|index| Lease::call_id(&id, index)).collect(),
             timeout_ms: policy.reservation_timeout_ms,
-            call: HeldCall {
-                tier: plan.tier.clone(),
-                model: asked.call.model.map(str::to_owned),
-                api: asked.call.api.map(str::to_owned),
-                input_tokens: asked.input_tokens,
-                output_tokens,
-            },
+            call: held_call(plan, &asked, output_tokens),
         };
         let lent = self.counters.admit(asked.tenant, &asks, Take::Lend(&lend)).await.ok()?;
         let calls = u32::try_from(lent.reserved).ok().filter(|calls| *calls > 0)?;
