@@ -6,10 +6,12 @@
 //! - [`rest`]: usage, limits and metrics over HTTP.
 //! - [`limiter`] over [`counters`]: the rules of `tollgate-domain` for all tenants.
 //! - [`ledger`]: every usage event once, and daily sums; [`audit`]: who changed what, in the same database.
+//! - [`accounts`]: tenants, plans, budgets, keys, prices and invoices.
 //! - [`sinks`]: where entries go beside the ledger; [`alerts`]: who nears a monthly limit; [`webhooks`]: how that is told;
 //!   [`http`]: how requests go out; [`secret`]: what is never shown.
 //! - [`inspect`]: what the filter would read from recorded responses.
 
+pub mod accounts;
 pub mod alerts;
 mod answers;
 pub mod audit;

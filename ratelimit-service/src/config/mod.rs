@@ -3,6 +3,7 @@
 //! Every field has a default. An unknown key, or a value of the wrong kind, is refused with the place in the file and the
 //! path of the field.
 
+mod accounts;
 mod alerts;
 mod clickhouse;
 mod collector;
@@ -26,6 +27,7 @@ use serde::Deserialize;
 use serde_saphyr::{Location, MessageFormatter, UserMessageFormatter};
 use tracing_subscriber::filter::Targets;
 
+use crate::accounts::AccountsSettings;
 use crate::collector::IntakeSettings;
 use crate::ledger::ClickHouseSettings;
 use crate::limiter::Policy;
@@ -60,6 +62,8 @@ pub struct Config {
     pub sqlite: PathBuf,
     /// Where entries are kept instead of that file, which then has audit log and alerts alone.
     pub clickhouse: Option<ClickHouseSettings>,
+    /// Where tenants, plans, keys and invoices are.
+    pub accounts: AccountsSettings,
     /// Where entries go beside the ledger, by name.
     pub sinks: BTreeMap<String, SinkSettings>,
     /// Who is told of what happens.
@@ -163,6 +167,7 @@ impl Config {
             ("counters", self.counters == next.counters),
             ("ledger.sqlite", self.sqlite == next.sqlite),
             ("ledger.clickhouse", self.clickhouse == next.clickhouse),
+            ("accounts", self.accounts == next.accounts),
             ("sinks", self.sinks == next.sinks),
             ("webhooks", self.webhooks == next.webhooks),
             ("alerts", self.alert_thresholds == next.alert_thresholds),

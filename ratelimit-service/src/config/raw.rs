@@ -14,6 +14,7 @@ use tollgate_domain::{
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::{ParseError, Targets};
 
+use super::accounts::Accounts;
 use super::alerts::{Alerts, Webhooks};
 use super::clickhouse::ClickHouse;
 use super::collector::{Collector, Metrics};
@@ -35,6 +36,7 @@ pub(super) struct Config {
     limiter: Limiter,
     counters: Engine,
     ledger: Ledger,
+    accounts: Accounts,
     spool: Spool,
     collector: Collector,
     sinks: Sinks,
@@ -251,7 +253,7 @@ impl Config {
     /// Checks what no field can know alone.
     pub(super) fn validated(self, file: &str) -> Result<super::Config, ConfigError> {
         let warnings = self.warnings();
-        let Config { grpc, rest, limiter, counters, ledger, spool, collector, metrics, .. } = self;
+        let Config { grpc, rest, limiter, counters, ledger, accounts, spool, collector, metrics, .. } = self;
         let Config { reconcile, sinks, webhooks, alerts, log, tiers, tenants, prices, .. } = self;
         let names = tiers.0.keys().map(|Name(name)| name.clone()).collect();
         let given = Given { file, default_tier: limiter.default_tier, tiers: names, tenants: &tenants };
@@ -283,6 +285,7 @@ impl Config {
             spool: spool.settings(&ledger.sqlite),
             intake: collector.settings(&ledger.sqlite),
             label_caps: metrics.caps(),
+            accounts: accounts.settings(&ledger.sqlite),
             sqlite: ledger.sqlite,
             clickhouse: ledger.clickhouse.map(|ClickHouse(settings)| settings),
             sinks: sinks.0,
