@@ -31,6 +31,7 @@ pub mod limiter;
 pub mod metrics;
 pub mod operate;
 pub mod period;
+pub mod policies;
 pub mod reconcile;
 pub mod reload;
 pub mod rest;

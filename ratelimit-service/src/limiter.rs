@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tollgate_domain::{
-    Call, Decision, Expired, Extent, HeldCall, Hold, LeaseTerms, Plan, Plans, Quantities, Settled, Settles, Side,
-    Standing, Take, Tier, TokenClass, Tokens, Used,
+    Access, Call, Decision, Expired, Extent, HeldCall, Hold, LeaseTerms, Plan, Plans, Quantities, Settled, Settles,
+    Side, Standing, Take, Tier, TokenClass, Tokens, Used,
 };
 use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
 
@@ -72,6 +72,8 @@ pub enum Refusal {
     ContextExceeded(u64),
     /// The call's tier is not known, and such calls are denied.
     UnknownTier,
+    /// The tenant may not call.
+    Suspended,
 }
 
 /// Why there is no decision.
@@ -142,6 +144,7 @@ impl Limiter {
         let plan = self.plan(policy, asked.tenant, asked.tier)?;
         // What is reported has been used.
         if asked.requests > 0 {
+            may_call(policy, asked.tenant)?;
             plan.check_context(asked.input_tokens).map_err(|_| Refusal::ContextExceeded(plan.context_tokens))?;
         }
         let asks_nothing = asked.requests == 0 && asked.input_tokens == 0 && asked.output_tokens.unwrap_or(0) == 0;
@@ -283,6 +286,14 @@ impl Limiter {
 enum Intent {
     Ask,
     Take,
+}
+
+/// Whether the tenant may call at all.
+fn may_call(policy: &Policy, tenant: &str) -> Result<(), Refusal> {
+    match policy.plans.access(tenant) {
+        Access::Open => Ok(()),
+        Access::Suspended => Err(Refusal::Suspended),
+    }
 }
 
 /// The plan of a call that was made: what was used is used, whatever tier it says.

@@ -20,6 +20,8 @@ pub struct Metrics {
     pub calls_too_long: Counter,
     /// Calls whose tier is not known, where such are denied.
     pub calls_of_unknown_tier: Counter,
+    /// Calls of tenants that are suspended.
+    pub calls_of_suspended: Counter,
     /// Calls that were not decided, because the counters did not answer.
     pub calls_undecided: Counter,
     /// RLS requests for a domain that is not ours.
@@ -119,6 +121,7 @@ impl Metrics {
             calls_denied,
             calls_too_long,
             calls_of_unknown_tier,
+            calls_of_suspended,
             calls_undecided,
             calls_of_unknown_domain,
         ] = by_label(
@@ -126,7 +129,15 @@ impl Metrics {
             ("rls_decisions", "Answers of the rate limit service"),
             (
                 "outcome",
-                ["admitted", "denied", "context_length_exceeded", "unknown_tier", "unavailable", "unknown_domain"],
+                [
+                    "admitted",
+                    "denied",
+                    "context_length_exceeded",
+                    "unknown_tier",
+                    "tenant_suspended",
+                    "unavailable",
+                    "unknown_domain",
+                ],
             ),
         );
         let [limits_warned, limits_shadowed] = by_label(
@@ -220,6 +231,7 @@ impl Metrics {
             calls_denied,
             calls_too_long,
             calls_of_unknown_tier,
+            calls_of_suspended,
             calls_undecided,
             limits_warned,
             limits_shadowed,

@@ -16,8 +16,8 @@ use tokio::time::MissedTickBehavior;
 
 use crate::clock;
 use crate::config::{self, Config, ConfigError};
-use crate::limiter::Limiter;
 use crate::metrics::Metrics;
+use crate::policies::Policies;
 
 /// How often the file is looked at.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -70,7 +70,7 @@ pub struct Reloader {
     file: PathBuf,
     /// What the service was started with.
     started_with: Config,
-    limiter: Arc<Limiter>,
+    policies: Arc<Policies>,
     metrics: Metrics,
     status: Arc<Status>,
     /// What was taken over or refused last.
@@ -84,11 +84,11 @@ impl Reloader {
     pub fn new(
         (file, text): (PathBuf, String),
         started_with: Config,
-        limiter: Arc<Limiter>,
+        policies: Arc<Policies>,
         metrics: Metrics,
         status: Arc<Status>,
     ) -> Reloader {
-        Reloader { file, started_with, limiter, metrics, status, settled: Ok(text), unsettled: None }
+        Reloader { file, started_with, policies, metrics, status, settled: Ok(text), unsettled: None }
     }
 
     /// Watches the file until it is dropped. `hangups` are the signals that ask for its contents at once.
@@ -141,7 +141,7 @@ impl Reloader {
                 if !restart_needed.is_empty() {
                     tracing::warn!(keys = restart_needed.join(", "), "these keys hold from the next start on");
                 }
-                self.limiter.replace(config.policy);
+                self.policies.configure(config.policy);
                 tracing::info!(file = %name, "the configuration was taken over");
                 let state = State { loaded_at_ms: clock::now_ms(), error: None, restart_needed };
                 (state, &self.metrics.config_applied)

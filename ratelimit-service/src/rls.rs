@@ -8,7 +8,7 @@
 //! - Descriptors of tokens without one of requests are a report: the tokens were used, and are taken into debt if need be.
 //! - A prompt that is too long for its plan denies the call before any limit is asked. The descriptors of input tokens
 //!   tell it, by the name [`CONTEXT_LIMIT`]; the others are OK. So does an unknown tier where such are denied, by the
-//!   name [`UNKNOWN_TIER`], told by the first descriptor.
+//!   name [`UNKNOWN_TIER`], and a tenant that is suspended, by [`SUSPENDED`]: told by the first descriptor.
 //! - A domain that is not ours limits nothing: OK for each descriptor. So does a descriptor without a tenant or with an
 //!   unknown unit, and one with negative hits: nothing is ever given back here. Both are counted.
 //! - A call of several tenants is decided for one after the other; what one took stays taken when another is denied.
@@ -21,7 +21,7 @@ use std::sync::Arc;
 use prost_types::Duration;
 use tollgate_domain::{Call as Counted, Decision, Outcome, Standing, Unit as LimitUnit, Window};
 use tollgate_wire::admission::{
-    CONTEXT_LIMIT, Demand, LEASE_METADATA, Lease, LeaseRequest, RESERVATION_ID_METADATA, UNKNOWN_TIER, Unit,
+    CONTEXT_LIMIT, Demand, LEASE_METADATA, Lease, LeaseRequest, RESERVATION_ID_METADATA, SUSPENDED, UNKNOWN_TIER, Unit,
     WindowUnit, denied_until, duration_ms,
 };
 use tollgate_wire::proto::envoy::config::core::v3::HeaderValue;
@@ -104,6 +104,10 @@ impl Rls {
             Err(Undecided::Refused(Refusal::UnknownTier)) => {
                 self.metrics.calls_of_unknown_tier.inc();
                 answer.refuse(call, UNKNOWN_TIER, 0, |unit| unit == Unit::Requests);
+            }
+            Err(Undecided::Refused(Refusal::Suspended)) => {
+                self.metrics.calls_of_suspended.inc();
+                answer.refuse(call, SUSPENDED, 0, |unit| unit == Unit::Requests);
             }
             Err(Undecided::Unavailable(error)) => {
                 self.metrics.calls_undecided.inc();

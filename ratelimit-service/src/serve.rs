@@ -28,14 +28,15 @@ use crate::database::Database;
 use crate::ledger::{self, Ledger};
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
+use crate::policies::{Agreed, Policies, PolicyMetrics};
 use crate::reload::{self, Reloader, Status};
-use crate::rest::{self, Shared};
+use crate::rest::{self, Guesses, Shared};
 use crate::rls::Rls;
 use crate::sinks::{self, Pace, SinkMetrics};
 use crate::spool::{Consumer, Lag, Spool};
 use crate::usage_metrics::UsageMetrics;
 use crate::webhooks::{WebhookMetrics, Webhooks};
-use crate::{clock, counters, reconcile};
+use crate::{accounts, clock, counters, reconcile};
 
 /// How long calls in flight may take to end after a signal to stop.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -78,7 +79,12 @@ impl Service {
         let audit: Arc<dyn Audit> = Arc::new(SqliteAudit::new(database.clone()));
         let counters = counters::start(&config.counters, &metrics, &mut registry);
         let outlives = counters.outlives();
+        let accounts = accounts::open(&config).await?;
+        let agreed = Agreed::read(&accounts).await.context("accounts")?;
         let limiter = Arc::new(Limiter::new(config.policy.clone(), counters, metrics.clone()));
+        let policy_metrics = PolicyMetrics::new(&mut registry);
+        let policies = Policies::new(limiter.clone(), accounts.clone(), config.policy.clone(), agreed, policy_metrics);
+        let policies = Arc::new(policies);
         let (alerts, webhooks) = alerts(&config, &limiter, &database, &mut registry)?;
         let (spool, consumer, sinks) = spool(&config, &metrics, &mut registry)?;
         let intake = Intake::open(config.intake.clone(), &metrics).context("collector.dead_letters.file")?;
@@ -92,7 +98,7 @@ impl Service {
             drain.catch_up(Settling::Never).await.context("ledger")?;
             limiter.restore(ledger.as_ref(), audit.as_ref()).await.context("ledger")?;
         }
-        let status = Arc::new(Status::new());
+        let (status, open_to) = (Arc::new(Status::new()), config.rest_open_to);
         let rls = Rls::new(config.domain.clone(), limiter.clone(), metrics.clone());
         let books =
             reconcile::watch(ledger.clone(), limiter.clone(), audit.clone(), config.reconcile_every, metrics.clone());
@@ -101,10 +107,13 @@ impl Service {
             books.boxed(),
             watch_limits(alerts, ledger.clone()).boxed(),
             webhooks.run().boxed(),
-            watch_file(config, source, hangups, limiter.clone(), metrics, status.clone()).boxed(),
+            follow(policies.clone()).boxed(),
+            watch_file(config, source, hangups, policies, metrics, status.clone()).boxed(),
         ];
         let registries = [registry, usage_registry];
-        let shared = Shared { limiter, ledger, audit, collector, config: status, registries };
+        let guesses = Guesses::default();
+        let shared =
+            Shared { limiter, ledger, accounts, audit, collector, config: status, registries, open_to, guesses };
         Ok(Service { grpc, rest, rls, shared, database, spool, drain, sinks, background })
     }
 
@@ -130,7 +139,7 @@ impl Service {
     /// When a server fails.
     pub async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
         let Service { grpc, rest, rls, shared, database, spool, drain, sinks, background } = self;
-        let (ledger, collector) = (shared.ledger.clone(), shared.collector.clone());
+        let (ledger, collector, accounts) = (shared.ledger.clone(), shared.collector.clone(), shared.accounts.clone());
         let (stopping, stopped) = watch::channel(());
         let (health_reporter, health) = tonic_health::server::health_reporter();
         for service in [admission::SERVICE, usage_event::SERVICE] {
@@ -178,6 +187,7 @@ impl Service {
             consumers.shutdown().await;
         }
         ledger.close().await;
+        accounts.close().await;
         database.close().await;
         tracing::info!("stopped");
         served
@@ -227,17 +237,22 @@ async fn watch_limits(alerts: Arc<Alerts>, ledger: Arc<dyn Ledger>) {
     alerts.run().await;
 }
 
+/// Takes over what changes in the accounts.
+async fn follow(policies: Arc<Policies>) {
+    policies.follow().await;
+}
+
 /// Takes over what the configuration's file says.
 async fn watch_file(
     config: Config,
     source: Option<(PathBuf, String)>,
     hangups: Signal,
-    limiter: Arc<Limiter>,
+    policies: Arc<Policies>,
     metrics: Metrics,
     status: Arc<Status>,
 ) {
     match source.filter(|(file, _)| reload::is_watchable(file)) {
-        Some(source) => Reloader::new(source, config, limiter, metrics, status).run(hangups).await,
+        Some(source) => Reloader::new(source, config, policies, metrics, status).run(hangups).await,
         None => reload::run_without_file(hangups, metrics).await,
     }
 }

@@ -39,6 +39,8 @@ pub(crate) enum Code {
     ContextLengthExceeded,
     /// No plan has the tier's name.
     UnknownTier,
+    /// The tenant may not call at all.
+    Suspended,
 }
 
 impl Code {
@@ -53,6 +55,7 @@ impl Code {
             Code::QuotaExceeded => "insufficient_quota",
             Code::ContextLengthExceeded => "context_length_exceeded",
             Code::UnknownTier => "unknown_tier",
+            Code::Suspended => "tenant_suspended",
         }
     }
 
@@ -60,7 +63,7 @@ impl Code {
         match self {
             Code::TenantMissing => 401,
             Code::IdentityInvalid | Code::ContextLengthExceeded => 400,
-            Code::EndpointUnclaimed | Code::UnknownTier => 403,
+            Code::EndpointUnclaimed | Code::UnknownTier | Code::Suspended => 403,
             Code::LimiterUnavailable => 503,
             Code::RateLimited(_) | Code::QuotaExceeded => 429,
         }
@@ -105,10 +108,13 @@ impl Reply {
         Reply::new(dialect, Code::LimiterUnavailable, message)
     }
 
-    /// A limit says no, or the plan's context does, or there is no plan of the call's `tier`.
+    /// A limit says no, or the plan's context does, or there is no plan of the call's `tier`, or its tenant is suspended.
     pub(crate) fn denied(dialect: Dialect, tier: &str, answer: &AdmissionResponse, now_ms: u64) -> Reply {
         if answer.is_tier_unknown() {
             return Reply::new(dialect, Code::UnknownTier, &format!("The plan `{tier}` is not known."));
+        }
+        if answer.is_suspended() {
+            return Reply::new(dialect, Code::Suspended, "This tenant is suspended, and its calls are not let through.");
         }
         if let Some(context_tokens) = answer.context_exceeded() {
             let message = format!("This plan takes prompts of up to {context_tokens} tokens. This one is longer.");
@@ -180,7 +186,7 @@ fn dollars(micros: u32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tollgate_wire::admission::{CONTEXT_LIMIT, UNKNOWN_TIER, Unit};
+    use tollgate_wire::admission::{CONTEXT_LIMIT, SUSPENDED, UNKNOWN_TIER, Unit};
 
     use super::*;
 
@@ -306,6 +312,13 @@ mod tests {
             reply.body,
             r#"{"error":{"code":"unknown_tier","message":"The plan `gold \"x\"` is not known.","param":null,"type":"permission_error"}}"#
         );
+    }
+
+    #[test]
+    fn who_is_suspended_is_told_so() {
+        let reply = denied_by(vec![named(SUSPENDED, 0, limit(Unit::Requests, WindowUnit::Unknown, 0))]);
+        assert_eq!((reply.status, header(&reply, "x-tollgate-error")), (403, Some("tenant_suspended")));
+        assert_eq!((header(&reply, "retry-after"), header(&reply, "x-ratelimit-limit")), (None, None));
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub use history::AnswerLengths;
 pub use lease::{LeaseTerms, Loan};
 pub use limit::{Action, Call, CounterId, Limit, LimitError, Scope, Unit, Window};
 pub use plan::{
-    CONTEXT_TOLERANCE_PERCENT, ContextExceeded, Found, MAX_LIMITS, MissingTier, Plan, Plans, Terms, Tier, TierUnknown,
+    Access, CONTEXT_TOLERANCE_PERCENT, ContextExceeded, Found, Given, MAX_LIMITS, MissingTier, Plan, Plans, Terms, Tier, TierUnknown,
     UnknownTier,
 };
 pub use tenant::{Extent, Settled, Settles, Take, TenantCounters, Unused, Used};

@@ -145,6 +145,18 @@ pub struct Terms {
     pub limits: Vec<Limit>,
     /// Where its days and months begin.
     pub anchor: Anchor,
+    /// Whether it may call.
+    pub access: Access,
+}
+
+/// Whether a tenant may call at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Access {
+    /// It may, within its limits.
+    #[default]
+    Open,
+    /// It may not; what it has used counts on.
+    Suspended,
 }
 
 /// What becomes of a call whose tier is not known.
@@ -165,12 +177,23 @@ pub struct Plans {
     unknown_tier: UnknownTier,
     tenants: HashMap<String, Tenant>,
     prices: Prices,
+    given: Given,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Tenant {
     tier: Option<String>,
+    access: Access,
     plans: BTreeMap<String, Plan>,
+}
+
+/// What plans and tenants' terms are made of.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Given {
+    /// One for each tier.
+    pub plans: Vec<Plan>,
+    /// Of the tenants that have any.
+    pub terms: HashMap<String, Terms>,
 }
 
 /// A tier that is not among the plans, by the default or by a tenant's terms.
@@ -187,17 +210,17 @@ pub enum MissingTier {
 pub struct TierUnknown;
 
 impl Plans {
-    /// The given plans; `default_tier` names the one for calls that name no tier.
+    /// Of what is given; `default_tier` names the one for calls that name no tier.
     ///
     /// # Errors
     /// When no plan has the default tier or a tenant's.
     pub fn new(
-        mut plans: Vec<Plan>,
+        given: Given,
         default_tier: &str,
         unknown_tier: UnknownTier,
-        terms: HashMap<String, Terms>,
         prices: Prices,
     ) -> Result<Plans, MissingTier> {
+        let Given { mut plans, terms } = given.clone();
         let calendars = |limits: &[Limit]| limits.iter().filter(|limit| limit.is_calendar()).cloned().collect();
         let all: Vec<Limit> = plans.iter().flat_map(|plan| -> Vec<Limit> { calendars(&plan.limits) }).collect();
         let mut tenants = HashMap::with_capacity(terms.len());
@@ -212,7 +235,7 @@ impl Plans {
                 own.track(&all);
                 (plan.tier.clone(), own)
             });
-            tenants.insert(name, Tenant { plans: own.collect(), tier: terms.tier });
+            tenants.insert(name, Tenant { plans: own.collect(), tier: terms.tier, access: terms.access });
         }
         for plan in &mut plans {
             plan.track(&all);
@@ -221,7 +244,29 @@ impl Plans {
         if !tiers.contains_key(default_tier) {
             return Err(MissingTier::Default);
         }
-        Ok(Plans { tiers, default_tier: default_tier.to_owned(), unknown_tier, tenants, prices })
+        Ok(Plans { tiers, default_tier: default_tier.to_owned(), unknown_tier, tenants, prices, given })
+    }
+
+    /// These with others beside them, or in the place of those of the same tier or tenant.
+    ///
+    /// # Errors
+    /// When no plan has the default tier or a tenant's.
+    pub fn with(&self, others: Given) -> Result<Plans, MissingTier> {
+        let mut given = self.given.clone();
+        given.plans.retain(|plan| others.plans.iter().all(|other| other.tier != plan.tier));
+        given.plans.extend(others.plans);
+        given.terms.extend(others.terms);
+        Plans::new(given, &self.default_tier, self.unknown_tier, self.prices.clone())
+    }
+
+    /// Whether there is a plan of this tier.
+    pub fn has(&self, tier: &str) -> bool {
+        self.tiers.contains_key(tier)
+    }
+
+    /// Whether a tenant may call at all.
+    pub fn access(&self, tenant: &str) -> Access {
+        self.tenants.get(tenant).map_or(Access::Open, |tenant| tenant.access)
     }
 
     /// The plan of a tenant's call, and whether the tier that the call names is known.
@@ -295,7 +340,7 @@ mod tests {
     }
 
     fn plans(plans: Vec<Plan>, unknown: UnknownTier, terms: HashMap<String, Terms>) -> Result<Plans, MissingTier> {
-        Plans::new(plans, "a", unknown, terms, Prices::default())
+        Plans::new(Given { plans, terms }, "a", unknown, Prices::default())
     }
 
     fn capacities(asks: &[Ask<'_>]) -> Vec<(String, u64, Role)> {

@@ -26,25 +26,33 @@ pub const MAX_EVENT_KINDS: usize = 32;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tenant {
-    /// What people call it.
-    pub display_name: String,
+    /// What people call it, unless that is its id.
+    pub display_name: Option<String>,
     /// The plan that it is on, whatever its calls say.
     pub tier: Option<String>,
     /// Whether it may call.
+    #[serde(default)]
     pub status: TenantStatus,
     /// A moment at which one of its days and months began, milliseconds since the Unix epoch; `None`: as in UTC.
     pub billing_anchor_ms: Option<u64>,
     /// The name of its time zone in the IANA database. Only its shape is checked.
+    #[serde(default = "utc")]
     pub time_zone: String,
     /// What else is to be remembered of it, at most [`MAX_METADATA_BYTES`].
+    #[serde(default)]
     pub metadata: BTreeMap<String, Json>,
 }
 
+fn utc() -> String {
+    "UTC".to_owned()
+}
+
 /// Whether a tenant may call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TenantStatus {
     /// It may.
+    #[default]
     Active,
     /// It may not.
     Suspended,
@@ -59,7 +67,7 @@ impl Kind for Tenant {
     }
 
     fn check(&self) -> Result<(), Invalid> {
-        check_name("display_name", &self.display_name)?;
+        self.display_name.iter().try_for_each(|name| check_name("display_name", name))?;
         self.tier.iter().try_for_each(|tier| check_name("tier", tier))?;
         check_name("time_zone", &self.time_zone)?;
         if !self.time_zone.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/_+-".contains(&byte)) {
@@ -76,11 +84,26 @@ pub struct Plan {
     /// The longest prompt, in tokens; at least 1.
     pub context_tokens: u64,
     /// Its limits, as a configuration's `limits` has them.
+    #[serde(default = "none")]
     pub limits: Json,
     /// What its tenants pay, in parts per million of the list price: 1,000,000 is the list price itself.
+    #[serde(default = "list_price")]
     pub markup_ppm: u64,
     /// How it is billed.
+    #[serde(default = "nothing_agreed")]
     pub billing: Json,
+}
+
+fn none() -> Json {
+    Json::text_of("[]")
+}
+
+fn list_price() -> u64 {
+    1_000_000
+}
+
+fn nothing_agreed() -> Json {
+    Json::text_of("{}")
 }
 
 impl Kind for Plan {
@@ -109,6 +132,7 @@ pub struct LimitOverrides {
     /// The longest prompt, in tokens, at least 1; `None`: as in the plan.
     pub context_tokens: Option<u64>,
     /// Limits beside the plan's, or instead of those that count the same.
+    #[serde(default = "none")]
     pub limits: Json,
 }
 
@@ -136,24 +160,14 @@ pub struct Budget {
     pub tenant: String,
     /// Of which of its keys, as calls name them; `None`: of all its calls.
     pub key: Option<String>,
-    /// How much, in 1e-9 US dollars: from 1 to [`MAX_AMOUNT`].
+    /// How much in a month of the tenant's, which begins as its billing anchor says, in 1e-9 US dollars: from 1 to
+    /// [`MAX_AMOUNT`].
     pub amount_nanousd: u64,
-    /// In how long.
-    pub period: BudgetPeriod,
     /// What happens when it is spent.
     pub enforcement: Enforcement,
     /// At which shares of it, in percent, that is told: rising.
+    #[serde(default)]
     pub thresholds: Vec<u16>,
-}
-
-/// When a budget begins anew.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BudgetPeriod {
-    /// With each calendar month in UTC.
-    Monthly,
-    /// With each month of the tenant's billing anchor.
-    Anchored,
 }
 
 /// What happens when a budget is spent.
@@ -248,6 +262,7 @@ pub struct PriceRow {
     /// Whose layer it is in: a tenant's own; `None`: the operator's, for all.
     pub tenant: Option<String>,
     /// Where it stands in its layer, from the first on; those that share a place stand by their ids.
+    #[serde(default)]
     pub position: u32,
     /// The models, the first day and the prices.
     pub price: Json,

@@ -77,6 +77,11 @@ impl Json {
         Json(RawValue::NULL.to_owned())
     }
 
+    /// A text that is JSON; `null` if it is none.
+    pub(super) fn text_of(text: &'static str) -> Json {
+        Json::parse(text.to_owned()).unwrap_or_else(|_| Json::null())
+    }
+
     /// A value as JSON.
     ///
     /// # Errors

@@ -24,13 +24,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_saphyr::{Location, MessageFormatter, UserMessageFormatter};
+use tollgate_domain::Limit;
 use tracing_subscriber::filter::Targets;
 
 use crate::accounts::AccountsSettings;
 use crate::collector::IntakeSettings;
 use crate::ledger::ClickHouseSettings;
 use crate::limiter::Policy;
+use crate::rest::OpenTo;
 use crate::sinks::SinkSettings;
 use crate::spool::SpoolSettings;
 use crate::usage_metrics::LabelCaps;
@@ -38,6 +41,7 @@ use crate::webhooks::EndpointSettings;
 
 pub use alerts::{MAX_ENDPOINTS, MAX_THRESHOLDS};
 pub use counters::{Engine, FailurePolicy, RedisConfig};
+use limits::Limits;
 pub use limits::MAX_PRICES;
 pub use scalar::{MAX_PATTERN_BYTES, MAX_PRICE_USD};
 pub use sinks::MAX_SINKS;
@@ -52,6 +56,8 @@ pub struct Config {
     pub grpc_listen: SocketAddr,
     /// Where REST and metrics are served.
     pub rest_listen: SocketAddr,
+    /// Who needs no key there.
+    pub rest_open_to: OpenTo,
     /// The RLS domain that is ours.
     pub domain: String,
     /// What tenants are held to.
@@ -148,14 +154,8 @@ impl Config {
     /// # Errors
     /// When it is no YAML, has an unknown key or a value of the wrong kind, or contradicts itself.
     pub fn parse(text: &str, name: &str) -> Result<Config, ConfigError> {
-        let mut path = String::new();
-        let raw: Result<raw::Config, _> = serde_saphyr::with_deserializer_from_str(text, |deserializer| {
-            serde_path_to_error::deserialize(deserializer).map_err(|error| {
-                path = error.path().to_string();
-                error.into_inner()
-            })
-        });
-        raw.map_err(|error| refused(name, &path, &error))?.validated(name)
+        let raw: raw::Config = from_yaml(text).map_err(|(path, error)| refused(name, &path, &error))?;
+        raw.validated(name)
     }
 
     /// The keys by which `next` differs, and that hold from the start of the service to its end.
@@ -163,6 +163,7 @@ impl Config {
         let fixed = [
             ("grpc.listen", self.grpc_listen == next.grpc_listen),
             ("rest.listen", self.rest_listen == next.rest_listen),
+            ("rest.open_to", self.rest_open_to == next.rest_open_to),
             ("limiter.domain", self.domain == next.domain),
             ("counters", self.counters == next.counters),
             ("ledger.sqlite", self.sqlite == next.sqlite),
@@ -182,17 +183,47 @@ impl Config {
     }
 }
 
+/// Limits that are written as a JSON document, as a configuration has them under `limits`.
+///
+/// # Errors
+/// What is wrong, after the path of the field: `[1].window: …`.
+pub fn limits(json: &str) -> Result<Vec<Limit>, String> {
+    let limits = from_yaml(json).map_err(|(path, error)| match told(&path, &error) {
+        (path, what) if path.is_empty() => what,
+        (path, what) => format!("{path}: {what}"),
+    });
+    limits.map(|Limits(limits)| limits)
+}
+
+/// An error with the path of its field.
+fn from_yaml<T: DeserializeOwned>(text: &str) -> Result<T, (String, serde_saphyr::Error)> {
+    let mut path = String::new();
+    let read = serde_saphyr::with_deserializer_from_str(text, |deserializer| {
+        serde_path_to_error::deserialize(deserializer).map_err(|error| {
+            path = error.path().to_string();
+            error.into_inner()
+        })
+    });
+    read.map_err(|error| (path, error))
+}
+
 /// What the message of an error begins with that names a field of the value: `.field: what`.
 const FIELD: char = '.';
 
 fn refused(file: &str, path: &str, error: &serde_saphyr::Error) -> ConfigError {
+    let at = error.location().unwrap_or(Location::UNKNOWN);
+    let (path, what) = told(path, error);
+    ConfigError::at(file, at, &path, &what)
+}
+
+/// The path of the field that an error is about, and what is wrong with it.
+fn told(path: &str, error: &serde_saphyr::Error) -> (String, String) {
     let what = UserMessageFormatter.format_message(error.without_snippet());
     // `Spanned` puts its own field into the path, and is used for tiers' names alone.
     let path = if path.ends_with("tier.value") { path.trim_end_matches(".value") } else { path };
-    let at = error.location().unwrap_or(Location::UNKNOWN);
     // What only fails together with others names its own field.
     match what.strip_prefix(FIELD).and_then(|what| what.split_once(": ")) {
-        Some((field, what)) => ConfigError::at(file, at, &format!("{path}.{field}"), what),
-        None => ConfigError::at(file, at, path, &what),
+        Some((field, what)) => (format!("{path}.{field}"), what.to_owned()),
+        None => (path.to_owned(), what.into_owned()),
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
 use tollgate_domain::{
-    Anchor, LeaseTerms, Limit, MAX_LIMITS, MissingTier, Plan, Plans, Terms, Unit, UnknownTier, Window,
+    Access, Anchor, LeaseTerms, Limit, MAX_LIMITS, MissingTier, Plan, Plans, Terms, Unit, UnknownTier, Window,
 };
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::{ParseError, Targets};
@@ -24,6 +24,7 @@ use super::sinks::Sinks;
 use super::warnings::{self, Around};
 use super::{ConfigError, Engine, LogFormat};
 use crate::limiter::Policy;
+use crate::rest::OpenTo;
 use crate::spool::SpoolSettings;
 
 const DEFAULT_TIER: &str = "starter";
@@ -66,11 +67,12 @@ impl Default for Grpc {
 #[serde(default, deny_unknown_fields)]
 struct Rest {
     listen: SocketAddr,
+    open_to: OpenTo,
 }
 
 impl Default for Rest {
     fn default() -> Rest {
-        Rest { listen: (Ipv4Addr::LOCALHOST, 8080).into() }
+        Rest { listen: (Ipv4Addr::LOCALHOST, 8080).into(), open_to: OpenTo::Loopback }
     }
 }
 
@@ -245,6 +247,7 @@ impl From<&Tenant> for Terms {
             context_tokens: tenant.context_tokens.map(NonZeroU64::get),
             limits: tenant.limits.0.clone(),
             anchor: tenant.billing_anchor.map_or(Anchor::UTC, |BillingAnchor(anchor)| anchor),
+            access: Access::Open,
         }
     }
 }
@@ -258,11 +261,11 @@ impl Config {
         let names = tiers.0.keys().map(|Name(name)| name.clone()).collect();
         let given = Given { file, default_tier: limiter.default_tier, tiers: names, tenants: &tenants };
         let plan = |(Name(name), tier): (Name, Tier)| Plan::new(name, tier.context_tokens.get(), tier.limits.0);
+        let terms = tenants.iter().map(|(Name(name), tenant)| (name.clone(), tenant.into()));
         let plans = Plans::new(
-            tiers.0.into_iter().map(plan).collect(),
+            tollgate_domain::Given { plans: tiers.0.into_iter().map(plan).collect(), terms: terms.collect() },
             &given.default_tier.value,
             limiter.unknown_tier.into(),
-            tenants.iter().map(|(Name(name), tenant)| (name.clone(), tenant.into())).collect(),
             tollgate_domain::Prices::new(prices.prices),
         );
         let plans = plans.map_err(|missing| given.missing(missing))?;
@@ -270,6 +273,7 @@ impl Config {
         Ok(super::Config {
             grpc_listen: grpc.listen,
             rest_listen: rest.listen,
+            rest_open_to: rest.open_to,
             domain: limiter.domain.0,
             policy: Policy {
                 plans,

@@ -7,7 +7,7 @@ use tollgate_domain::{Call, LeaseTerms, Lend, Quantities, Take, Unused};
 use tollgate_wire::admission::{Lease, LeaseRequest, MAX_LEASED_CALLS};
 use tollgate_wire::usage_event::LeaseReturned;
 
-use super::{Admission, Limiter, Policy, held_call, quantities, used_plan};
+use super::{Admission, Limiter, Policy, held_call, may_call, quantities, used_plan};
 use crate::chance;
 use crate::counters::Unavailable;
 
@@ -61,6 +61,7 @@ impl Limiter {
     /// Lends calls like the asked one to a worker that wants them; `None` where they are better asked about one by one.
     pub async fn lend(&self, policy: &Policy, asked: &Admission<'_>, wanted: &LeaseRequest) -> Option<Lent> {
         let terms = policy.leases?;
+        may_call(policy, asked.tenant).ok()?;
         let plan = self.plan(policy, asked.tenant, asked.tier).ok()?;
         plan.check_context(wanted.input_tokens).ok()?;
         if plan.limits_cost() && policy.plans.prices().of(asked.call.model).is_none() {

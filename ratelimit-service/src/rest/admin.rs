@@ -20,7 +20,7 @@ use crate::clock;
 const MAX_REASON_BYTES: usize = 1024;
 
 /// The header by which whoever asks says who they are.
-const ACTOR_HEADER: &str = "x-tollgate-actor";
+pub(super) const ACTOR_HEADER: &str = "x-tollgate-actor";
 
 const ANONYMOUS: &str = "anonymous";
 

@@ -153,6 +153,9 @@ enum Reason {
     /// No plan has the tier's name, and such calls are denied.
     #[serde(rename = "unknown_tier")]
     UnknownTier,
+    /// The tenant may not call at all.
+    #[serde(rename = "tenant_suspended")]
+    Suspended,
 }
 
 /// What the limiter says to a call.
@@ -269,6 +272,7 @@ impl Shared {
             Ok(decision) => Ok(Opinion::of(&decision)),
             Err(Undecided::Refused(Refusal::ContextExceeded(_))) => Ok(Opinion::refused(Reason::ContextLength)),
             Err(Undecided::Refused(Refusal::UnknownTier)) => Ok(Opinion::refused(Reason::UnknownTier)),
+            Err(Undecided::Refused(Refusal::Suspended)) => Ok(Opinion::refused(Reason::Suspended)),
             Err(Undecided::Unavailable(error)) => Err(error.into()),
         }
     }

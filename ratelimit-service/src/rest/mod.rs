@@ -1,9 +1,11 @@
 //! REST: usage, limits, health and metrics. The shapes are in the README; every error is a `problem+json`.
 
+mod access;
 mod admin;
 mod books;
 mod limits;
 mod problem;
+mod records;
 mod series;
 mod track;
 mod usage;
@@ -13,6 +15,7 @@ use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{Method, StatusCode, Uri, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -21,12 +24,14 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tollgate_wire::usage_event::MAX_NAME_BYTES;
 
+use crate::accounts::Accounts;
 use crate::audit::Audit;
 use crate::clock::rfc3339;
 use crate::collector::{self, Collector};
 use crate::ledger::Ledger;
 use crate::limiter::Limiter;
 use crate::reload::Status;
+pub use access::{GUESSING_MS, Guesses, MAX_GUESSING, MAX_WRONG_KEYS, OpenTo};
 pub(crate) use books::{Purged, Reconciled};
 use problem::Problem;
 
@@ -41,6 +46,8 @@ pub struct Shared {
     pub limiter: Arc<Limiter>,
     /// What tenants used.
     pub ledger: Arc<dyn Ledger>,
+    /// Tenants, plans, budgets, keys and invoices.
+    pub accounts: Accounts,
     /// Who changed what.
     pub audit: Arc<dyn Audit>,
     /// The configuration in force.
@@ -49,10 +56,15 @@ pub struct Shared {
     pub collector: Collector,
     /// Metrics.
     pub registries: [Registry; 2],
+    /// Who needs no key.
+    pub open_to: OpenTo,
+    /// Who has shown wrong keys.
+    pub guesses: Guesses,
 }
 
 /// All routes.
 pub fn router(shared: Shared) -> Router {
+    let shared = Arc::new(shared);
     Router::new()
         .route("/health", get(health))
         .route("/metrics", get(metrics))
@@ -70,10 +82,12 @@ pub fn router(shared: Shared) -> Router {
         .route("/api/v1/usage/{tenant}/limit", get(limits::standings))
         .route("/api/v1/admin/tenants/{tenant}/reset", post(admin::reset))
         .route("/api/v1/admin/audit", get(admin::audit))
+        .merge(records::routes())
+        .route_layer(middleware::from_fn_with_state(shared.clone(), access::admit))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .with_state(Arc::new(shared))
+        .with_state(shared)
 }
 
 async fn health(State(shared): State<Arc<Shared>>) -> Json<Value> {

@@ -6,6 +6,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use crate::accounts::AccountsError;
 use crate::collector::RETRY_AFTER_S;
 use crate::counters::Unavailable;
 use crate::database::DatabaseError;
@@ -20,6 +21,8 @@ pub(super) struct Problem {
     detail: String,
     /// Where waiting helps.
     retry_after_s: Option<u64>,
+    /// How to say who asks, where that is missing (RFC 6750).
+    challenge: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -33,7 +36,17 @@ struct Body<'a> {
 
 impl Problem {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Problem {
-        Problem { status, detail: detail.into(), retry_after_s: None }
+        Problem { status, detail: detail.into(), retry_after_s: None, challenge: None }
+    }
+
+    /// It may be tried again after so many seconds.
+    pub(super) fn retry_after(self, seconds: u64) -> Problem {
+        Problem { retry_after_s: Some(seconds), ..self }
+    }
+
+    /// A key is asked for.
+    pub(super) fn challenge(self) -> Problem {
+        Problem { challenge: Some("Bearer realm=\"tollgate\""), ..self }
     }
 
     pub(super) fn bad_request(detail: impl Into<String>) -> Problem {
@@ -54,7 +67,27 @@ impl IntoResponse for Problem {
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if let Some(challenge) = self.challenge {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
         response
+    }
+}
+
+impl From<AccountsError> for Problem {
+    fn from(error: AccountsError) -> Problem {
+        let status = match &error {
+            AccountsError::NotFound { .. } => StatusCode::NOT_FOUND,
+            AccountsError::Exists { .. } | AccountsError::InUse { .. } => StatusCode::CONFLICT,
+            AccountsError::Conflict { .. } => StatusCode::PRECONDITION_FAILED,
+            AccountsError::Invalid(_) | AccountsError::NoTenant(_) => StatusCode::BAD_REQUEST,
+            AccountsError::OutOfScope => StatusCode::FORBIDDEN,
+            AccountsError::Closed | AccountsError::Database(_) => {
+                tracing::error!(%error, "the accounts do not answer");
+                return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the accounts do not answer; try again later");
+            }
+        };
+        Problem::new(status, error.to_string())
     }
 }
 
@@ -85,8 +118,7 @@ impl From<SpoolError> for Problem {
             SpoolError::Full => StatusCode::TOO_MANY_REQUESTS,
             SpoolError::Closed | SpoolError::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
-        let detail = format!("nothing is kept: {error}; send it again later");
-        Problem { retry_after_s: Some(RETRY_AFTER_S), ..Problem::new(status, detail) }
+        Problem::new(status, format!("nothing is kept: {error}; send it again later")).retry_after(RETRY_AFTER_S)
     }
 }
 
@@ -100,6 +132,7 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Problem {
         Problem::bad_request(match refusal {
             Refusal::UnknownTier => "plan_tier: no plan has this name",
+            Refusal::Suspended => "tenant_id: the tenant is suspended",
             Refusal::ContextExceeded(_) => "estimated_tokens: more than the plan's context",
         })
     }

@@ -33,6 +33,9 @@ pub const CONTEXT_LIMIT: &str = "context_tokens";
 /// The name of the limit by which the status of the requests tells that no plan has the tier's name. Its capacity is 0;
 /// it has no window.
 pub const UNKNOWN_TIER: &str = "unknown_tier";
+/// The name of the limit by which the status of the requests tells that the tenant may not call at all. Its capacity is 0; it
+/// has no window.
+pub const SUSPENDED: &str = "suspended";
 
 /// Room for what a request mostly takes; others grow.
 const ENCODED_BYTES: usize = 512;
@@ -304,6 +307,11 @@ impl AdmissionResponse {
     /// Waiting does not help then, and `limits` has nothing that a client should be told as a rate limit.
     pub fn is_tier_unknown(&self) -> bool {
         self.refused_by(Unit::Requests, UNKNOWN_TIER).is_some()
+    }
+
+    /// Whether the call is denied because its tenant may not call at all: see [`SUSPENDED`]. Likewise.
+    pub fn is_suspended(&self) -> bool {
+        self.refused_by(Unit::Requests, SUSPENDED).is_some()
     }
 
     /// The status by which a denial tells that it is no matter of limits.

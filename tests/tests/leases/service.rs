@@ -12,7 +12,7 @@ use tollgate::counters::{Counters, MAX_TENANTS, MemoryCounters};
 use tollgate::limiter::{Limiter, Policy};
 use tollgate::metrics::Metrics;
 use tollgate::rls::Rls;
-use tollgate_domain::{Limit, Plan, Plans, Prices, Settled, Settles, Unit, UnknownTier, Window};
+use tollgate_domain::{Given, Limit, Plan, Plans, Prices, Settled, Settles, Unit, UnknownTier, Window};
 use tollgate_wire::admission::{LEASE_METADATA, Lease, RESERVATION_ID_METADATA};
 use tollgate_wire::proto::envoy::service::ratelimit::v3::RateLimitRequest;
 use tollgate_wire::proto::envoy::service::ratelimit::v3::rate_limit_response::Code;
@@ -60,7 +60,7 @@ impl Service {
         ];
         limits.extend(setting.slots.map(|slots| limit(Unit::Concurrency, None, slots)));
         let plans = vec![Plan::new("free".into(), 1 << 20, limits)];
-        let plans = Plans::new(plans, "free", UnknownTier::Default, Default::default(), Prices::default()).unwrap();
+        let plans = Plans::new(Given { plans, ..Given::default() }, "free", UnknownTier::Default, Prices::default()).unwrap();
         let policy = Policy { plans, ..Config::parse("", "defaults").unwrap().policy };
         let now_ms = Arc::new(AtomicU64::new(now_ms));
         let clock = Arc::clone(&now_ms);

@@ -76,7 +76,7 @@ fn openai_type(code: Code) -> &'static str {
         Code::RateLimited(LimitUnit::Tokens | LimitUnit::InputTokens | LimitUnit::OutputTokens) => "tokens",
         Code::RateLimited(LimitUnit::Cost) => "cost",
         Code::QuotaExceeded => "insufficient_quota",
-        Code::UnknownTier => "permission_error",
+        Code::UnknownTier | Code::Suspended => "permission_error",
     }
 }
 
@@ -84,7 +84,7 @@ fn anthropic_type(code: Code) -> &'static str {
     match code {
         Code::TenantMissing => "authentication_error",
         Code::IdentityInvalid | Code::ContextLengthExceeded => "invalid_request_error",
-        Code::EndpointUnclaimed | Code::UnknownTier => "permission_error",
+        Code::EndpointUnclaimed | Code::UnknownTier | Code::Suspended => "permission_error",
         Code::LimiterUnavailable => "api_error",
         Code::RateLimited(_) | Code::QuotaExceeded => "rate_limit_error",
     }
@@ -94,7 +94,7 @@ fn google_status(code: Code) -> &'static str {
     match code {
         Code::TenantMissing => "UNAUTHENTICATED",
         Code::IdentityInvalid | Code::ContextLengthExceeded => "INVALID_ARGUMENT",
-        Code::EndpointUnclaimed | Code::UnknownTier => "PERMISSION_DENIED",
+        Code::EndpointUnclaimed | Code::UnknownTier | Code::Suspended => "PERMISSION_DENIED",
         Code::LimiterUnavailable => "UNAVAILABLE",
         Code::RateLimited(_) | Code::QuotaExceeded => "RESOURCE_EXHAUSTED",
     }
@@ -104,7 +104,7 @@ fn bedrock_exception(code: Code) -> &'static str {
     match code {
         Code::TenantMissing => "UnrecognizedClientException",
         Code::IdentityInvalid | Code::ContextLengthExceeded => "ValidationException",
-        Code::EndpointUnclaimed | Code::UnknownTier => "AccessDeniedException",
+        Code::EndpointUnclaimed | Code::UnknownTier | Code::Suspended => "AccessDeniedException",
         Code::LimiterUnavailable => "ServiceUnavailableException",
         Code::RateLimited(_) | Code::QuotaExceeded => "ThrottlingException",
     }

@@ -1,0 +1,220 @@
+//! What the limiter goes by: what is configured, and what the accounts have beside it or in its place.
+//!
+//! The limiter never asks the accounts: it goes by a copy, which is made anew whenever the configuration or a record changes. While
+//! the accounts do not answer, the copy stays as it is.
+
+use std::collections::HashMap;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tollgate_domain::{Access, Action, Anchor, Given, Limit, MissingTier, Plan, Terms, Unit, Window};
+
+use crate::accounts::{
+    self, Accounts, AccountsError, Budget, Enforcement, Kind, LimitOverrides, Page, Record, Tenant, TenantStatus,
+};
+use crate::config;
+use crate::limiter::{Limiter, Policy};
+
+/// How long the accounts are left alone after they were read, or did not answer. Changes come together meanwhile.
+pub const PAUSE: Duration = Duration::from_millis(200);
+
+/// Keeps the limiter's policy as the configuration and the accounts have it.
+pub struct Policies {
+    limiter: Arc<Limiter>,
+    accounts: Accounts,
+    metrics: PolicyMetrics,
+    parts: Mutex<Parts>,
+}
+
+/// How the copy of the accounts is.
+#[derive(Debug, Clone, Default)]
+pub struct PolicyMetrics {
+    revision: Gauge,
+    refused: Gauge,
+    failed: Counter,
+}
+
+impl PolicyMetrics {
+    /// Registered.
+    pub fn new(registry: &mut Registry) -> PolicyMetrics {
+        let metrics = PolicyMetrics::default();
+        let PolicyMetrics { revision, refused, failed } = metrics.clone();
+        registry.register(
+            "accounts_revision",
+            "The change of the accounts up to which the limiter goes by them",
+            revision,
+        );
+        registry.register("accounts_refused", "Records of the accounts that the limiter can't go by", refused);
+        registry.register("accounts_read_failures", "Times that the accounts could not be read", failed);
+        metrics
+    }
+}
+
+/// What a policy is made of.
+struct Parts {
+    configured: Policy,
+    agreed: Agreed,
+}
+
+/// What the accounts have, as of a revision.
+#[derive(Debug, Clone, Default)]
+pub struct Agreed {
+    revision: u64,
+    given: Given,
+    /// Records that can't be gone by, each with why.
+    refused: Vec<String>,
+}
+
+impl Agreed {
+    /// Reads all of it.
+    ///
+    /// # Errors
+    /// When the accounts cannot be read.
+    pub async fn read(accounts: &Accounts) -> Result<Agreed, AccountsError> {
+        // What changes from here on is read again.
+        let mut agreed = Agreed { revision: accounts.revision().await?, ..Agreed::default() };
+        for record in all::<accounts::Plan>(accounts).await? {
+            match config::limits(record.value.limits.text()) {
+                Ok(limits) => agreed.given.plans.push(Plan::new(record.id, record.value.context_tokens, limits)),
+                Err(error) => agreed.refused.push(format!("plan `{}`: limits{error}", record.id)),
+            }
+        }
+        let terms = &mut agreed.given.terms;
+        for Record { id, value, .. } in all::<Tenant>(accounts).await? {
+            terms.insert(id, terms_of(&value));
+        }
+        for Record { id, value, .. } in all::<LimitOverrides>(accounts).await? {
+            let terms = terms.entry(id.clone()).or_default();
+            terms.context_tokens = value.context_tokens;
+            match config::limits(value.limits.text()) {
+                Ok(limits) => terms.limits = limits,
+                Err(error) => agreed.refused.push(format!("limit overrides of `{id}`: limits{error}")),
+            }
+        }
+        for (tenant, limit) in budgets(all::<Budget>(accounts).await?) {
+            let limits = &mut terms.entry(tenant).or_default().limits;
+            limits.retain(|other| other.counter() != limit.counter());
+            limits.push(limit);
+        }
+        Ok(agreed)
+    }
+
+    /// The policy that comes of it: what is agreed on goes before what is configured. Tenants whose tier no plan has are on the
+    /// one that their calls name.
+    pub fn over(&self, configured: &Policy) -> (Policy, Vec<String>) {
+        let mut refused = self.refused.clone();
+        let mut given = self.given.clone();
+        let has = |tier: &str| configured.plans.has(tier) || self.given.plans.iter().any(|plan| plan.tier == tier);
+        for (tenant, terms) in &mut given.terms {
+            if let Some(tier) = terms.tier.take_if(|tier| !has(tier)) {
+                refused.push(format!("tenant `{tenant}`: tier: no plan is called `{tier}`"));
+            }
+        }
+        match configured.plans.with(given) {
+            Ok(plans) => (Policy { plans, ..configured.clone() }, refused),
+            // There is none: the default tier's plan is replaced at the most.
+            Err(MissingTier::Default | MissingTier::Of(_)) => (configured.clone(), refused),
+        }
+    }
+}
+
+impl Policies {
+    /// Has `limiter` go by what is configured and agreed on from now on.
+    pub fn new(
+        limiter: Arc<Limiter>,
+        accounts: Accounts,
+        configured: Policy,
+        agreed: Agreed,
+        metrics: PolicyMetrics,
+    ) -> Policies {
+        let policies = Policies { limiter, accounts, metrics, parts: Mutex::new(Parts { configured, agreed }) };
+        policies.change(|_| {});
+        policies
+    }
+
+    /// Another configuration is in force.
+    pub fn configure(&self, configured: Policy) {
+        self.change(|parts| parts.configured = configured);
+    }
+
+    /// Takes over what changes in the accounts, until it is dropped.
+    pub async fn follow(&self) {
+        loop {
+            let known = self.parts.lock().agreed.revision;
+            self.accounts.wait_for_change(known).await;
+            match Agreed::read(&self.accounts).await {
+                Ok(agreed) => self.change(|parts| parts.agreed = agreed),
+                Err(error) => {
+                    self.metrics.failed.inc();
+                    tracing::warn!(%error, "what changed in the accounts does not hold yet; they are asked again");
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Parts)) {
+        let mut parts = self.parts.lock();
+        change(&mut parts);
+        let (policy, refused) = parts.agreed.over(&parts.configured);
+        self.limiter.replace(policy);
+        for what in &refused {
+            tracing::error!("the accounts have what can't be gone by: {what}");
+        }
+        self.metrics.refused.set(refused.len() as i64);
+        self.metrics.revision.set(i64::try_from(parts.agreed.revision).unwrap_or(i64::MAX));
+    }
+}
+
+fn terms_of(tenant: &Tenant) -> Terms {
+    Terms {
+        tier: tenant.tier.clone(),
+        anchor: tenant.billing_anchor_ms.map_or(Anchor::UTC, Anchor::at),
+        access: match tenant.status {
+            TenantStatus::Active => Access::Open,
+            TenantStatus::Suspended => Access::Suspended,
+        },
+        ..Terms::default()
+    }
+}
+
+/// Each tenant's budget as a limit. Of several a hard one holds rather than a soft one, and then the smallest.
+fn budgets(records: Vec<Record<Budget>>) -> HashMap<String, Limit> {
+    let mut tightest: HashMap<String, Budget> = HashMap::new();
+    let looseness = |budget: &Budget| (budget.enforcement == Enforcement::Soft, budget.amount_nanousd);
+    for Record { value: budget, .. } in records {
+        match tightest.get(&budget.tenant) {
+            Some(known) if looseness(known) <= looseness(&budget) => {}
+            _ => drop(tightest.insert(budget.tenant.clone(), budget)),
+        }
+    }
+    let limit = |budget: Budget| {
+        let capacity = NonZeroU64::new(budget.amount_nanousd)?;
+        let limit = Limit::new(Unit::Cost, Some(Window::Month), capacity).ok()?;
+        let action = match budget.enforcement {
+            Enforcement::Hard => Action::Enforce,
+            Enforcement::Soft => Action::Warn,
+        };
+        Some((budget.tenant, limit.with_action(action)))
+    };
+    tightest.into_values().filter_map(limit).collect()
+}
+
+/// All records of a kind.
+async fn all<T: Kind>(accounts: &Accounts) -> Result<Vec<Record<T>>, AccountsError> {
+    let mut records: Vec<Record<T>> = Vec::new();
+    loop {
+        let page = Page { after: records.last().map(|record| record.id.as_str()), ..Page::default() };
+        let next = accounts.list::<T>(&page).await?;
+        let is_last = next.len() < accounts::MAX_PAGE;
+        records.extend(next);
+        if is_last {
+            return Ok(records);
+        }
+    }
+}
