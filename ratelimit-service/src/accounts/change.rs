@@ -4,7 +4,7 @@ use super::engine::{Access, Failure, Scope, Transaction, Value};
 use super::error::{AccountsError, Invalid};
 use super::journal::Action;
 use super::record::{Json, Kind, MAX_DOCUMENT_BYTES, Record, check_name, check_size};
-use super::{Accounts, raise};
+use super::{Accounts, columns, raise};
 
 /// Who makes a change, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Accounts {
         let mut values: Vec<Value> = vec![id.into(), tenant.into(), 1.into(), by.at_ms.into(), by.at_ms.into()];
         values.push(document.text().into());
         values.extend(record.value.columns().into_iter().map(Value::from));
-        let columns: String = T::COLUMNS.iter().map(|column| format!(", {column}")).collect();
+        let columns = columns::<T>();
         let numbers: Vec<_> = (1..=values.len()).map(|number| format!("${number}")).collect();
         let insert = format!(
             "INSERT INTO {} (id, tenant, version, created_at_ms, updated_at_ms, document{columns}) VALUES ({})",
@@ -70,7 +70,7 @@ impl Accounts {
             return Err(Invalid::new("tenant", "a record stays its tenant's").into());
         }
         found.value.check_change(&value)?;
-        let was = self.document(id, &found.value)?;
+        let was = as_json(&found.value)?;
         let record = Record { version: version.saturating_add(1), updated_at_ms: by.at_ms, value, ..found };
         let mut values: Vec<Value> = vec![id.into(), record.version.into(), by.at_ms.into(), document.text().into()];
         values.extend(record.value.columns().into_iter().map(Value::from));
@@ -98,7 +98,7 @@ impl Accounts {
             Failure::Reference => AccountsError::InUse { kind: T::NAME, id: id.to_owned() },
             failure => failure.into(),
         })?;
-        let (tenant, was) = (found.value.tenant(id), self.document(id, &found.value)?);
+        let (tenant, was) = (found.value.tenant(id), as_json(&found.value)?);
         let entry = Entry { action: Action::Delete, kind: T::NAME, id, tenant, was: Some(was), became: None };
         self.end_change(transaction, revision, by, entry).await
     }
@@ -113,7 +113,7 @@ impl Accounts {
         }
         tenant.iter().try_for_each(|tenant| check_name("tenant", tenant))?;
         value.check()?;
-        let document = Json::of(value).map_err(|error| Invalid::new("document", error.to_string()))?;
+        let document = as_json(value)?;
         check_size("document", document.text(), MAX_DOCUMENT_BYTES)?;
         Ok(document)
     }
@@ -161,6 +161,10 @@ impl Accounts {
         raise(&self.shared.revision, revision);
         Ok(())
     }
+}
+
+fn as_json(value: &impl Kind) -> Result<Json, Invalid> {
+    Json::of(value).map_err(|error| Invalid::new("document", error.to_string()))
 }
 
 /// Why a record was not written.

@@ -146,6 +146,24 @@ impl Accounts {
         transaction.rows(&query, &values).await?.into_iter().map(read).collect()
     }
 
+    /// All records of a kind that may be seen, in the order of their ids. Whoever keeps them asks for the revision before, and
+    /// again after changes since.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn all<T: Kind>(&self) -> Result<Vec<Record<T>>, AccountsError> {
+        let mut all: Vec<Record<T>> = Vec::new();
+        loop {
+            let after = all.last().map(|record| record.id.clone());
+            let page = self.list(&Page { after: after.as_deref(), ..Page::default() }).await?;
+            let is_last = page.len() < MAX_PAGE;
+            all.extend(page);
+            if is_last {
+                return Ok(all);
+            }
+        }
+    }
+
     /// The record of a key that somebody shows. It is not noted as a use: see [`Accounts::note_use`].
     ///
     /// # Errors
@@ -247,10 +265,14 @@ impl Accounts {
     }
 }
 
+/// The names of a kind's own columns, to follow those that all have.
+fn columns<T: Kind>() -> String {
+    T::COLUMNS.iter().map(|column| format!(", {column}")).collect()
+}
+
 /// A query for records, without its conditions.
 fn select<T: Kind>() -> String {
-    let columns: String = T::COLUMNS.iter().map(|column| format!(", {column}")).collect();
-    format!("SELECT id, version, created_at_ms, updated_at_ms, document{columns} FROM {}", T::TABLE)
+    format!("SELECT id, version, created_at_ms, updated_at_ms, document{} FROM {}", columns::<T>(), T::TABLE)
 }
 
 /// What [`select`] found.

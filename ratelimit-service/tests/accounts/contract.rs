@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 use futures_util::future::join_all;
-use tollgate::accounts::{Accounts, AccountsError, Action, Invoice, InvoiceStatus, Kind, Page, Record, Tenant};
+use tollgate::accounts::{
+    Accounts, AccountsError, Action, ApiKey, Budget, Invoice, InvoiceStatus, Json, Kind, MAX_PAGE, Page, Plan, Record,
+    Tenant, WebhookEndpoint,
+};
 
 use crate::engines::Engine;
 use crate::records::{budget, by, invoice, key, make_tenants, new_key, overrides, plan, price, tenant, webhook};
@@ -56,10 +59,10 @@ async fn changes_are_audited_in_order_and_without_secrets() {
         let made = accounts.create(&by(3), "w", webhook(Some("acme"))).await.unwrap();
         let told_to = |kinds: &[&str]| {
             let event_kinds = kinds.iter().map(|kind| (*kind).to_owned()).collect();
-            tollgate::accounts::WebhookEndpoint { event_kinds, ..made.value.clone() }
+            WebhookEndpoint { event_kinds, ..made.value.clone() }
         };
         accounts.update(&by(4), "w", 1, told_to(&["alert"])).await.unwrap();
-        accounts.delete::<tollgate::accounts::WebhookEndpoint>(&by(5), "w", 2).await.unwrap();
+        accounts.delete::<WebhookEndpoint>(&by(5), "w", 2).await.unwrap();
         // What fails leaves nothing.
         accounts.create(&by(6), "acme", tenant()).await.unwrap_err();
         accounts.update(&by(6), "acme", 7, tenant()).await.unwrap_err();
@@ -157,25 +160,35 @@ async fn a_tenant_is_there_before_what_belongs_to_it_and_goes_after_it() {
     for engine in Engine::all().await {
         let accounts = engine.open().await;
         let no_tenant = Err(AccountsError::NoTenant("acme".to_owned()));
-        assert_eq!(accounts.create(&by(1), "b", budget("acme")).await, no_tenant.clone());
+        assert_eq!(accounts.create(&by(1), "b", budget("acme")).await.map(drop), no_tenant);
         let key_of = new_key(3);
-        assert_eq!(
-            accounts.create(&by(1), &key_of.id, key(Some("acme"), &key_of)).await.map(drop),
-            no_tenant.clone().map(drop_it)
-        );
+        let created = accounts.create(&by(1), &key_of.id, key(Some("acme"), &key_of)).await;
+        assert_eq!(created.map(drop), no_tenant);
         make_tenants(&accounts, &["acme"]).await;
         accounts.create(&by(2), &key_of.id, key(Some("acme"), &key_of)).await.unwrap();
         accounts.note_use(&key_of.id, 3).await.unwrap();
         accounts.create(&by(2), "i", invoice("acme")).await.unwrap();
         let in_use = AccountsError::InUse { kind: "tenant", id: "acme".to_owned() };
         assert_eq!(accounts.delete::<Tenant>(&by(3), "acme", 1).await, Err(in_use));
-        accounts.delete::<tollgate::accounts::ApiKey>(&by(3), &key_of.id, 1).await.unwrap();
+        accounts.delete::<ApiKey>(&by(3), &key_of.id, 1).await.unwrap();
         accounts.delete::<Tenant>(&by(4), "acme", 1).await.unwrap();
         assert!(accounts.get::<Invoice>("i").await.unwrap().is_some(), "bills outlive their tenant");
     }
 }
 
-fn drop_it<T>(_: T) {}
+#[tokio::test]
+async fn all_are_more_than_a_page() {
+    let accounts = Engine::sqlite().open().await;
+    let ids: Vec<_> = (0..=MAX_PAGE).map(|number| format!("t{number:05}")).collect();
+    for id in &ids {
+        make_tenants(&accounts, &[id]).await;
+    }
+    let found = |records: Vec<Record<Tenant>>| records.into_iter().map(|record| record.id).collect::<Vec<_>>();
+    assert_eq!(found(accounts.list(&Page::default()).await.unwrap()), ids[..MAX_PAGE]);
+    let beyond = Page { limit: usize::MAX, ..Page::default() };
+    assert_eq!(accounts.list::<Tenant>(&beyond).await.unwrap().len(), MAX_PAGE);
+    assert_eq!(found(accounts.all().await.unwrap()), ids);
+}
 
 #[tokio::test]
 async fn what_may_not_be_is_refused_with_its_field() {
@@ -192,14 +205,14 @@ async fn what_may_not_be_is_refused_with_its_field() {
     refused("id", nul).await;
     let zone = Tenant { time_zone: "Mars; DROP".to_owned(), ..tenant() };
     refused("time_zone", accounts.create(&by(1), "t", zone).await.map(drop)).await;
-    let metadata = [("k".to_owned(), tollgate::accounts::Json::of(&"x".repeat(20_000)).unwrap())].into();
+    let metadata = [("k".to_owned(), Json::of(&"x".repeat(20_000)).unwrap())].into();
     refused("metadata", accounts.create(&by(1), "t", Tenant { metadata, ..tenant() }).await.map(drop)).await;
     for (field, budget) in [
-        ("amount_nanousd", tollgate::accounts::Budget { amount_nanousd: 0, ..budget("acme") }),
-        ("amount_nanousd", tollgate::accounts::Budget { amount_nanousd: u64::MAX, ..budget("acme") }),
-        ("thresholds", tollgate::accounts::Budget { thresholds: vec![100, 50], ..budget("acme") }),
-        ("thresholds", tollgate::accounts::Budget { thresholds: vec![0], ..budget("acme") }),
-        ("tenant", tollgate::accounts::Budget { tenant: String::new(), ..budget("acme") }),
+        ("amount_nanousd", Budget { amount_nanousd: 0, ..budget("acme") }),
+        ("amount_nanousd", Budget { amount_nanousd: u64::MAX, ..budget("acme") }),
+        ("thresholds", Budget { thresholds: vec![100, 50], ..budget("acme") }),
+        ("thresholds", Budget { thresholds: vec![0], ..budget("acme") }),
+        ("tenant", Budget { tenant: String::new(), ..budget("acme") }),
     ] {
         refused(field, accounts.create(&by(1), "b", budget).await.map(drop)).await;
     }
@@ -207,7 +220,7 @@ async fn what_may_not_be_is_refused_with_its_field() {
     make_tenants(&accounts, &["globex"]).await;
     moved.tenant = "globex".to_owned();
     refused("tenant", accounts.update(&by(2), "b", 1, moved).await.map(drop)).await;
-    let dear = tollgate::accounts::Plan { markup_ppm: u64::MAX, ..plan() };
+    let dear = Plan { markup_ppm: u64::MAX, ..plan() };
     refused("markup_ppm", accounts.create(&by(1), "p", dear).await.map(drop)).await;
 }
 
@@ -221,7 +234,7 @@ async fn an_invoice_that_is_final_stays_and_there_is_one_a_period() {
         accounts.create(&by(1), "i3", Invoice { kind: "credit".to_owned(), ..invoice("acme") }).await.unwrap();
         accounts.create(&by(1), "i4", invoice("globex")).await.unwrap();
 
-        let again = Invoice { content: tollgate::accounts::Json::of(&2).unwrap(), ..draft };
+        let again = Invoice { content: Json::of(&2).unwrap(), ..draft };
         accounts.update(&by(2), "i1", 1, again.clone()).await.unwrap();
         let owed = Invoice { status: InvoiceStatus::Final, finalised_at_ms: Some(3), ..again.clone() };
         accounts.update(&by(3), "i1", 2, owed.clone()).await.unwrap();
@@ -229,7 +242,7 @@ async fn an_invoice_that_is_final_stays_and_there_is_one_a_period() {
         for refused in [
             again,
             owed.clone(),
-            Invoice { content: tollgate::accounts::Json::of(&3).unwrap(), ..paid.clone() },
+            Invoice { content: Json::of(&3).unwrap(), ..paid.clone() },
             Invoice { finalised_at_ms: Some(9), ..paid.clone() },
             Invoice { end_day: "2027-01-01".parse().unwrap(), ..paid.clone() },
             Invoice { paid_at_ms: None, ..paid.clone() },

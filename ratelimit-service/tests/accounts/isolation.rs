@@ -32,7 +32,7 @@ async fn fill(accounts: &Accounts) {
 }
 
 async fn ids<T: tollgate::accounts::Kind>(accounts: &Accounts) -> Vec<String> {
-    let all = accounts.list::<T>(&Page::default()).await.unwrap();
+    let all = accounts.all::<T>().await.unwrap();
     all.into_iter().map(|record| record.id).collect()
 }
 
