@@ -178,7 +178,8 @@ async fn a_tenant_is_there_before_what_belongs_to_it_and_goes_after_it() {
 
 #[tokio::test]
 async fn all_are_more_than_a_page() {
-    let accounts = Engine::sqlite().open().await;
+    let engine = Engine::sqlite();
+    let accounts = engine.open().await;
     let ids: Vec<_> = (0..=MAX_PAGE).map(|number| format!("t{number:05}")).collect();
     for id in &ids {
         make_tenants(&accounts, &[id]).await;
@@ -192,7 +193,8 @@ async fn all_are_more_than_a_page() {
 
 #[tokio::test]
 async fn what_may_not_be_is_refused_with_its_field() {
-    let accounts = Engine::sqlite().open().await;
+    let engine = Engine::sqlite();
+    let accounts = engine.open().await;
     make_tenants(&accounts, &["acme"]).await;
     let refused = async |field: &str, created: Result<(), AccountsError>| match created {
         Err(AccountsError::Invalid(invalid)) => assert_eq!(invalid.field, field, "{invalid}"),
