@@ -79,7 +79,7 @@ impl std::fmt::Debug for KeyHash {
 }
 
 impl Kind for ApiKey {
-    const NAME: &'static str = "key";
+    const NAME: &'static str = "api_key";
     const TABLE: &'static str = "api_keys";
     const COLUMNS: &'static [&'static str] = &["hash"];
 

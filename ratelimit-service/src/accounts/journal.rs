@@ -65,7 +65,8 @@ impl Accounts {
     }
 
     /// Waits until there was a change after the one that made `revision`, and gives the latest revision that is known. With
-    /// PostgreSQL that may have been another replica's change. No change is missed; several may be told as one.
+    /// PostgreSQL that may have been another replica's change. No change is missed; several may be told as one. Once the
+    /// accounts are closed there is no end to the wait.
     pub async fn wait_for_change(&self, revision: u64) -> u64 {
         let mut known = self.shared.revision.subscribe();
         // The sender lives as long as `self`.

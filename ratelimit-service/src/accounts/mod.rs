@@ -114,9 +114,12 @@ impl Accounts {
         Ok(accounts)
     }
 
-    /// What `tenant` may see and change of them: what is its own.
+    /// What `tenant` may see and change of them: what is its own. Of another tenant's that is nothing.
     #[must_use]
     pub fn for_tenant(&self, tenant: &str) -> Accounts {
+        let may_see = self.tenant().is_none_or(|own| own == tenant);
+        // No record is of the tenant without a name.
+        let tenant = if may_see { tenant } else { "" };
         Accounts { shared: self.shared.clone(), scope: Scope::Tenant(tenant.to_owned()) }
     }
 

@@ -74,7 +74,7 @@ async fn changes_are_audited_in_order_and_without_secrets() {
         let made_then = [(1, 1, Action::Create), (2, 2, Action::Create), (3, 3, Action::Create)];
         assert_eq!(told, [&made_then[..], &[(4, 4, Action::Update), (5, 5, Action::Delete)]].concat());
         let kinds: Vec<_> = all.iter().map(|change| (change.kind.as_str(), change.tenant.as_deref())).collect();
-        assert_eq!(kinds[..2], [("tenant", Some("acme")), ("key", None)]);
+        assert_eq!(kinds[..2], [("tenant", Some("acme")), ("api_key", None)]);
         assert!(all.iter().all(|change| change.actor == "alice"));
         let update = &all[3];
         let documents = [&update.was, &update.became].map(|document| document.as_ref().unwrap().text());

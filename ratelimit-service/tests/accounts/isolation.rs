@@ -79,6 +79,10 @@ async fn a_tenants_handle_sees_and_changes_what_is_its_own_alone() {
         acme.delete::<Budget>(&by(4), "b-acme", 2).await.unwrap();
         acme.create(&by(4), "b2", budget("acme")).await.unwrap();
         assert_eq!(ids::<Budget>(&accounts).await, ["b-globex", "b2"]);
+        assert_eq!(ids::<Tenant>(&acme.for_tenant("acme")).await, ["acme"]);
+        let escaped = acme.for_tenant("globex");
+        assert_eq!((ids::<Tenant>(&escaped).await, ids::<Plan>(&escaped).await), (vec![], vec![]));
+        assert_eq!(escaped.create(&by(5), "b3", budget("globex")).await.map(drop), out_of_scope);
         assert!(accounts.for_tenant("ACME").get::<Tenant>("acme").await.unwrap().is_none());
         assert_eq!(ids::<Tenant>(&accounts.for_tenant("' OR '1'='1")).await, [""; 0]);
     }

@@ -135,6 +135,8 @@ impl Postgres {
             ("port", self.port.to_string()),
             ("unix_socket_directories", folder.display().to_string()),
             ("fsync", "off".to_owned()),
+            // Who connects while it ends is waited for so long.
+            ("authentication_timeout", "5s".to_owned()),
             ("ssl", "on".to_owned()),
             ("ssl_cert_file", certificate.certificate.display().to_string()),
             ("ssl_key_file", certificate.key.display().to_string()),
