@@ -1,7 +1,7 @@
 # Everything a newcomer needs: `make help`.
 #
-# Tools that are no part of the code go into .tools/: Envoy and Python packages at the versions that the requirements files
-# pin, Redis, PostgreSQL and load generators from the distribution. Nothing needs root.
+# Tools that are no part of the code go into .tools/: Envoy and Python packages at the versions that the requirements
+# files pin, Redis, PostgreSQL and load generators from the distribution. Nothing needs root.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c

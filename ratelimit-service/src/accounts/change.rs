@@ -29,7 +29,8 @@ impl Accounts {
     /// Makes a record.
     ///
     /// # Errors
-    /// When the id is taken, a field may not be so, its tenant is not known, or the database failed: then there is none.
+    /// When the id is taken, a field may not be so, its tenant is not known, or the database failed: then there is
+    /// none.
     pub async fn create<T: Kind>(&self, by: &By<'_>, id: &str, value: T) -> Result<Record<T>, AccountsError> {
         check_name("id", id)?;
         let document = self.document(id, &value)?;
@@ -88,7 +89,8 @@ impl Accounts {
     /// Deletes a record that has this version.
     ///
     /// # Errors
-    /// When there is none, it has another version, other records need it, or the database failed: then it is still there.
+    /// When there is none, it has another version, other records need it, or the database failed: then it is still
+    /// there.
     pub async fn delete<T: Kind>(&self, by: &By<'_>, id: &str, version: u64) -> Result<(), AccountsError> {
         let (mut transaction, revision) = self.begin_change(by).await?;
         let found = self.expected::<T>(transaction.as_mut(), id, version).await?;
@@ -118,8 +120,8 @@ impl Accounts {
         Ok(document)
     }
 
-    /// Waits for all changes that are under way, and gives the revision that this one makes. So what is read after this is
-    /// as it stays until the end of the change.
+    /// Waits for all changes that are under way, and gives the revision that this one makes. So what is read after this
+    /// is as it stays until the end of the change.
     async fn begin_change(&self, by: &By<'_>) -> Result<(Box<dyn Transaction>, u64), AccountsError> {
         check_name("actor", by.actor)?;
         let mut transaction = self.begin(Access::Write).await?;

@@ -2,10 +2,11 @@
 //!
 //! Invariants:
 //! - A change names the version that it was made from, and is refused when the record has another one by now.
-//! - A change, its audit record and the new revision are one transaction; nothing of it is there without the rest. Revisions
-//!   have no gaps and are in the order in which changes became visible, so that who has read up to one has missed nothing.
-//! - [`Accounts::for_tenant`] sees and changes one tenant's records alone. Every query keeps to that; in PostgreSQL row-level
-//!   security does so too.
+//! - A change, its audit record and the new revision are one transaction; nothing of it is there without the rest.
+//!   Revisions have no gaps and are in the order in which changes became visible, so that who has read up to one has
+//!   missed nothing.
+//! - [`Accounts::for_tenant`] sees and changes one tenant's records alone. Every query keeps to that; in PostgreSQL
+//!   row-level security does so too.
 //! - What is secret is no part of a record's JSON, and so of no audit record.
 //!
 //! One kind of record differs from another in a [`Kind`] alone, and one database from the other in [`engine::Engine`].
@@ -149,8 +150,8 @@ impl Accounts {
         transaction.rows(&query, &values).await?.into_iter().map(read).collect()
     }
 
-    /// All records of a kind that may be seen, in the order of their ids. Whoever keeps them asks for the revision before, and
-    /// again after changes since.
+    /// All records of a kind that may be seen, in the order of their ids. Whoever keeps them asks for the revision
+    /// before, and again after changes since.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -200,8 +201,8 @@ impl Accounts {
         Ok(transaction.commit().await?)
     }
 
-    /// When keys whose ids lie in `first..=last` were used last, by id, milliseconds since the Unix epoch: of a page, say. Keys
-    /// that never were are not among them.
+    /// When keys whose ids lie in `first..=last` were used last, by id, milliseconds since the Unix epoch: of a page,
+    /// say. Keys that never were are not among them.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -301,7 +302,8 @@ fn raise(known: &watch::Sender<u64>, revision: u64) {
 fn migrated(result: Result<(), MigrateError>) -> anyhow::Result<()> {
     result.map_err(|error| match error {
         MigrateError::VersionMissing(version) => anyhow!(
-            "the tables are of version {version}, made by a later release: run that one, or restore a backup from before it"
+            "the tables are of version {version}, made by a later release: run that one, or restore a backup from before \
+             it"
         ),
         MigrateError::VersionMismatch(version) => {
             anyhow!("the tables' version {version} was made by another program than a release of this one")

@@ -1,8 +1,8 @@
 //! Accounts in PostgreSQL, for several replicas.
 //!
 //! Invariants:
-//! - Row-level security holds for every transaction: it says at its beginning for whom it is, and one that did not would see
-//!   nothing. The service therefore refuses to run as a user whom the policies do not bind.
+//! - Row-level security holds for every transaction: it says at its beginning for whom it is, and one that did not
+//!   would see nothing. The service therefore refuses to run as a user whom the policies do not bind.
 //! - Every replica hears of a change at once. One that was cut off for a while looks what the revision is by now.
 
 use std::str::FromStr;

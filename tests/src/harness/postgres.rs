@@ -1,7 +1,7 @@
 //! A real PostgreSQL server.
 //!
-//! It keeps its files in a folder of its own, which goes with it. It runs as nobody where this process is root's, as which it
-//! would refuse to run. It forgets what it has not written when the machine goes down: `fsync` is off.
+//! It keeps its files in a folder of its own, which goes with it. It runs as nobody where this process is root's, as
+//! which it would refuse to run. It forgets what it has not written when the machine goes down: `fsync` is off.
 
 use std::fs;
 use std::net::Ipv4Addr;
