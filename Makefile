@@ -1,7 +1,7 @@
 # Everything a newcomer needs: `make help`.
 #
-# Tools that are no part of the code go into .tools/: Envoy and Python packages at the versions that the requirements files
-# pin, Redis and load generators from the distribution. Nothing needs root.
+# Tools that are no part of the code go into .tools/: Envoy and Python packages at the versions that the requirements
+# files pin, Redis, PostgreSQL and load generators from the distribution. Nothing needs root.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -36,7 +36,7 @@ down: ## Stop what `make up` started
 	@[ ! -x target/release/tollgate-local ] || target/release/tollgate-local down
 
 .PHONY: test
-test: curl build envoy sdk redis clickhouse ## Run every test, those through the real Envoy included
+test: curl build envoy sdk redis postgres clickhouse ## Run every test, those through the real Envoy included
 	@scripts/step 'Running all tests'
 	@$(CARGO) test --locked --release --workspace
 
@@ -58,7 +58,7 @@ bench: build envoy wrk h2load redis ## Measure, in one run: plain Envoy, its own
 	@target/release/tollgate-bench
 
 .PHONY: tools
-tools: toolchain envoy sdk redis clickhouse wrk h2load ## Fetch what is no part of the code into .tools/
+tools: toolchain envoy sdk redis postgres clickhouse wrk h2load ## Fetch what is no part of the code into .tools/
 
 .PHONY: clean
 clean: down ## Remove all that was built or fetched
@@ -109,3 +109,7 @@ h2load:
 .PHONY: redis
 redis:
 	@scripts/distribution-tool 'redis-server redis-tools' redis-server redis-cli redis-benchmark
+
+.PHONY: postgres
+postgres:
+	@scripts/distribution-tool 'postgresql-15' initdb postgres

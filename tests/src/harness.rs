@@ -1,4 +1,5 @@
-//! Starts and stops the real Envoy, the real service, the stand-in, real Redis servers and ClickHouse's real engine.
+//! Starts and stops the real Envoy, the real service, the stand-in, real Redis and PostgreSQL servers and ClickHouse's
+//! real engine.
 //!
 //! Invariants: everything listens on 127.0.0.1, on a free port unless told otherwise. A process that is started here
 //! ends when its handle is dropped, and when this process dies. Every wait is bounded. Logs lie in the run's folder,
@@ -12,6 +13,7 @@ pub mod envoy;
 pub mod http;
 pub mod ledger;
 mod port;
+pub mod postgres;
 pub mod process;
 pub mod redis;
 pub mod run_dir;

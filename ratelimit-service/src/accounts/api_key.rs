@@ -1,9 +1,9 @@
-//! Keys for the service's own API: `tg_` and 60 characters of `A-Z a-z 0-9 - _`, which are 9 bytes of a public id, 32 bytes
-//! of a secret, and a checksum by which a typing error is told without asking the database.
+//! Keys for the service's own API: `tg_` and 60 characters of `A-Z a-z 0-9 - _`, which are 9 bytes of a public id, 32
+//! bytes of a secret, and a checksum by which a typing error is told without asking the database.
 //!
-//! Of a key only its SHA-256 is kept. A slow hash, as passwords need it, would add nothing: 32 random bytes can't be guessed.
-//! A key is looked up by its id, which is no secret, and then compared in constant time, so that no answer's time tells
-//! how much of a secret was right.
+//! Of a key only its SHA-256 is kept. A slow hash, as passwords need it, would add nothing: 32 random bytes can't be
+//! guessed. A key is looked up by its id, which is no secret, and then compared in constant time, so that no answer's
+//! time tells how much of a secret was right.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -79,7 +79,7 @@ impl std::fmt::Debug for KeyHash {
 }
 
 impl Kind for ApiKey {
-    const NAME: &'static str = "key";
+    const NAME: &'static str = "api_key";
     const TABLE: &'static str = "api_keys";
     const COLUMNS: &'static [&'static str] = &["hash"];
 

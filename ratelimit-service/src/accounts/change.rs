@@ -4,7 +4,7 @@ use super::engine::{Access, Failure, Scope, Transaction, Value};
 use super::error::{AccountsError, Invalid};
 use super::journal::Action;
 use super::record::{Json, Kind, MAX_DOCUMENT_BYTES, Record, check_name, check_size};
-use super::{Accounts, raise};
+use super::{Accounts, columns, raise};
 
 /// Who makes a change, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +29,8 @@ impl Accounts {
     /// Makes a record.
     ///
     /// # Errors
-    /// When the id is taken, a field may not be so, its tenant is not known, or the database failed: then there is none.
+    /// When the id is taken, a field may not be so, its tenant is not known, or the database failed: then there is
+    /// none.
     pub async fn create<T: Kind>(&self, by: &By<'_>, id: &str, value: T) -> Result<Record<T>, AccountsError> {
         check_name("id", id)?;
         let document = self.document(id, &value)?;
@@ -39,7 +40,7 @@ impl Accounts {
         let mut values: Vec<Value> = vec![id.into(), tenant.into(), 1.into(), by.at_ms.into(), by.at_ms.into()];
         values.push(document.text().into());
         values.extend(record.value.columns().into_iter().map(Value::from));
-        let columns: String = T::COLUMNS.iter().map(|column| format!(", {column}")).collect();
+        let columns = columns::<T>();
         let numbers: Vec<_> = (1..=values.len()).map(|number| format!("${number}")).collect();
         let insert = format!(
             "INSERT INTO {} (id, tenant, version, created_at_ms, updated_at_ms, document{columns}) VALUES ({})",
@@ -70,7 +71,7 @@ impl Accounts {
             return Err(Invalid::new("tenant", "a record stays its tenant's").into());
         }
         found.value.check_change(&value)?;
-        let was = self.document(id, &found.value)?;
+        let was = as_json(&found.value)?;
         let record = Record { version: version.saturating_add(1), updated_at_ms: by.at_ms, value, ..found };
         let mut values: Vec<Value> = vec![id.into(), record.version.into(), by.at_ms.into(), document.text().into()];
         values.extend(record.value.columns().into_iter().map(Value::from));
@@ -88,7 +89,8 @@ impl Accounts {
     /// Deletes a record that has this version.
     ///
     /// # Errors
-    /// When there is none, it has another version, other records need it, or the database failed: then it is still there.
+    /// When there is none, it has another version, other records need it, or the database failed: then it is still
+    /// there.
     pub async fn delete<T: Kind>(&self, by: &By<'_>, id: &str, version: u64) -> Result<(), AccountsError> {
         let (mut transaction, revision) = self.begin_change(by).await?;
         let found = self.expected::<T>(transaction.as_mut(), id, version).await?;
@@ -98,7 +100,7 @@ impl Accounts {
             Failure::Reference => AccountsError::InUse { kind: T::NAME, id: id.to_owned() },
             failure => failure.into(),
         })?;
-        let (tenant, was) = (found.value.tenant(id), self.document(id, &found.value)?);
+        let (tenant, was) = (found.value.tenant(id), as_json(&found.value)?);
         let entry = Entry { action: Action::Delete, kind: T::NAME, id, tenant, was: Some(was), became: None };
         self.end_change(transaction, revision, by, entry).await
     }
@@ -113,13 +115,13 @@ impl Accounts {
         }
         tenant.iter().try_for_each(|tenant| check_name("tenant", tenant))?;
         value.check()?;
-        let document = Json::of(value).map_err(|error| Invalid::new("document", error.to_string()))?;
+        let document = as_json(value)?;
         check_size("document", document.text(), MAX_DOCUMENT_BYTES)?;
         Ok(document)
     }
 
-    /// Waits for all changes that are under way, and gives the revision that this one makes. So what is read after this is
-    /// as it stays until the end of the change.
+    /// Waits for all changes that are under way, and gives the revision that this one makes. So what is read after this
+    /// is as it stays until the end of the change.
     async fn begin_change(&self, by: &By<'_>) -> Result<(Box<dyn Transaction>, u64), AccountsError> {
         check_name("actor", by.actor)?;
         let mut transaction = self.begin(Access::Write).await?;
@@ -161,6 +163,10 @@ impl Accounts {
         raise(&self.shared.revision, revision);
         Ok(())
     }
+}
+
+fn as_json(value: &impl Kind) -> Result<Json, Invalid> {
+    Json::of(value).map_err(|error| Invalid::new("document", error.to_string()))
 }
 
 /// Why a record was not written.

@@ -1,4 +1,5 @@
-//! What the databases differ in: how a transaction begins. All else is SQL that both understand, over texts and integers.
+//! What the databases differ in: how a transaction begins. All else is SQL that both understand, over texts and
+//! integers.
 
 use std::time::Duration;
 

@@ -37,7 +37,8 @@ pub enum Begun {
 }
 
 impl Accounts {
-    /// Begins a request under a key that `actor` chose, unless it has begun already. `request_hash` tells requests apart.
+    /// Begins a request under a key that `actor` chose, unless it has begun already. `request_hash` tells requests
+    /// apart.
     ///
     /// # Errors
     /// When a name may not be so, or the database failed.

@@ -64,8 +64,9 @@ impl Accounts {
         Ok(revision)
     }
 
-    /// Waits until there was a change after the one that made `revision`, and gives the latest revision that is known. With
-    /// PostgreSQL that may have been another replica's change. No change is missed; several may be told as one.
+    /// Waits until there was a change after the one that made `revision`, and gives the latest revision that is known.
+    /// With PostgreSQL that may have been another replica's change. No change is missed; several may be told as one.
+    /// Once the accounts are closed there is no end to the wait.
     pub async fn wait_for_change(&self, revision: u64) -> u64 {
         let mut known = self.shared.revision.subscribe();
         // The sender lives as long as `self`.
@@ -83,8 +84,8 @@ impl Accounts {
         self.changes(&rest, self.and_tenant(vec![revision.into()])).await
     }
 
-    /// The changes before the one that made `revision` (`None`: all), newest first, of one tenant or all: at most `limit`,
-    /// and at most [`MAX_PAGE`].
+    /// The changes before the one that made `revision` (`None`: all), newest first, of one tenant or all: at most
+    /// `limit`, and at most [`MAX_PAGE`].
     ///
     /// # Errors
     /// When the database cannot be read.

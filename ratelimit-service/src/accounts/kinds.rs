@@ -137,7 +137,7 @@ pub struct LimitOverrides {
 }
 
 impl Kind for LimitOverrides {
-    const NAME: &'static str = "limit overrides";
+    const NAME: &'static str = "limit_overrides";
     const TABLE: &'static str = "limit_overrides";
 
     fn tenant<'a>(&'a self, id: &'a str) -> Option<&'a str> {
@@ -226,7 +226,7 @@ fn nothing() -> Secret {
 }
 
 impl Kind for WebhookEndpoint {
-    const NAME: &'static str = "webhook endpoint";
+    const NAME: &'static str = "webhook_endpoint";
     const TABLE: &'static str = "webhook_endpoints";
     const COLUMNS: &'static [&'static str] = &["url", "secret"];
 

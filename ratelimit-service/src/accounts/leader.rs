@@ -5,11 +5,11 @@ use super::record::check_name;
 use super::{Accounts, AccountsError};
 
 impl Accounts {
-    /// Whether `holder` leads in what is called `name`: it does so for `ttl_ms` from `now_ms` on, and may ask again to go on.
-    /// Another one leads only once that is over, or after [`Accounts::resign`].
+    /// Whether `holder` leads in what is called `name`: it does so for `ttl_ms` from `now_ms` on, and may ask again to
+    /// go on. Another one leads only once that is over, or after [`Accounts::resign`].
     ///
-    /// Replicas' clocks may differ: `ttl_ms` has to be much more than they do, and work that may take longer than what is left
-    /// of it has to be such that doing it twice does no harm.
+    /// Replicas' clocks may differ: `ttl_ms` has to be much more than they do, and work that may take longer than what
+    /// is left of it has to be such that doing it twice does no harm.
     ///
     /// # Errors
     /// When the database failed: then nobody knows, and one should not lead.

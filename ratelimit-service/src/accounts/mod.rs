@@ -2,10 +2,11 @@
 //!
 //! Invariants:
 //! - A change names the version that it was made from, and is refused when the record has another one by now.
-//! - A change, its audit record and the new revision are one transaction; nothing of it is there without the rest. Revisions
-//!   have no gaps and are in the order in which changes became visible, so that who has read up to one has missed nothing.
-//! - [`Accounts::for_tenant`] sees and changes one tenant's records alone. Every query keeps to that; in PostgreSQL row-level
-//!   security does so too.
+//! - A change, its audit record and the new revision are one transaction; nothing of it is there without the rest.
+//!   Revisions have no gaps and are in the order in which changes became visible, so that who has read up to one has
+//!   missed nothing.
+//! - [`Accounts::for_tenant`] sees and changes one tenant's records alone. Every query keeps to that; in PostgreSQL
+//!   row-level security does so too.
 //! - What is secret is no part of a record's JSON, and so of no audit record.
 //!
 //! One kind of record differs from another in a [`Kind`] alone, and one database from the other in [`engine::Engine`].
@@ -114,9 +115,12 @@ impl Accounts {
         Ok(accounts)
     }
 
-    /// What `tenant` may see and change of them: what is its own.
+    /// What `tenant` may see and change of them: what is its own. Of another tenant's that is nothing.
     #[must_use]
     pub fn for_tenant(&self, tenant: &str) -> Accounts {
+        let may_see = self.tenant().is_none_or(|own| own == tenant);
+        // No record is of the tenant without a name.
+        let tenant = if may_see { tenant } else { "" };
         Accounts { shared: self.shared.clone(), scope: Scope::Tenant(tenant.to_owned()) }
     }
 
@@ -144,6 +148,24 @@ impl Accounts {
         query += &format!(" ORDER BY id LIMIT {limit}");
         let mut transaction = self.begin(Access::Read).await?;
         transaction.rows(&query, &values).await?.into_iter().map(read).collect()
+    }
+
+    /// All records of a kind that may be seen, in the order of their ids. Whoever keeps them asks for the revision
+    /// before, and again after changes since.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn all<T: Kind>(&self) -> Result<Vec<Record<T>>, AccountsError> {
+        let mut all: Vec<Record<T>> = Vec::new();
+        loop {
+            let after = all.last().map(|record| record.id.clone());
+            let page = self.list(&Page { after: after.as_deref(), ..Page::default() }).await?;
+            let is_last = page.len() < MAX_PAGE;
+            all.extend(page);
+            if is_last {
+                return Ok(all);
+            }
+        }
     }
 
     /// The record of a key that somebody shows. It is not noted as a use: see [`Accounts::note_use`].
@@ -179,8 +201,8 @@ impl Accounts {
         Ok(transaction.commit().await?)
     }
 
-    /// When keys whose ids lie in `first..=last` were used last, by id, milliseconds since the Unix epoch: of a page, say. Keys
-    /// that never were are not among them.
+    /// When keys whose ids lie in `first..=last` were used last, by id, milliseconds since the Unix epoch: of a page,
+    /// say. Keys that never were are not among them.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -247,10 +269,14 @@ impl Accounts {
     }
 }
 
+/// The names of a kind's own columns, to follow those that all have.
+fn columns<T: Kind>() -> String {
+    T::COLUMNS.iter().map(|column| format!(", {column}")).collect()
+}
+
 /// A query for records, without its conditions.
 fn select<T: Kind>() -> String {
-    let columns: String = T::COLUMNS.iter().map(|column| format!(", {column}")).collect();
-    format!("SELECT id, version, created_at_ms, updated_at_ms, document{columns} FROM {}", T::TABLE)
+    format!("SELECT id, version, created_at_ms, updated_at_ms, document{} FROM {}", columns::<T>(), T::TABLE)
 }
 
 /// What [`select`] found.
@@ -276,7 +302,8 @@ fn raise(known: &watch::Sender<u64>, revision: u64) {
 fn migrated(result: Result<(), MigrateError>) -> anyhow::Result<()> {
     result.map_err(|error| match error {
         MigrateError::VersionMissing(version) => anyhow!(
-            "the tables are of version {version}, made by a later release: run that one, or restore a backup from before it"
+            "the tables are of version {version}, made by a later release: run that one, or restore a backup from before \
+             it"
         ),
         MigrateError::VersionMismatch(version) => {
             anyhow!("the tables' version {version} was made by another program than a release of this one")

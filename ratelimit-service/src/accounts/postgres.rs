@@ -1,8 +1,8 @@
 //! Accounts in PostgreSQL, for several replicas.
 //!
 //! Invariants:
-//! - Row-level security holds for every transaction: it says at its beginning for whom it is, and one that did not would see
-//!   nothing. The service therefore refuses to run as a user whom the policies do not bind.
+//! - Row-level security holds for every transaction: it says at its beginning for whom it is, and one that did not
+//!   would see nothing. The service therefore refuses to run as a user whom the policies do not bind.
 //! - Every replica hears of a change at once. One that was cut off for a while looks what the revision is by now.
 
 use std::str::FromStr;
@@ -22,6 +22,9 @@ use crate::secret::Secret;
 
 /// The channel that tells of changes; the migrations name it too.
 const CHANNEL: &str = "tollgate_accounts";
+
+/// How long a free connection is waited for: that it is lost is not noticed sooner while the server is away.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long after a lost connection another one is tried.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
@@ -76,7 +79,8 @@ impl PostgresEngine {
         revision: watch::Sender<u64>,
     ) -> anyhow::Result<PostgresEngine> {
         let options = settings.options().map_err(|error| anyhow::anyhow!("url {error}"))?;
-        let pool = PgPoolOptions::new().max_connections(settings.connections.max(1)).acquire_timeout(TIMEOUT);
+        let pool =
+            PgPoolOptions::new().max_connections(settings.connections.max(1)).acquire_timeout(CONNECTION_TIMEOUT);
         let pool = pool.connect_with(options.clone()).await.context("cannot connect")?;
         let bound = "SELECT NOT (rolsuper OR rolbypassrls) FROM pg_roles WHERE rolname = current_user";
         let is_bound: bool = sqlx::query_scalar(bound).fetch_one(&pool).await?;
@@ -103,9 +107,10 @@ impl Engine for PostgresEngine {
             Scope::Tenant(tenant) => ("tenant", tenant.as_str()),
         };
         let mut transaction = in_time(self.pool.begin_with(begin)).await?;
-        // The last of them is for a server that no longer hears us.
+        // The last two are for a server that no longer hears us: one who changes something has all others wait.
         let told = "SELECT set_config('tollgate.role', $1, true), set_config('tollgate.tenant', $2, true), \
-                    set_config('statement_timeout', $3, true)";
+                    set_config('statement_timeout', $3, true), \
+                    set_config('idle_in_transaction_session_timeout', $3, true)";
         let timeout_ms = TIMEOUT.as_millis().to_string();
         transaction.rows(told, &[role.into(), tenant.into(), timeout_ms.into()]).await?;
         Ok(Box::new(transaction))
@@ -143,17 +148,20 @@ async fn listen_once(
     revision: &watch::Sender<u64>,
 ) -> Result<(), sqlx::Error> {
     // One of its own, that is kept for as long as it holds.
-    let alone = PgPoolOptions::new().max_connections(1).acquire_timeout(TIMEOUT).max_lifetime(None).idle_timeout(None);
+    let alone = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(CONNECTION_TIMEOUT)
+        .max_lifetime(None)
+        .idle_timeout(None);
     let mut listener = PgListener::connect_with(&alone.connect_with(options.clone()).await?).await?;
     listener.listen(CHANNEL).await?;
     loop {
         // Only once it listens: what changes after this is told.
         let now: i64 = sqlx::query_scalar("SELECT value FROM revision").fetch_one(pool).await?;
         super::raise(revision, u64::try_from(now).unwrap_or(0));
-        match tokio::time::timeout(poll, listener.try_recv()).await {
-            // A connection that was lost is made anew by the listener, which listens again before it says so.
-            Ok(heard) => drop(heard?),
-            Err(_) => {}
+        // A connection that was lost is made anew by the listener, which listens again before it says so.
+        if let Ok(heard) = tokio::time::timeout(poll, listener.try_recv()).await {
+            heard?;
         }
     }
 }

@@ -28,10 +28,10 @@ pub struct Record<T> {
     pub value: T,
 }
 
-/// A kind of record. As JSON it may be shown and audited, for what is secret or large is no part of that: it has columns of
-/// its own.
+/// A kind of record. As JSON it may be shown and audited, for what is secret or large is no part of that: it has
+/// columns of its own.
 pub trait Kind: Clone + Serialize + DeserializeOwned + Send + Sync + 'static {
-    /// What errors and the audit log call one.
+    /// What errors and the audit log call one: a stable name.
     const NAME: &'static str;
     /// Where they are kept.
     const TABLE: &'static str;

@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told_with_its_place_and_without_the_password() {
         for (accounts, expected) in [
-            ("{ mysql: {} }", "accounts: unknown field"),
+            ("{ mysql: {} }", "accounts.mysql: unknown field"),
             (
                 "{ sqlite: a, postgres: { url: 'postgres://a/b' } }",
                 "accounts.sqlite: leave out either this or postgres",

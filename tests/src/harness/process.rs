@@ -5,6 +5,8 @@ use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
@@ -45,11 +47,24 @@ impl Process {
         args: impl IntoIterator<Item = impl AsRef<OsStr>>,
         dir: &Path,
     ) -> anyhow::Result<Process> {
+        Process::spawn_by(&[], name, program, args, dir)
+    }
+
+    /// As [`Process::spawn`], with more options to setpriv: those by which it is another user's.
+    pub(super) fn spawn_by(
+        options: &[&str],
+        name: &str,
+        program: &Path,
+        args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        dir: &Path,
+    ) -> anyhow::Result<Process> {
         let log = dir.join(format!("{name}.log"));
         let output = File::create(&log).with_context(|| log.display().to_string())?;
         // Setting the death signal from here would take unsafe code; util-linux's setpriv does it and becomes the program.
         let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "--"])
+            .args(["--pdeathsig", "KILL"])
+            .args(options)
+            .arg("--")
             .arg(program)
             .args(args)
             .current_dir(dir)
@@ -127,9 +142,17 @@ impl Process {
         self.signal(Signal::CONT)
     }
 
-    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+    pub(super) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let pid = i32::try_from(self.id()).ok().and_then(Pid::from_raw).context("a process id out of range")?;
         kill_process(pid, signal).with_context(|| format!("signalling {}", self.name))
+    }
+
+    /// Waits until it has ended by itself, and kills it when that takes too long. For what can't wait otherwise.
+    pub(super) fn leave(mut self, bound: Duration) {
+        let start = Instant::now();
+        while start.elapsed() < bound && self.check_running().is_ok() {
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     pub(super) fn kill(&mut self) -> anyhow::Result<ExitStatus> {

@@ -1,6 +1,6 @@
--- Who pays, and by which terms. Each kind of record has a table, and all of these have the same first columns: `document` is
--- JSON and holds no secret; what is secret, large or looked for has a column of its own. Texts and integers mean the same as in
--- SQLite's tables; texts are ordered by their bytes there and here.
+-- Who pays, and by which terms. Each kind of record has a table, and all of these have the same first columns:
+-- `document` is JSON and holds no secret; what is secret, large or looked for has a column of its own. Texts and
+-- integers mean the same as in SQLite's tables; texts are ordered by their bytes there and here.
 
 CREATE TABLE tenants (
     id            TEXT COLLATE "C" NOT NULL PRIMARY KEY, -- as the tenant's header names it
@@ -162,8 +162,8 @@ CREATE TABLE leaders (
     until_ms      BIGINT NOT NULL
 );
 
--- Who sees what. A transaction says for whom it is: as the operator it sees all, for a tenant that tenant's rows alone. One that
--- says nothing sees nothing, and so does the tables' owner.
+-- Who sees what. A transaction says for whom it is: as the operator it sees all, for a tenant that tenant's rows alone.
+-- One that says nothing sees nothing, and so does the tables' owner.
 CREATE FUNCTION sees(row_tenant TEXT) RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT current_setting('tollgate.role', true) = 'operator'
         OR (current_setting('tollgate.role', true) = 'tenant' AND row_tenant = current_setting('tollgate.tenant', true))

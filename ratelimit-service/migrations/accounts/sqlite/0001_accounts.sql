@@ -1,6 +1,6 @@
--- Who pays, and by which terms. Each kind of record has a table, and all of these have the same first columns: `document` is
--- JSON and holds no secret; what is secret, large or looked for has a column of its own. Texts and integers mean the same as in
--- PostgreSQL's tables.
+-- Who pays, and by which terms. Each kind of record has a table, and all of these have the same first columns:
+-- `document` is JSON and holds no secret; what is secret, large or looked for has a column of its own. Texts and
+-- integers mean the same as in PostgreSQL's tables.
 
 CREATE TABLE tenants (
     id            TEXT    NOT NULL PRIMARY KEY, -- as the tenant's header names it
