@@ -17,7 +17,8 @@ use tracing_subscriber::filter::{ParseError, Targets};
 use super::alerts::{Alerts, Webhooks};
 use super::clickhouse::ClickHouse;
 use super::collector::{Collector, Metrics};
-use super::limits::{Limits, Prices};
+use super::limits::Limits;
+use super::prices::Prices;
 use super::scalar::{BillingAnchor, Name, Within};
 use super::sinks::Sinks;
 use super::warnings::{self, Around};
@@ -234,6 +235,7 @@ struct Tenant {
     billing_anchor: Option<BillingAnchor>,
     context_tokens: Option<NonZeroU64>,
     limits: Limits,
+    prices: Prices,
 }
 
 impl From<&Tenant> for Terms {
@@ -243,6 +245,7 @@ impl From<&Tenant> for Terms {
             context_tokens: tenant.context_tokens.map(NonZeroU64::get),
             limits: tenant.limits.0.clone(),
             anchor: tenant.billing_anchor.map_or(Anchor::UTC, |BillingAnchor(anchor)| anchor),
+            prices: tenant.prices.0.clone(),
         }
     }
 }
@@ -261,7 +264,7 @@ impl Config {
             &given.default_tier.value,
             limiter.unknown_tier.into(),
             tenants.iter().map(|(Name(name), tenant)| (name.clone(), tenant.into())).collect(),
-            tollgate_domain::Prices::new(prices.prices),
+            tollgate_domain::Prices::new(prices.0, Default::default()),
         );
         let plans = plans.map_err(|missing| given.missing(missing))?;
         given.check_sums(&plans)?;
@@ -306,7 +309,7 @@ impl Config {
             let around = Around {
                 context_tokens,
                 unknown_answer_tokens: self.limiter.unknown_answer_tokens.get(),
-                prices_are_complete: self.prices.are_complete,
+                prices_are_complete: self.prices.are_complete(),
             };
             for (index, limit) in limits.iter().enumerate() {
                 let of_limit = warnings::of(limit, &around);
