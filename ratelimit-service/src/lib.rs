@@ -8,6 +8,7 @@
 //! - [`ledger`]: every usage event once, and daily sums; [`audit`]: who changed what, in the same database.
 //! - [`sinks`]: where entries go beside the ledger; [`alerts`]: who nears a monthly limit; [`webhooks`]: how that is told;
 //!   [`http`]: how requests go out; [`secret`]: what is never shown.
+//! - [`prices`]: what models cost, by the table that is shipped and by others' tables.
 //! - [`inspect`]: what the filter would read from recorded responses.
 
 pub mod alerts;
@@ -29,6 +30,7 @@ pub mod limiter;
 pub mod metrics;
 pub mod operate;
 pub mod period;
+pub mod prices;
 pub mod reconcile;
 pub mod reload;
 pub mod rest;

@@ -264,7 +264,7 @@ impl Config {
             &given.default_tier.value,
             limiter.unknown_tier.into(),
             tenants.iter().map(|(Name(name), tenant)| (name.clone(), tenant.into())).collect(),
-            tollgate_domain::Prices::new(prices.0, Default::default()),
+            tollgate_domain::Prices::new(prices.0, crate::prices::shipped()),
         );
         let plans = plans.map_err(|missing| given.missing(missing))?;
         given.check_sums(&plans)?;
