@@ -198,8 +198,8 @@ impl Limiter {
         plan.most_held(&asked.call, guess, |output_tokens| quantities(quote, asked, output_tokens))
     }
 
-    /// Names the plan that holds now for a call that named none, and works out what the call cost by the prices of the day on
-    /// which it began: nothing where it used nothing, and nothing is known of models without a price.
+    /// Names the plan that holds now for a call that named none, and works out what the call cost by the prices of the
+    /// day on which it began: nothing where it used nothing, and nothing is known of models without a price.
     pub fn rate(&self, event: &mut UsageEvent) {
         let policy = self.policy();
         if event.tier.is_empty()

@@ -235,6 +235,12 @@ impl Pattern {
         Pattern(wildmatch::WildMatchPattern::new(text))
     }
 
+    /// The one name that it matches; `None` where it has a `*`.
+    pub fn name(&self) -> Option<String> {
+        let text = self.0.pattern();
+        (!text.contains('*')).then_some(text)
+    }
+
     /// Whether it matches the whole of `name`.
     pub fn matches(&self, name: &str) -> bool {
         self.0.matches(name)

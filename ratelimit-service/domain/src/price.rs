@@ -1,8 +1,8 @@
 //! What models' use costs: versions of prices, each from a day on, in layers.
 //!
 //! - A version never changes: a new price is a new version with a later day. What was rated by one can be rated again.
-//! - Of several layers, the first that has a version in force for a call holds: the tenant's own, the operator's, the shipped
-//!   table's. See [`Prices`].
+//! - Of several layers, the first that has a version in force for a call holds: the tenant's own, the operator's, the
+//!   shipped table's. See [`Prices`].
 //! - Nothing is rounded but a marked-up unit price, and a cost in 1e-9 US dollars, once for each call. See [`Quote`].
 
 mod compare;
@@ -160,14 +160,15 @@ impl Price {
         self.model == other.model && self.provider == other.provider
     }
 
-    /// Whether it is of such calls. One whose provider is not known, as at admission, may be any provider's.
-    fn is_of(&self, provider: Option<&str>, model: Option<&str>) -> bool {
+    /// Whether it is of such calls and in force. One whose provider is not known, as at admission, may be any
+    /// provider's.
+    fn holds(&self, provider: Option<&str>, model: &str, day: Day) -> bool {
         let is_theirs = self.provider().zip(provider).is_none_or(|(own, called)| own == called);
-        is_theirs && self.model.matches(model.unwrap_or_default())
+        self.from <= day && is_theirs && self.model.matches(model)
     }
 
-    /// For a token of `class`, in 1e-12 US dollars, in a call whose prompt has so many tokens. What no price is given for is
-    /// free.
+    /// For a token of `class`, in 1e-12 US dollars, in a call whose prompt has so many tokens. What no price is given
+    /// for is free.
     fn unit_picousd(&self, class: TokenClass, prompt_tokens: u64) -> u64 {
         let long = self.long_context.filter(|long| prompt_tokens > long.above_tokens);
         let given = |class| long.and_then(|long| long.per_token.given(class)).or(self.per_token.given(class));

@@ -141,8 +141,8 @@ impl Limiter {
         let call = Call { model: spent.model.as_deref(), api: spent.api.as_deref() };
         let tokens = tokens(&token_counts(&spent.usage));
         let now_ms = self.counters.now_ms();
-        // Calls that were rated when there was no price, or before costs were kept, are rated now: all of them together, by
-        // the prices of today, and whoever answered them.
+        // Calls that were rated when there was no price, or before costs were kept, are rated now: all of them
+        // together, by the prices of today, and whoever answered them.
         let rate = || {
             let paid = spent.usage.requests.saturating_sub(spent.usage.requests_none);
             let asked = Admission { tenant: &spent.tenant, call, ..Admission::default() };

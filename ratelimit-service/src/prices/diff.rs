@@ -47,8 +47,8 @@ pub struct Change {
     pub to: Option<String>,
 }
 
-/// Compares with what is in force on `day`. A model is looked up by its name, as a call's would be, and a pattern as if it were
-/// a name.
+/// Compares with what is in force on `day`. A model is looked up by its name, as a call's would be, and a pattern as if
+/// it were a name.
 pub fn diff<'a>(in_force: &'a PriceTable, imported: &'a PriceTable, day: Day) -> Diff<'a> {
     let mut diff = Diff::default();
     let mut met: Vec<&Price> = Vec::new();

@@ -1,7 +1,8 @@
 //! Public tables of prices, read as price rows.
 //!
-//! A row that would not be exact, or that these rows have no words for, is left out and told. Kinds of prices that are not
-//! charged for here (images, searches, minutes of sound, other tiers of service) are left out of the rows, and told by name.
+//! A row that would not be exact, or that these rows have no words for, is left out and told. Kinds of prices that are
+//! not charged for here (images, searches, minutes of sound, other tiers of service) are left out of the rows, and told
+//! by name.
 
 mod genai;
 mod litellm;

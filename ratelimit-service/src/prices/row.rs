@@ -1,6 +1,7 @@
 //! One price in columns: rows of CSV, of a configuration's `prices`, and JSON documents.
 //!
-//! Columns are called as the configuration's keys; those of `long_context` begin with `long_`. An empty one is not given.
+//! Columns are called as the configuration's keys; those of `long_context` begin with `long_`. An empty one is not
+//! given.
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -103,8 +104,8 @@ fn document_of<'c>(cells: impl Iterator<Item = (&'c str, String)>) -> Value {
 /// Reads a table with a header row. Columns may come in any order, and be left out.
 ///
 /// # Errors
-/// When it is no such CSV, or has more than [`MAX_ROWS`]; when a row is no price, or is for the same models, provider and day
-/// as an earlier one: with its line.
+/// When it is no such CSV, or has more than [`MAX_ROWS`]; when a row is no price, or is for the same models, provider
+/// and day as an earlier one: with its line.
 pub fn from_csv(text: &str) -> Result<Vec<Price>, String> {
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let header = reader.headers().map_err(|error| error.to_string())?.clone();

@@ -6,8 +6,8 @@ use tollgate_domain::PriceTable;
 
 use super::row;
 
-/// Providers' public list prices, in US dollars, at their standard tier of service. Each row says where it was read, and when;
-/// `prices.NOTICE` has the notices of the tables that it was made from.
+/// Providers' public list prices, in US dollars, at their standard tier of service. Each row says where it was read,
+/// and when; `prices.NOTICE` has the notices of the tables that it was made from.
 const CSV: &str = include_str!("../../prices.csv");
 
 /// The table, which is parsed once. A new price becomes a new row with a later day, and old rows stay.

@@ -38,10 +38,8 @@ pub struct Compared<'p> {
 }
 
 impl<'p> TenantPrices<'p> {
-    /// What calls would cost by every model that has a price, the cheapest first; of the same cost, by the model's and the
-    /// provider's name. A price that another one goes before is not among them, as it holds for no call.
-    ///
-    /// Takes time by the square of the number of versions: it is a question for people.
+    /// What calls would cost by every model that has a price, the cheapest first; of the same cost, by the model's and
+    /// the provider's name. A price that another one goes before is not among them, as it holds for no call.
     pub fn compare(self, asked: &Comparison<'_>) -> Vec<Compared<'p>> {
         let mut compared: Vec<_> = self.compared(asked).map(|compared| (order(&compared), compared)).collect();
         compared.sort_by(|(a, _), (b, _)| a.cmp(b));

@@ -21,8 +21,9 @@ impl MarkUp {
         self.0
     }
 
-    /// A unit price with it, rounded up to a whole 1e-12 US dollar. It is the unit price that is rounded and not a sum: so what
-    /// an invoice shows is exact, a quantity times a unit price, and costs at most a millionth of a dollar a million tokens more.
+    /// A unit price with it, rounded up to a whole 1e-12 US dollar. It is the unit price that is rounded and not a sum:
+    /// so what an invoice shows is exact, a quantity times a unit price, and costs at most a millionth of a dollar a
+    /// million tokens more.
     fn of(self, unit_picousd: u64) -> u64 {
         let marked_up = (u128::from(unit_picousd) * u128::from(self.0)).div_ceil(1_000_000);
         u64::try_from(marked_up).unwrap_or(u64::MAX)

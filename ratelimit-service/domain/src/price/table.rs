@@ -1,5 +1,6 @@
 //! Which version of which price holds for a call.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Price, Quote};
@@ -7,29 +8,50 @@ use crate::calendar::Day;
 
 /// Versions of prices, in an order that matters: of those for a call, the first one's pattern holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PriceTable(Vec<Price>);
+pub struct PriceTable {
+    versions: Vec<Price>,
+    /// The places of those of a single model, by its name: a long table is mostly of these.
+    named: HashMap<String, Vec<usize>>,
+    /// The places of all others.
+    patterns: Vec<usize>,
+}
 
 impl PriceTable {
     /// In this order. Of two alike from the same day, the first holds; whoever reads a table should refuse the second.
-    pub fn new(prices: Vec<Price>) -> PriceTable {
-        PriceTable(prices)
+    pub fn new(versions: Vec<Price>) -> PriceTable {
+        let mut table = PriceTable::default();
+        for (place, price) in versions.iter().enumerate() {
+            match price.model().name() {
+                Some(name) => table.named.entry(name).or_default().push(place),
+                None => table.patterns.push(place),
+            }
+        }
+        PriceTable { versions, ..table }
     }
 
     /// Every version.
     pub fn versions(&self) -> &[Price] {
-        &self.0
+        &self.versions
     }
 
-    /// The price of a call to `model` of `provider` on `day`: the first in order that is of such calls and in force, or the
-    /// latest version of it that is in force. A call of no known provider may be any one's.
+    /// The price of a call to `model` of `provider` on `day`: the first in order that is of such calls and in force, or
+    /// the latest version of it that is in force. A call of no known provider may be any one's.
     pub fn at(&self, provider: Option<&str>, model: Option<&str>, day: Day) -> Option<&Price> {
-        let in_force = || self.0.iter().filter(|price| price.from <= day);
-        let first = in_force().find(|price| price.is_of(provider, model))?;
-        Some(
-            in_force()
-                .filter(|price| price.is_alike(first))
-                .fold(first, |latest, price| if price.from > latest.from { price } else { latest }),
-        )
+        let model = model.unwrap_or_default();
+        let named = self.named.get(model).map_or(&[][..], Vec::as_slice);
+        let first =
+            |places: &[usize]| places.iter().copied().find(|place| self.versions[*place].holds(provider, model, day));
+        let (name, pattern) = (first(named), first(&self.patterns));
+        // What is alike stands in the same list.
+        let (first, places) = match (name, pattern) {
+            (Some(name), Some(pattern)) if pattern < name => (pattern, &self.patterns[..]),
+            (Some(name), _) => (name, named),
+            (None, pattern) => (pattern?, &self.patterns[..]),
+        };
+        let first = &self.versions[first];
+        let alike = places.iter().map(|place| &self.versions[*place]).filter(|price| price.is_alike(first));
+        let in_force = alike.filter(|price| price.from <= day);
+        Some(in_force.fold(first, |latest, price| if price.from > latest.from { price } else { latest }))
     }
 }
 
@@ -77,8 +99,8 @@ impl<'p> TenantPrices<'p> {
         self.own.map(|own| (Layer::Tenant, own)).into_iter().chain(common)
     }
 
-    /// The price of a call, from the first layer that has one in force (see [`PriceTable::at`]), as it is listed; `None` where
-    /// what the call costs is not known.
+    /// The price of a call, from the first layer that has one in force (see [`PriceTable::at`]), as it is listed;
+    /// `None` where what the call costs is not known.
     pub fn at(self, provider: Option<&str>, model: Option<&str>, day: Day) -> Option<Quote<'p>> {
         self.layers().find_map(|(layer, table)| table.at(provider, model, day).map(|price| Quote::new(price, layer)))
     }

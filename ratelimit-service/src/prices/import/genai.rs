@@ -1,7 +1,7 @@
 //! pydantic's `genai-prices` (`data.json`): a list of providers with their models, in US dollars for a million tokens.
 //!
-//! A model is told by clauses about its name, of which the first model's hold: they become patterns, in the same order. What the
-//! clauses of `and` and `regex` say has no pattern.
+//! A model is told by clauses about its name, of which the first model's hold: they become patterns, in the same order.
+//! What the clauses of `and` and `regex` say has no pattern.
 
 use std::collections::BTreeMap;
 
@@ -105,8 +105,8 @@ struct Tier<'t> {
     price: &'t RawValue,
 }
 
-/// Reads the table. A model's only price is from [`Terms::from`] on; where it has several, each is from its own day on, and
-/// the one without a day from the beginning.
+/// Reads the table. A model's only price is from [`Terms::from`] on; where it has several, each is from its own day on,
+/// and the one without a day from the beginning.
 ///
 /// # Errors
 /// When it is no such JSON, or too long.

@@ -1,7 +1,7 @@
 //! Amounts as JSON writes them, read from their digits.
 
-/// So many significant digits of a decimal are the same once it was held by a double. What is beyond is the double's noise: a
-/// table that was worked out with floats has `2.0000000000000002e-07` for 0.2 dollars a million.
+/// So many significant digits of a decimal are the same once it was held by a double. What is beyond is the double's
+/// noise: a table that was worked out with floats has `2.0000000000000002e-07` for 0.2 dollars a million.
 const DOUBLE_DIGITS: usize = 15;
 
 /// The most places that an exponent shifts the point by.
