@@ -169,7 +169,7 @@ impl Price {
 
     /// For a token of `class`, in 1e-12 US dollars, in a call whose prompt has so many tokens. What no price is given
     /// for is free.
-    fn unit_picousd(&self, class: TokenClass, prompt_tokens: u64) -> u64 {
+    pub fn unit_picousd(&self, class: TokenClass, prompt_tokens: u64) -> u64 {
         let long = self.long_context.filter(|long| prompt_tokens > long.above_tokens);
         let given = |class| long.and_then(|long| long.per_token.given(class)).or(self.per_token.given(class));
         given(class).or(given(class.plain())).unwrap_or(0)

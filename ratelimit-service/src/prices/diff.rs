@@ -1,8 +1,8 @@
 //! What an imported table would change.
 
-use tollgate_domain::{Day, Price, PriceTable};
+use tollgate_domain::{Day, Price, PriceTable, TokenClass};
 
-use super::row::{COLUMNS, cell};
+use super::row::{COLUMNS, LONG, cell};
 
 /// Columns that say what a price is for, and whence it comes, and not what anything costs.
 const NOT_COSTS: [&str; 5] = ["provider", "model", "from", "source", "seen"];
@@ -32,7 +32,7 @@ pub struct Changed<'a> {
     pub before: &'a Price,
     /// Imported.
     pub after: &'a Price,
-    /// One at least.
+    /// One at least, each written otherwise in both.
     pub costs: Vec<Change>,
 }
 
@@ -84,12 +84,28 @@ fn holds(table: &PriceTable, price: &Price, day: Day) -> bool {
     found.is_some_and(|found| std::ptr::eq(found, price))
 }
 
+/// What is written otherwise, and costs otherwise: a class that is given the price of plain tokens costs what it did.
 fn changes(before: &Price, after: &Price) -> Vec<Change> {
     let given = |text: String| (!text.is_empty()).then_some(text);
-    let costs = COLUMNS.into_iter().filter(|column| !NOT_COSTS.contains(column));
+    let costs_otherwise = |column: &str| match column.strip_prefix(LONG).unwrap_or(column) {
+        "per_request" => true,
+        "above_tokens" => has_long(before) || has_long(after),
+        class => {
+            let prompt_tokens = if column.starts_with(LONG) { u64::MAX } else { 0 };
+            let class = TokenClass::ALL.into_iter().find(|known| known.as_str() == class);
+            let unit = |price: &Price| class.map(|class| price.unit_picousd(class, prompt_tokens));
+            unit(before) != unit(after)
+        }
+    };
+    let costs = COLUMNS.into_iter().filter(|column| !NOT_COSTS.contains(column) && costs_otherwise(column));
     let changes =
         costs.map(|column| Change { column, from: given(cell(before, column)), to: given(cell(after, column)) });
     changes.filter(|change| change.from != change.to).collect()
+}
+
+/// Whether long prompts cost otherwise.
+fn has_long(price: &Price) -> bool {
+    TokenClass::ALL.into_iter().any(|class| price.unit_picousd(class, 0) != price.unit_picousd(class, u64::MAX))
 }
 
 #[cfg(test)]
@@ -131,5 +147,18 @@ mod tests {
         let old = vec![change("input", Some("8"), Some("9")), change("output", Some("8"), Some("9"))];
         assert_eq!(changed, [("gpt-4o@1970-01-01".to_owned(), costs), ("old@2026-01-01".to_owned(), old)]);
         assert!(super::diff(&in_force, &in_force, day).is_empty());
+    }
+
+    #[test]
+    fn what_costs_the_same_is_no_change_however_it_is_written() {
+        let in_force = table("openai,embed,,2,,,,\nopenai,chat,,3,3,4,,\nopenai,long,,1,,,10,2\n");
+        let same = table("openai,embed,,2,2,0,10,2\nopenai,chat,,3,,4,,\nopenai,long,,1,,,10,2\n");
+        assert!(diff(&in_force, &same, Day::EPOCH).is_empty());
+        let other = table("openai,embed,,2,,,,\nopenai,chat,,3,3,4,,\nopenai,long,,1,,,20,2\n");
+        let diff = diff(&in_force, &other, Day::EPOCH);
+        assert_eq!(
+            diff.changed.iter().map(|changed| changed.costs[0].column).collect::<Vec<_>>(),
+            ["long_above_tokens"]
+        );
     }
 }

@@ -43,7 +43,7 @@ pub const COLUMNS: [&str; 23] = [
 ];
 
 /// What columns of long prompts begin with.
-const LONG: &str = "long_";
+pub(super) const LONG: &str = "long_";
 
 /// What a price has in a column; empty where it has nothing. Prices are US dollars, for a million tokens or for a call.
 pub fn cell(price: &Price, column: &str) -> String {
