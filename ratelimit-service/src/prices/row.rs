@@ -169,8 +169,14 @@ fn key(column: &str, text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use tollgate_domain::{Day, LongContext, Pattern};
+
     use super::*;
-    use crate::config::Config;
+    use crate::config::{Config, MAX_LONG_CONTEXT_TOKENS, MAX_PRICE_USD};
+
+    /// The highest price of a token.
+    const MAX_PICOUSD: u64 = MAX_PRICE_USD * 1_000_000;
 
     const TABLE: &str = "\
 provider,model,from,input,cache_read,cache_write,cache_write_1h,audio_input,output,reasoning,audio_output,per_request,\
@@ -216,6 +222,40 @@ anthropic,claude-*,2026-03-13,3,0.3,3.75,6,,15,,,,200000,6,0.6,7.5,12,,22.5,,,\"
         ] {
             let said = from_csv(row).unwrap_err();
             assert!(said.starts_with(what), "{said}");
+        }
+    }
+
+    fn any_price() -> impl Strategy<Value = Price> {
+        let per_token = || prop::collection::vec(prop::option::of(0..=MAX_PICOUSD), TokenClass::ALL.len());
+        let by_class = |prices: Vec<Option<u64>>| -> PerToken {
+            TokenClass::ALL.into_iter().zip(prices).filter_map(|(class, price)| Some((class, price?))).collect()
+        };
+        let long = prop::option::of((1..=MAX_LONG_CONTEXT_TOKENS, per_token()));
+        let texts = ("[!-+./-:<-Z_-z*]{1,20}", prop::option::of("[ -~]{1,20}"), "[ -~é\n]{0,20}");
+        let days = (0..100_000i32, prop::option::of(0..100_000i32));
+        (texts, days, per_token(), 1..1_000_000_000u64, long).prop_map(
+            move |((model, provider, source), (from, seen), prices, per_request_nanousd, long)| {
+                let long = long.map(|(above_tokens, prices)| LongContext { above_tokens, per_token: by_class(prices) });
+                Price::new(Pattern::new(&model), by_class(prices))
+                    .with_provider(provider)
+                    .with_from(Day::from_number(from))
+                    .with_per_request_nanousd(per_request_nanousd)
+                    .with_long_context(long.filter(|long| !long.per_token.is_empty()))
+                    .with_source(source, seen.map(Day::from_number))
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_again(price in any_price()) {
+            let prices = std::slice::from_ref(&price);
+            prop_assert_eq!(from_csv(&to_csv(prices).unwrap()).unwrap(), prices);
+            prop_assert_eq!(&price_from_json(document(&price)).unwrap(), &price);
+            let config = Config::parse(&to_yaml(prices), "written").unwrap();
+            let name = price.model().to_string();
+            let found = config.policy.plans.prices("").at(price.provider(), Some(&name), price.from()).unwrap();
+            prop_assert_eq!(found.price(), &price);
         }
     }
 }
