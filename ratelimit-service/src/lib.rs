@@ -9,6 +9,7 @@
 //! - [`accounts`]: tenants, plans, budgets, keys, prices and invoices.
 //! - [`sinks`]: where entries go beside the ledger; [`alerts`]: who nears a monthly limit; [`webhooks`]: how that is told;
 //!   [`http`]: how requests go out; [`secret`]: what is never shown.
+//! - [`prices`]: what models cost, by the table that is shipped and by others' tables.
 //! - [`inspect`]: what the filter would read from recorded responses.
 
 pub mod accounts;
@@ -32,6 +33,7 @@ pub mod metrics;
 pub mod operate;
 pub mod period;
 pub mod policies;
+pub mod prices;
 pub mod reconcile;
 pub mod reload;
 pub mod rest;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tollgate_domain::{
-    Access, Call, Decision, Expired, Extent, HeldCall, Hold, LeaseTerms, Plan, Plans, Quantities, Settled, Settles,
+    Access, Call, Day, Decision, Expired, Extent, HeldCall, Hold, LeaseTerms, Plan, Plans, Quantities, Quote, Settled, Settles,
     Side, Standing, Take, Tier, TokenClass, Tokens, Used,
 };
 use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
@@ -147,12 +147,16 @@ impl Limiter {
             may_call(policy, asked.tenant)?;
             plan.check_context(asked.input_tokens).map_err(|_| Refusal::ContextExceeded(plan.context_tokens))?;
         }
+        let now_ms = self.counters.now_ms();
+        let quote = limited_quote(policy, plan, asked, now_ms);
         let asks_nothing = asked.requests == 0 && asked.input_tokens == 0 && asked.output_tokens.unwrap_or(0) == 0;
         let output_tokens = match asked.output_tokens {
-            Some(0) if asked.requests > 0 && asked.reservation_id.is_some() => self.answer_tokens(policy, plan, asked),
+            Some(0) if asked.requests > 0 && asked.reservation_id.is_some() => {
+                self.answer_tokens(policy, plan, asked, quote)
+            }
             output_tokens => output_tokens.unwrap_or(0),
         };
-        let quantities = quantities(policy, plan, asked, output_tokens);
+        let quantities = quantities(quote, asked, output_tokens);
         let hold = asked.reservation_id.filter(|_| asked.requests > 0).map(|id| Hold {
             id: id.to_owned(),
             timeout_ms: policy.reservation_timeout_ms,
@@ -165,11 +169,11 @@ impl Limiter {
             (Intent::Take, None) if asked.requests == 0 => Take::Used,
             (Intent::Take, None) => Take::ForGood,
         };
-        let asks = plan.asks(&asked.call, &quantities, self.counters.now_ms());
+        let asks = plan.asks(&asked.call, &quantities, now_ms);
         let verdict = self.counters.admit(asked.tenant, &asks, take).await?;
         let decision = Decision::new(&asks, &verdict);
         if intent == Intent::Take {
-            let is_priced = !plan.limits_cost() || policy.plans.prices().of(asked.call.model).is_some();
+            let is_priced = !plan.limits_cost() || quote.is_some();
             self.metrics.calls_without_price.inc_by(u64::from(!is_priced));
             self.metrics.limits_warned.inc_by(decision.warnings.len() as u64);
             self.metrics.limits_shadowed.inc_by(decision.shadowed.len() as u64);
@@ -191,14 +195,14 @@ impl Limiter {
 
     /// What a call without a cap reserves for its answer. A guess denies no call for good: where it is more than a limit ever
     /// holds, it is the most that all limits hold.
-    fn answer_tokens(&self, policy: &Policy, plan: &Plan, asked: &Admission<'_>) -> u64 {
+    fn answer_tokens(&self, policy: &Policy, plan: &Plan, asked: &Admission<'_>, quote: Option<Quote<'_>>) -> u64 {
         let lately = self.answers.percentile(asked.tenant, asked.call.model, policy.answer_percentile);
         let guess = lately.unwrap_or(policy.unknown_answer_tokens);
-        plan.most_held(&asked.call, guess, |output_tokens| quantities(policy, plan, asked, output_tokens))
+        plan.most_held(&asked.call, guess, |output_tokens| quantities(quote, asked, output_tokens))
     }
 
-    /// Names the plan that holds now for a call that named none, and works out what the call cost: nothing where it used
-    /// nothing, and nothing is known of models without a price.
+    /// Names the plan that holds now for a call that named none, and works out what the call cost by the prices of the
+    /// day on which it began: nothing where it used nothing, and nothing is known of models without a price.
     pub fn rate(&self, event: &mut UsageEvent) {
         let policy = self.policy();
         if event.tier.is_empty()
@@ -208,7 +212,10 @@ impl Limiter {
         }
         event.cost_nanousd = match event.usage_source {
             UsageSource::None => Some(0),
-            _ => policy.plans.prices().cost_nanousd(event.model(), 1, &tokens(&event.tokens)),
+            _ => {
+                let plan = used_plan(&policy, &event.tenant, &event.tier);
+                event_quote(&policy, plan, event).map(|quote| quote.cost_nanousd(1, &tokens(&event.tokens)))
+            }
         };
     }
 
@@ -314,7 +321,8 @@ fn used<'e>(policy: &Policy, plan: &Plan, event: &'e UsageEvent) -> (Call<'e>, Q
     let tokens = tokens(&event.tokens);
     let cost_nanousd = match event.usage_source {
         UsageSource::None => 0,
-        _ => cost_nanousd(policy, plan, &call, 1, &tokens),
+        _ if plan.limits_cost() => cost_nanousd(event_quote(policy, Some(plan), event), 1, &tokens),
+        _ => 0,
     };
     (call, Quantities { requests: u64::from(!is_refused(event)), slots: 0, tokens, cost_nanousd })
 }
@@ -331,17 +339,28 @@ fn held_call(plan: &Plan, asked: &Admission<'_>, output_tokens: u64) -> HeldCall
 }
 
 /// What a call asks for with an answer of so many tokens.
-fn quantities(policy: &Policy, plan: &Plan, asked: &Admission<'_>, output_tokens: u64) -> Quantities {
+fn quantities(quote: Option<Quote<'_>>, asked: &Admission<'_>, output_tokens: u64) -> Quantities {
     let tokens = Tokens::plain(asked.input_tokens, output_tokens);
-    let cost_nanousd = cost_nanousd(policy, plan, &asked.call, asked.requests, &tokens);
+    let cost_nanousd = cost_nanousd(quote, asked.requests, &tokens);
     Quantities { requests: asked.requests, slots: asked.requests.min(1), tokens, cost_nanousd }
 }
 
-/// What tokens cost, where money is limited; nothing without a price.
-fn cost_nanousd(policy: &Policy, plan: &Plan, call: &Call<'_>, requests: u64, tokens: &Tokens) -> u64 {
-    let prices = policy.plans.prices();
-    let cost_nanousd = plan.limits_cost().then(|| prices.cost_nanousd(call.model, requests, tokens));
-    cost_nanousd.flatten().unwrap_or(0)
+/// The price of a call that is to begin, where money is limited. Who will answer it is not known yet.
+fn limited_quote<'p>(policy: &'p Policy, plan: &Plan, asked: &Admission<'_>, now_ms: u64) -> Option<Quote<'p>> {
+    let quote = || policy.plans.prices(asked.tenant).at(None, asked.call.model, Day::of(now_ms));
+    plan.limits_cost().then(quote).flatten().map(|quote| quote.with_mark_up(plan.mark_up))
+}
+
+/// The price of a call that was made, on the day on which it began.
+fn event_quote<'p>(policy: &'p Policy, plan: Option<&Plan>, event: &UsageEvent) -> Option<Quote<'p>> {
+    let prices = policy.plans.prices(&event.tenant);
+    let quote = prices.at(event.provider.as_deref(), event.model(), Day::of(event.started_at_ms))?;
+    Some(plan.map_or(quote, |plan| quote.with_mark_up(plan.mark_up)))
+}
+
+/// What tokens cost; nothing without a price.
+fn cost_nanousd(quote: Option<Quote<'_>>, requests: u64, tokens: &Tokens) -> u64 {
+    quote.map_or(0, |quote| quote.cost_nanousd(requests, tokens))
 }
 
 /// Tokens by class. Passes that the provider's totals leave out count as plain tokens.

@@ -47,6 +47,28 @@ impl TokenClass {
         TokenClass::AudioOutput,
     ];
 
+    /// As configurations and tables of prices call it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TokenClass::Input => "input",
+            TokenClass::CacheRead => "cache_read",
+            TokenClass::CacheWrite => "cache_write",
+            TokenClass::CacheWrite1h => "cache_write_1h",
+            TokenClass::AudioInput => "audio_input",
+            TokenClass::Output => "output",
+            TokenClass::Reasoning => "reasoning",
+            TokenClass::AudioOutput => "audio_output",
+        }
+    }
+
+    /// The class of its side's tokens that have no class of their own.
+    pub fn plain(self) -> TokenClass {
+        match self.side() {
+            Side::Input => TokenClass::Input,
+            Side::Output => TokenClass::Output,
+        }
+    }
+
     /// Whether it is sent to the model or comes from it.
     pub fn side(self) -> Side {
         if self < TokenClass::Output { Side::Input } else { Side::Output }
@@ -213,6 +235,12 @@ impl Pattern {
         Pattern(wildmatch::WildMatchPattern::new(text))
     }
 
+    /// The one name that it matches; `None` where it has a `*`.
+    pub fn name(&self) -> Option<String> {
+        let text = self.0.pattern();
+        (!text.contains('*')).then_some(text)
+    }
+
     /// Whether it matches the whole of `name`.
     pub fn matches(&self, name: &str) -> bool {
         self.0.matches(name)
@@ -222,53 +250,6 @@ impl Pattern {
 impl std::fmt::Display for Pattern {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)
-    }
-}
-
-/// What a model's use costs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Price {
-    /// The models.
-    pub model: Pattern,
-    /// For each token, in 1e-12 US dollars. A class without one costs as plain input or output.
-    pub per_token_picousd: Vec<(TokenClass, u64)>,
-    /// For each call, in 1e-9 US dollars.
-    pub per_request_nanousd: u64,
-}
-
-impl Price {
-    fn per_token_picousd(&self, class: TokenClass) -> u128 {
-        let plain = match class.side() {
-            Side::Input => TokenClass::Input,
-            Side::Output => TokenClass::Output,
-        };
-        let of = |class| self.per_token_picousd.iter().find(|(of, _)| *of == class).map(|(_, price)| *price);
-        of(class).or_else(|| of(plain)).unwrap_or(0).into()
-    }
-}
-
-/// Models' prices; the first that matches holds.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Prices(Vec<Price>);
-
-impl Prices {
-    /// In this order.
-    pub fn new(prices: Vec<Price>) -> Prices {
-        Prices(prices)
-    }
-
-    /// The price of `model`.
-    pub fn of(&self, model: Option<&str>) -> Option<&Price> {
-        self.0.iter().find(|price| price.model.matches(model.unwrap_or_default()))
-    }
-
-    /// What `requests` calls of `model` with these tokens cost, in 1e-9 US dollars, rounded up; `None` without a price.
-    pub fn cost_nanousd(&self, model: Option<&str>, requests: u64, tokens: &Tokens) -> Option<u64> {
-        let price = self.of(model)?;
-        let of_tokens = tokens.by_class().map(|(class, count)| u128::from(count) * price.per_token_picousd(class));
-        let of_requests = u128::from(requests) * u128::from(price.per_request_nanousd) * 1000;
-        let picousd = of_tokens.sum::<u128>() + of_requests;
-        Some(u64::try_from(picousd.div_ceil(1000)).unwrap_or(MAX_AMOUNT).min(MAX_AMOUNT))
     }
 }
 
@@ -298,19 +279,5 @@ mod tests {
         assert_eq!(weights.tokens(None, &tokens, |side| side == Side::Input), 4);
         assert_eq!(weights.requests(Some("gpt-4"), 1), 3);
         assert_eq!(weights.tokens(Some("gpt-4"), &Tokens::plain(u64::MAX, 1), |_| true), MAX_AMOUNT);
-    }
-
-    #[test]
-    fn a_cost_is_exact_and_rounded_up_once() {
-        let price =
-            |model, per_token_picousd| Price { model: Pattern::new(model), per_token_picousd, per_request_nanousd: 7 };
-        // $0.15 and $0.60 a million tokens.
-        let small = price("gpt-4o-mini*", vec![(TokenClass::Input, 150_000), (TokenClass::Output, 600_000)]);
-        let prices = Prices::new(vec![small, price("*", vec![(TokenClass::CacheRead, 1)])]);
-        let mut tokens = Tokens::plain(10, 3);
-        tokens.add(Side::Input, 1, &[(TokenClass::CacheRead, 1)]);
-        assert_eq!(prices.cost_nanousd(Some("gpt-4o-mini"), 1, &tokens), Some(11 * 150 + 3 * 600 + 7));
-        assert_eq!(prices.cost_nanousd(Some("other"), 0, &tokens), Some(1), "a thousandth, rounded up");
-        assert_eq!(Prices::default().cost_nanousd(Some("other"), 1, &tokens), None);
     }
 }

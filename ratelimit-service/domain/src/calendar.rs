@@ -13,6 +13,9 @@ const LAST: Day = Day(2_932_865);
 pub struct Day(i32);
 
 impl Day {
+    /// 1970-01-01.
+    pub const EPOCH: Day = Day(0);
+
     /// The day that the moment `at_ms` lies in.
     pub fn of(at_ms: u64) -> Day {
         i32::try_from(at_ms / DAY_MS).map_or(LAST, |days| Day(days).min(LAST))

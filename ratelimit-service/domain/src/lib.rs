@@ -20,9 +20,10 @@ mod history;
 mod lease;
 mod limit;
 mod plan;
+mod price;
 mod tenant;
 
-pub use amount::{MAX_AMOUNT, Pattern, Price, Prices, Quantities, Side, TokenClass, Tokens, Weight, Weights};
+pub use amount::{MAX_AMOUNT, Pattern, Quantities, Side, TokenClass, Tokens, Weight, Weights};
 pub use book::{EXPIRED_KEPT_MS, Expired, HeldCall, Hold, Lend, OFFER_AGAIN_MS, SETTLED_KEPT_MS};
 pub use calendar::{Anchor, Day, Edges, Period, Span};
 pub use counter::{Counter, Rule, SLOT_RETRY_MS};
@@ -33,5 +34,9 @@ pub use limit::{Action, Call, CounterId, Limit, LimitError, Scope, Unit, Window}
 pub use plan::{
     Access, CONTEXT_TOLERANCE_PERCENT, ContextExceeded, Found, Given, MAX_LIMITS, MissingTier, Plan, Plans, Terms, Tier, TierUnknown,
     UnknownTier,
+};
+pub use price::{
+    Compared, Comparison, Layer, LongContext, MarkUp, Part, PerToken, Price, PriceTable, Prices, Quote, Rated,
+    TenantPrices,
 };
 pub use tenant::{Extent, Settled, Settles, Take, TenantCounters, Unused, Used};

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::amount::{Prices, Quantities};
+use crate::amount::Quantities;
 use crate::calendar::Anchor;
 use crate::counter::Rule;
 use crate::decision::{Ask, Role};
 use crate::limit::{Action, Call, Limit, Window};
+use crate::price::{MarkUp, Price, PriceTable, Prices, TenantPrices};
 
 /// The most limits of a plan.
 pub const MAX_LIMITS: usize = 32;
@@ -28,13 +29,15 @@ pub struct Plan {
     pub limits: Vec<Limit>,
     /// Where days and months begin.
     pub anchor: Anchor,
+    /// What its tenants pay of list prices.
+    pub mark_up: MarkUp,
     tracked: Vec<Limit>,
 }
 
 impl Plan {
-    /// A plan in UTC that stands alone.
+    /// A plan in UTC that stands alone, at list prices.
     pub fn new(tier: String, context_tokens: u64, limits: Vec<Limit>) -> Plan {
-        Plan { tier, context_tokens, limits, anchor: Anchor::UTC, tracked: Vec::new() }
+        Plan { tier, context_tokens, limits, anchor: Anchor::UTC, mark_up: MarkUp::NONE, tracked: Vec::new() }
     }
 
     /// Whether a prompt of an estimated `input_tokens` may go on to the limits. It may still take more than is left of
@@ -114,7 +117,8 @@ impl Plan {
         let replaced = |limit: &&Limit| terms.limits.iter().all(|own| own.counter() != limit.counter());
         let limits = self.limits.iter().filter(replaced).chain(&terms.limits).cloned().collect();
         let context_tokens = terms.context_tokens.unwrap_or(self.context_tokens);
-        Plan { tier: self.tier.clone(), context_tokens, limits, anchor: terms.anchor, tracked: Vec::new() }
+        let (tier, mark_up) = (self.tier.clone(), self.mark_up);
+        Plan { tier, context_tokens, limits, anchor: terms.anchor, mark_up, tracked: Vec::new() }
     }
 
     fn counts(&self, limit: &Limit) -> bool {
@@ -145,6 +149,8 @@ pub struct Terms {
     pub limits: Vec<Limit>,
     /// Where its days and months begin.
     pub anchor: Anchor,
+    /// What it pays for models' use, before all other prices.
+    pub prices: Vec<Price>,
     /// Whether it may call.
     pub access: Access,
 }
@@ -185,6 +191,7 @@ struct Tenant {
     tier: Option<String>,
     access: Access,
     plans: BTreeMap<String, Plan>,
+    prices: PriceTable,
 }
 
 /// What plans and tenants' terms are made of.
@@ -235,7 +242,8 @@ impl Plans {
                 own.track(&all);
                 (plan.tier.clone(), own)
             });
-            tenants.insert(name, Tenant { plans: own.collect(), tier: terms.tier, access: terms.access });
+            let (plans, prices) = (own.collect(), PriceTable::new(terms.prices));
+            tenants.insert(name, Tenant { tier: terms.tier, access: terms.access, plans, prices });
         }
         for plan in &mut plans {
             plan.track(&all);
@@ -286,9 +294,9 @@ impl Plans {
         }
     }
 
-    /// What models cost.
-    pub fn prices(&self) -> &Prices {
-        &self.prices
+    /// What models cost a tenant.
+    pub fn prices(&self, tenant: &str) -> TenantPrices<'_> {
+        self.prices.with_own(self.tenants.get(tenant).map(|tenant| &tenant.prices))
     }
 
     /// Tenants whose days and months do not begin in UTC, each with where they do.
@@ -414,6 +422,7 @@ mod tests {
             limits: vec![limit(Unit::Requests, 9, Window::Minute), limit(Unit::Tokens, 8, Window::Day)],
             anchor: Anchor::at(5),
             context_tokens: Some(7),
+            prices: Vec::new(),
         };
         let tiers = || {
             vec![

@@ -5,50 +5,11 @@ use std::marker::PhantomData;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
-use tollgate_domain::{Action, Limit, LimitError, MAX_LIMITS, Price, Scope, TokenClass, Unit, Weight, Weights, Window};
+use tollgate_domain::{Action, Limit, LimitError, MAX_LIMITS, Scope, TokenClass, Unit, Weight, Weights, Window};
 
 use super::FIELD;
-use super::scalar::{self, Capacity, Pattern, TokenWeight, Usd};
-
-/// The most prices.
-pub const MAX_PRICES: usize = 1000;
-
-/// A mapping that has a key for each class of token, beside those given.
-macro_rules! by_class {
-    ($name:ident<$value:ty> { $($(#[$attribute:meta])* $field:ident: $type:ty,)* }) => {
-        #[derive(Debug, Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct $name {
-            $($(#[$attribute])* $field: $type,)*
-            input: Option<$value>,
-            cache_read: Option<$value>,
-            cache_write: Option<$value>,
-            cache_write_1h: Option<$value>,
-            audio_input: Option<$value>,
-            output: Option<$value>,
-            reasoning: Option<$value>,
-            audio_output: Option<$value>,
-        }
-
-        impl $name {
-            /// Those that are given.
-            fn classes(&self) -> impl Iterator<Item = (TokenClass, $value)> {
-                [
-                    (TokenClass::Input, self.input),
-                    (TokenClass::CacheRead, self.cache_read),
-                    (TokenClass::CacheWrite, self.cache_write),
-                    (TokenClass::CacheWrite1h, self.cache_write_1h),
-                    (TokenClass::AudioInput, self.audio_input),
-                    (TokenClass::Output, self.output),
-                    (TokenClass::Reasoning, self.reasoning),
-                    (TokenClass::AudioOutput, self.audio_output),
-                ]
-                .into_iter()
-                .filter_map(|(class, value)| value.map(|value| (class, value)))
-            }
-        }
-    };
-}
+use super::by_class::by_class;
+use super::scalar::{self, Capacity, Pattern, TokenWeight};
 
 by_class! {
     RawWeights<TokenWeight> {
@@ -188,63 +149,7 @@ impl TryFrom<Vec<OneLimit>> for Limits {
 }
 
 /// The places of the first two that are alike.
-fn first_pair<T>(all: &[T], are_alike: impl Fn(&T, &T) -> bool) -> Option<(usize, usize)> {
+pub(super) fn first_pair<T>(all: &[T], are_alike: impl Fn(&T, &T) -> bool) -> Option<(usize, usize)> {
     let earlier = |second: usize| all[..second].iter().position(|first| are_alike(first, &all[second]));
     (0..all.len()).find_map(|second| earlier(second).map(|first| (first, second)))
-}
-
-by_class! {
-    RawPrice<Usd<6>> {
-        model: Pattern,
-        per_request: Option<Usd<9>>,
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(try_from = "RawPrice")]
-struct OnePrice {
-    model: Pattern,
-    price: Price,
-}
-
-impl TryFrom<RawPrice> for OnePrice {
-    type Error = &'static str;
-
-    fn try_from(raw: RawPrice) -> Result<OnePrice, &'static str> {
-        // A millionth of a dollar for a million tokens is 1e-12 dollars for each.
-        let per_token_picousd: Vec<_> = raw.classes().map(|(class, Usd(millionths))| (class, millionths)).collect();
-        if per_token_picousd.is_empty() && raw.per_request.is_none() {
-            return Err("names no price; give input: 0 for a model that costs nothing");
-        }
-        let per_request_nanousd = raw.per_request.map_or(0, |Usd(nano)| nano);
-        let price = Price { model: (&raw.model).into(), per_token_picousd, per_request_nanousd };
-        Ok(OnePrice { model: raw.model, price })
-    }
-}
-
-/// At most [`MAX_PRICES`], each of other models.
-#[derive(Debug, Default, Deserialize)]
-#[serde(try_from = "Vec<OnePrice>")]
-pub(super) struct Prices {
-    pub(super) prices: Vec<Price>,
-    /// Whether every model has one.
-    pub(super) are_complete: bool,
-}
-
-impl TryFrom<Vec<OnePrice>> for Prices {
-    type Error = String;
-
-    fn try_from(given: Vec<OnePrice>) -> Result<Prices, String> {
-        if given.len() > MAX_PRICES {
-            return Err(format!("{} prices; at most {MAX_PRICES} are taken", given.len()));
-        }
-        if let Some((first, second)) = first_pair(&given, |a, b| a.model == b.model) {
-            return Err(format!(
-                "[{second}] and [{first}] are both for {}; keep one of them",
-                given[first].model.as_str()
-            ));
-        }
-        let are_complete = given.iter().any(|price| price.model.as_str() == "*");
-        Ok(Prices { prices: given.into_iter().map(|OnePrice { price, .. }| price).collect(), are_complete })
-    }
 }

@@ -5,10 +5,12 @@
 
 mod accounts;
 mod alerts;
+mod by_class;
 mod clickhouse;
 mod collector;
 mod counters;
 mod limits;
+mod prices;
 mod raw;
 mod scalar;
 mod secrets;
@@ -42,7 +44,7 @@ use crate::webhooks::EndpointSettings;
 pub use alerts::{MAX_ENDPOINTS, MAX_THRESHOLDS};
 pub use counters::{Engine, FailurePolicy, RedisConfig};
 use limits::Limits;
-pub use limits::MAX_PRICES;
+pub use prices::{MAX_LONG_CONTEXT_TOKENS, MAX_PRICES, MAX_SOURCE_BYTES, price_from_json};
 pub use scalar::{MAX_PATTERN_BYTES, MAX_PRICE_USD};
 pub use sinks::MAX_SINKS;
 

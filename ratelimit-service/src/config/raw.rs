@@ -18,7 +18,8 @@ use super::accounts::Accounts;
 use super::alerts::{Alerts, Webhooks};
 use super::clickhouse::ClickHouse;
 use super::collector::{Collector, Metrics};
-use super::limits::{Limits, Prices};
+use super::limits::Limits;
+use super::prices::Prices;
 use super::scalar::{BillingAnchor, Name, Within};
 use super::sinks::Sinks;
 use super::warnings::{self, Around};
@@ -238,6 +239,7 @@ struct Tenant {
     billing_anchor: Option<BillingAnchor>,
     context_tokens: Option<NonZeroU64>,
     limits: Limits,
+    prices: Prices,
 }
 
 impl From<&Tenant> for Terms {
@@ -248,6 +250,7 @@ impl From<&Tenant> for Terms {
             limits: tenant.limits.0.clone(),
             anchor: tenant.billing_anchor.map_or(Anchor::UTC, |BillingAnchor(anchor)| anchor),
             access: Access::Open,
+            prices: tenant.prices.0.clone(),
         }
     }
 }
@@ -266,7 +269,7 @@ impl Config {
             tollgate_domain::Given { plans: tiers.0.into_iter().map(plan).collect(), terms: terms.collect() },
             &given.default_tier.value,
             limiter.unknown_tier.into(),
-            tollgate_domain::Prices::new(prices.prices),
+            tollgate_domain::Prices::new(prices.0, crate::prices::shipped()),
         );
         let plans = plans.map_err(|missing| given.missing(missing))?;
         given.check_sums(&plans)?;
@@ -313,7 +316,7 @@ impl Config {
             let around = Around {
                 context_tokens,
                 unknown_answer_tokens: self.limiter.unknown_answer_tokens.get(),
-                prices_are_complete: self.prices.are_complete,
+                prices_are_complete: self.prices.are_complete(),
             };
             for (index, limit) in limits.iter().enumerate() {
                 let of_limit = warnings::of(limit, &around);

@@ -4,10 +4,11 @@ use std::num::NonZeroU64;
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use tollgate_domain::{Anchor, MAX_AMOUNT, Unit, Weight};
+use tollgate_domain::{Anchor, Day, MAX_AMOUNT, Unit, Weight};
 use tollgate_wire::usage_event::MAX_NAME_BYTES;
 
 use super::FIELD;
+use crate::{decimal, period};
 
 /// The highest price, in US dollars: for a million tokens or for a call.
 pub const MAX_PRICE_USD: u64 = 1_000_000;
@@ -24,22 +25,10 @@ impl<const PLACES: u32> TryFrom<String> for Decimal<PLACES> {
     type Error = String;
 
     fn try_from(text: String) -> Result<Decimal<PLACES>, String> {
-        digits(&text, PLACES).map(Decimal).ok_or_else(|| {
+        decimal::read(&text, PLACES).map(Decimal).ok_or_else(|| {
             format!("`{text}` is no number from 0 up with at most {PLACES} decimals; write it in digits, such as 10.5")
         })
     }
-}
-
-/// The digits of `text` with so many places behind the point. `_` may stand between the digits before it.
-fn digits(text: &str, places: u32) -> Option<u128> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let are_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !whole.split('_').all(are_digits) || !are_digits(fraction) {
-        return None;
-    }
-    let fraction = fraction.trim_end_matches('0');
-    let places = usize::try_from(places).ok().filter(|places| fraction.len() <= *places)?;
-    format!("{}{fraction:0<places$}", whole.replace('_', "")).parse().ok()
 }
 
 /// A limit's capacity or burst: US dollars for cost, and whole amounts for all else.
@@ -144,12 +133,6 @@ impl TryFrom<String> for Name {
 #[serde(try_from = "String")]
 pub(super) struct Pattern(String);
 
-impl Pattern {
-    pub(super) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
 impl From<&Pattern> for tollgate_domain::Pattern {
     fn from(pattern: &Pattern) -> tollgate_domain::Pattern {
         tollgate_domain::Pattern::new(&pattern.0)
@@ -187,31 +170,23 @@ impl TryFrom<String> for BillingAnchor {
     }
 }
 
+/// The day from which something holds, in UTC.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct FirstDay(pub(super) Day);
+
+impl TryFrom<String> for FirstDay {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<FirstDay, String> {
+        let refused = || format!("`{text}` is no day of 1970 or later, such as 2026-01-31");
+        period::day(&text).map(FirstDay).ok_or_else(refused)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn decimals_are_exact() {
-        // As doubles, 0.1 + 0.2 is not 0.3, and 9007199.254740993 is not itself.
-        let nano = |text| digits(text, 9);
-        assert_eq!(nano("0.1").unwrap() + nano("0.2").unwrap(), nano("0.3").unwrap());
-        assert_eq!(nano("9007199.254740993"), Some(9_007_199_254_740_993));
-        assert_eq!(nano("0.000000001"), Some(1));
-        assert_eq!(nano("10.50"), Some(10_500_000_000));
-        assert_eq!(nano("1.0000000000000000"), Some(1_000_000_000), "zeros at the end say nothing");
-        assert_eq!((digits("0.075", 6), digits("3", 3), digits("1_000", 0)), (Some(75_000), Some(3000), Some(1000)));
-    }
-
-    #[test]
-    fn what_is_no_decimal_or_too_fine_is_refused() {
-        for text in ["", ".", "1.", ".5", "-1", "+1", "1e3", "1,5", "0x10", "_1", "1__0", "1.0_0", "١", "NaN", "1.0.0"]
-        {
-            assert_eq!(digits(text, 9), None, "{text}");
-        }
-        assert_eq!((digits("0.0001", 3), digits("0.1", 0)), (None, None));
-        assert_eq!(digits(&"9".repeat(40), 9), None);
-    }
 
     #[test]
     fn a_capacity_is_dollars_for_cost_and_whole_for_all_else() {

@@ -7,7 +7,7 @@ use tollgate_domain::{Call, LeaseTerms, Lend, Quantities, Take, Unused};
 use tollgate_wire::admission::{Lease, LeaseRequest, MAX_LEASED_CALLS};
 use tollgate_wire::usage_event::LeaseReturned;
 
-use super::{Admission, Limiter, Policy, held_call, may_call, quantities, used_plan};
+use super::{Admission, Limiter, Policy, held_call, limited_quote, may_call, quantities, used_plan};
 use crate::chance;
 use crate::counters::Unavailable;
 
@@ -64,17 +64,18 @@ impl Limiter {
         may_call(policy, asked.tenant).ok()?;
         let plan = self.plan(policy, asked.tenant, asked.tier).ok()?;
         plan.check_context(wanted.input_tokens).ok()?;
-        if plan.limits_cost() && policy.plans.prices().of(asked.call.model).is_none() {
+        let now_ms = self.counters.now_ms();
+        let quote = limited_quote(policy, plan, asked, now_ms);
+        if plan.limits_cost() && quote.is_none() {
             return None;
         }
         let asked = Admission { requests: 1, input_tokens: wanted.input_tokens, ..*asked };
         let output_tokens = match asked.output_tokens {
             None => 0,
-            Some(_) if wanted.has_uncapped => wanted.output_tokens.max(self.answer_tokens(policy, plan, &asked)),
+            Some(_) if wanted.has_uncapped => wanted.output_tokens.max(self.answer_tokens(policy, plan, &asked, quote)),
             Some(_) => wanted.output_tokens,
         };
-        let now_ms = self.counters.now_ms();
-        let asks = plan.asks(&asked.call, &quantities(policy, plan, &asked, output_tokens), now_ms);
+        let asks = plan.asks(&asked.call, &quantities(quote, &asked, output_tokens), now_ms);
         let standing = self.counters.admit(asked.tenant, &asks, Take::Nothing).await.ok()?;
         let lent_ppm = self.loans.share_ppm(asked.tenant, now_ms)?;
         let loan = terms.loan(wanted.calls_per_s, &asks, &standing.counters, lent_ppm)?;

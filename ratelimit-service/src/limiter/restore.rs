@@ -8,7 +8,7 @@ use tollgate_domain::{
 };
 use tollgate_wire::usage_event::TokenCounts;
 
-use super::{Limiter, Policy, cost_nanousd, tokens, used, used_plan};
+use super::{Admission, Limiter, Policy, cost_nanousd, limited_quote, tokens, used, used_plan};
 use crate::audit::Audit;
 use crate::ledger::{Ledger, Spent, Usage};
 
@@ -140,10 +140,13 @@ impl Limiter {
         let Some(plan) = used_plan(policy, &spent.tenant, &spent.tier) else { return Vec::new() };
         let call = Call { model: spent.model.as_deref(), api: spent.api.as_deref() };
         let tokens = tokens(&token_counts(&spent.usage));
-        // Calls that were rated when there was no price, or before costs were kept, are rated now: all of them together.
+        let now_ms = self.counters.now_ms();
+        // Calls that were rated when there was no price, or before costs were kept, are rated now: all of them
+        // together, by the prices of today, and whoever answered them.
         let rate = || {
             let paid = spent.usage.requests.saturating_sub(spent.usage.requests_none);
-            cost_nanousd(policy, plan, &call, paid, &tokens)
+            let asked = Admission { tenant: &spent.tenant, call, ..Admission::default() };
+            cost_nanousd(limited_quote(policy, plan, &asked, now_ms), paid, &tokens)
         };
         let cost_nanousd = match spent.usage.requests_without_cost {
             0 => spent.usage.cost_nanousd,
@@ -151,7 +154,7 @@ impl Limiter {
         };
         let requests = spent.usage.requests.saturating_sub(spent.usage.requests_refused);
         let quantities = Quantities { requests, slots: 0, tokens, cost_nanousd };
-        let mut asks = plan.asks(&call, &quantities, self.counters.now_ms());
+        let mut asks = plan.asks(&call, &quantities, now_ms);
         asks.retain(|ask| ask.limit.window == Some(window));
         asks
     }

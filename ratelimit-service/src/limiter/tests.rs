@@ -266,3 +266,29 @@ async fn a_call_that_names_no_tier_is_on_the_default_one() {
     assert_eq!(limiter.metrics.unknown_tiers.get(), 0);
     assert_eq!(world.used(&world.restarted().await, "acme").await, [30]);
 }
+
+#[tokio::test]
+async fn a_call_costs_what_held_on_the_day_on_which_it_began() {
+    let prices = "
+prices:
+  - { model: '*', input: 2, output: 4 }
+  - { model: '*', from: 2026-03-20, input: 3, output: 6 }
+  - { model: gpt-4o, provider: other, input: 9, output: 9 }
+tenants: { own: { prices: [{ model: 'gpt*', input: 1, output: 1 }] } }";
+    let world = World::new("{ unit: cost, capacity: 1, window: day }", prices).await;
+    let cost = |limiter: &Limiter, tenant: &str, started_at_ms: u64, provider: Option<&str>| {
+        let mut event = UsageEvent { started_at_ms, ..world.event("a", tenant, 10, 1) };
+        event.provider = provider.map(str::to_owned);
+        limiter.rate(&mut event);
+        event.cost_nanousd
+    };
+    let limiter = world.empty();
+    let midnight_ms = NOON_MS - NOON_MS % DAY_MS;
+    assert_eq!(cost(&limiter, "acme", midnight_ms - 1, None), Some(24_000));
+    assert_eq!(cost(&limiter, "acme", midnight_ms, Some("openai")), Some(36_000));
+    assert_eq!(cost(&limiter, "own", midnight_ms, None), Some(11_000));
+    let mut plan = world.policy.plans.plan("acme", None).unwrap().plan.clone();
+    plan.mark_up = tollgate_domain::MarkUp::from_ppm(1_500_000);
+    let event = world.event("a", "acme", 10, 1);
+    assert_eq!(used(&world.policy, &plan, &event).1.cost_nanousd, 54_000);
+}
