@@ -19,7 +19,6 @@ pub mod collector;
 pub mod config;
 pub mod counters;
 pub mod database;
-mod decimal;
 pub mod entry;
 pub mod export;
 pub mod http;
@@ -39,3 +38,5 @@ pub mod sinks;
 pub mod spool;
 pub mod usage_metrics;
 pub mod webhooks;
+
+use tollgate_domain::decimal;
