@@ -8,6 +8,7 @@
 //! - [`ledger`]: every usage event once, and daily sums; [`audit`]: who changed what, in the same database.
 //! - [`sinks`]: where entries go beside the ledger; [`alerts`]: who nears a monthly limit; [`webhooks`]: how that is told;
 //!   [`http`]: how requests go out; [`secret`]: what is never shown.
+//! - [`invoices`]: how an invoice is written.
 //! - [`inspect`]: what the filter would read from recorded responses.
 
 pub mod alerts;
@@ -23,6 +24,7 @@ pub mod entry;
 pub mod export;
 pub mod http;
 pub mod inspect;
+pub mod invoices;
 pub mod ledger;
 pub mod limiter;
 pub mod metrics;

@@ -1,14 +1,14 @@
 //! What a tenant has to pay for a month.
 //!
-//! Charges are summed to lines ([`rate`]), lines make a [`Bill`], and a bill is an [`Invoice`], which does not change once it is
-//! finalised: what changes later is an [`Adjustment`] on the next one ([`adjust`]).
+//! Charges are summed to lines ([`rate`]), lines make a [`Bill`], and a bill is an [`Invoice`], which does not change
+//! once it is finalised: what changes later is an [`Adjustment`] on the next one ([`adjust`]).
 //!
 //! Invariants:
 //! - A bill is a function of its arguments, and the order of the charges does not matter.
-//! - Each charge lies in one line, with its whole amount, exact. Each line is rounded once, to whole cents, half to even; sums are
-//!   those of the rounded lines. The tax is rounded once, on its subtotal.
-//! - `lines + adjustments = subtotal`, and `subtotal + tax - credits = total`, which is never negative: what the tenant gets back
-//!   becomes credit.
+//! - Each charge lies in one line, with its whole amount, exact. Each line is rounded once, to whole cents, half to
+//!   even; sums are those of the rounded lines. The tax is rounded once, on its subtotal.
+//! - `lines + adjustments = subtotal`, and `subtotal + tax - credits = total`, which is never negative: what the tenant
+//!   gets back becomes credit.
 //! - Usage that has no price is listed, counted, and comes to nothing.
 //! - Nothing overflows: what is too large is an error.
 
@@ -101,7 +101,7 @@ impl fmt::Display for InvoiceError {
         match self {
             InvoiceError::Terms(error) => write!(f, "terms.{error}"),
             InvoiceError::TooLarge(of) => {
-                write!(f, "{of}: comes to more than can be billed; look at its price and quantity")
+                write!(f, "{of}: comes to more than can be billed; check its price and quantity")
             }
         }
     }
@@ -127,8 +127,8 @@ pub struct Heading {
 }
 
 impl Bill {
-    /// What a tenant has to pay for the month's charges under `terms`, and for what earlier months come to after all. Whatever order
-    /// charges and adjustments come in, the bill is the same.
+    /// What a tenant has to pay for the month's charges under `terms`, and for what earlier months come to after all.
+    /// Whatever order charges and adjustments come in, the bill is the same.
     ///
     /// # Errors
     /// When the terms cannot be billed by, or an amount is too large.

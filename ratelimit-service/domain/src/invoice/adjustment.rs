@@ -19,12 +19,13 @@ pub struct Adjustment {
     pub line: Line,
 }
 
-/// What is to be put onto the next invoice, now that the period of `bill` comes to other charges than it was billed by. `earlier`
-/// are the adjustments that stand on invoices already; those of other periods are passed over.
+/// What is to be put onto the next invoice, now that the period of `bill` comes to other charges than it was billed by.
+/// `earlier` are the adjustments that stand on invoices already; those of other periods are passed over.
 ///
-/// Over all invoices, the lines of a period sum up to its latest charges under the terms of its bill, item by item: exactly, and
-/// in cents as well, for an adjustment's cents are not rounded from its own amount: they are the item's, rounded once, less what
-/// was invoiced of it. So many small adjustments cost no more than one, and a period's minimum tops up less when usage comes late.
+/// Over all invoices, the lines of a period sum up to its latest charges under the terms of its bill, item by item:
+/// exactly, and in cents as well, for an adjustment's cents are not rounded from its own amount: they are the item's,
+/// rounded once, less what was invoiced of it. So many small adjustments cost no more than one, and a period's minimum
+/// tops up less when usage comes late.
 ///
 /// # Errors
 /// When an amount is too large.

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::decimal;
 
-/// A signed number of parts of which `10^PLACES` are one. It is written as a decimal number, in JSON as a string of one, since
-/// what reads JSON may make a double of a number.
+/// A signed number of parts of which `10^PLACES` are one. It is written as a decimal number, in JSON as a string of
+/// one, since what reads JSON may make a double of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Decimal<const PLACES: u32>(i128);
@@ -17,8 +17,8 @@ pub struct Decimal<const PLACES: u32>(i128);
 pub type Quantity = Decimal<6>;
 /// The price of one, in 1e-12 US dollars.
 pub type UnitUsd = Decimal<12>;
-/// An amount before it is rounded, in 1e-24 US dollars: millionths of a quantity at a price in 1e-12 dollars, times a factor
-/// in millionths, is exact.
+/// An amount before it is rounded, in 1e-24 US dollars: millionths of a quantity at a price in 1e-12 dollars, times a
+/// factor in millionths, is exact.
 pub type ExactUsd = Decimal<24>;
 /// An amount that is paid, in cents of a US dollar. It is written with both places.
 pub type Cents = Decimal<2>;
@@ -180,9 +180,9 @@ mod tests {
 
         #[test]
         fn a_rounded_amount_is_at_most_half_a_cent_off(parts in -i128::MAX / 4..i128::MAX / 4) {
-            let off = ExactUsd::from_parts(parts).rounded().parts() * PARTS_OF_A_CENT - parts;
-            prop_assert!(off.abs() * 2 <= PARTS_OF_A_CENT);
-            prop_assert_eq!(ExactUsd::from_parts(-parts).rounded().parts(), -ExactUsd::from_parts(parts).rounded().parts());
+            let cents = |parts| ExactUsd::from_parts(parts).rounded().parts();
+            prop_assert!((cents(parts) * PARTS_OF_A_CENT - parts).abs() * 2 <= PARTS_OF_A_CENT);
+            prop_assert_eq!(cents(-parts), -cents(parts));
         }
     }
 }

@@ -42,6 +42,8 @@ pub struct Rated {
     pub price: UnitPrice,
     /// How an allowance bears on it.
     pub part: Part,
+    /// The step of a volume discount that it lies in, from 1; 0 where there is none.
+    pub step: usize,
     /// What one costs, in millionths of its price.
     pub factor_ppm: u32,
 }
@@ -86,37 +88,23 @@ pub struct Sums {
 }
 
 impl Sums {
-    pub(super) fn plus(self, other: Sums) -> Option<Sums> {
-        self.with(other, Quantity::plus, ExactUsd::plus, Cents::plus)
-    }
-
     pub(super) fn minus(self, other: Sums) -> Option<Sums> {
-        self.with(other, Quantity::minus, ExactUsd::minus, Cents::minus)
-    }
-
-    fn with(
-        self,
-        other: Sums,
-        quantity: impl Fn(Quantity, Quantity) -> Option<Quantity>,
-        usd: impl Fn(ExactUsd, ExactUsd) -> Option<ExactUsd>,
-        cents: impl Fn(Cents, Cents) -> Option<Cents>,
-    ) -> Option<Sums> {
         Some(Sums {
-            quantity: quantity(self.quantity, other.quantity)?,
-            estimated_quantity: quantity(self.estimated_quantity, other.estimated_quantity)?,
-            exact_usd: usd(self.exact_usd, other.exact_usd)?,
-            estimated_usd: usd(self.estimated_usd, other.estimated_usd)?,
-            cents: cents(self.cents, other.cents)?,
+            quantity: self.quantity.minus(other.quantity)?,
+            estimated_quantity: self.estimated_quantity.minus(other.estimated_quantity)?,
+            exact_usd: self.exact_usd.minus(other.exact_usd)?,
+            estimated_usd: self.estimated_usd.minus(other.estimated_usd)?,
+            cents: self.cents.minus(other.cents)?,
         })
     }
 }
 
-/// The lines that a period's charges come to under `terms`: those of usage, what lacks to the minimum, and what has no price.
-/// The order of the charges does not matter.
+/// The lines that a period's charges come to under `terms`: those of usage, what lacks to the minimum, and what has no
+/// price. The order of the charges does not matter.
 ///
-/// Lines take what is included, and fill the steps of a volume discount, from the dearest on, by the price of one; of the
-/// same price in the order of their items. In a line what was reported goes before what was estimated, so that what is said
-/// to rest on estimates is rather too much.
+/// Lines take what is included, and fill the steps of a volume discount, from the dearest on, by the price of one; of
+/// the same price in the order of their items. In a line what was reported goes before what was estimated, so that what
+/// is said to rest on estimates is rather too much.
 ///
 /// # Errors
 /// When the terms cannot be billed by, or an amount is too large.
@@ -238,47 +226,42 @@ impl<'a> Rating<'a> {
         if let Some((_, left)) = self.included.iter_mut().find(|(allowance, _)| has(&allowance.scope)) {
             let taken = rest.take(*left);
             *left = left.minus(taken.all).unwrap_or_default();
-            pieces.push((Part::Included, 0, taken));
+            pieces.push((Part::Included, 0, 0, taken));
             beyond = Part::Overage;
         }
         match self.volume.iter_mut().find(|(volume, _)| has(&volume.scope)) {
-            None => pieces.push((beyond, WHOLE_PPM, rest)),
+            None => pieces.push((beyond, 0, WHOLE_PPM, rest)),
             Some((volume, filled)) => {
-                for step in &volume.steps {
+                for (step, number) in volume.steps.iter().zip(1..) {
                     let taken = rest.take(room(step, *filled));
                     *filled = filled.plus(taken.all).ok_or_else(|| too_large(&used.meter))?;
-                    pieces.push((beyond, step.factor_ppm, taken));
+                    pieces.push((beyond, number, step.factor_ppm, taken));
                 }
             }
         }
-        for (part, factor_ppm, amount) in pieces.into_iter().filter(|(_, _, amount)| amount.all > Quantity::ZERO) {
-            self.add(used, part, factor_ppm, amount).ok_or_else(|| too_large(&used.meter))?;
+        for (part, step, factor_ppm, amount) in pieces.into_iter().filter(|(.., amount)| amount.all > Quantity::ZERO) {
+            let sums = sums(amount, &used.price, factor_ppm).ok_or_else(|| too_large(&used.meter))?;
+            let Used { model, meter, price } = used.clone();
+            self.lines.insert(Item::Usage(Rated { model, meter, price, part, step, factor_ppm }), sums);
         }
         Ok(())
     }
+}
 
-    /// Two steps may have the same factor, so that the sums of a line may come in pieces; they are rounded here all the same
-    /// only when they are whole.
-    fn add(&mut self, used: &Used, part: Part, factor_ppm: u32, amount: Measured) -> Option<()> {
-        let Used { model, meter, price } = used.clone();
-        let usd = |quantity: Quantity| {
-            let parts = quantity.parts().checked_mul(price.each.parts())?.checked_mul(factor_ppm.into())?;
-            Some(ExactUsd::from_parts(parts))
-        };
-        let (exact_usd, estimated_usd) = (usd(amount.all)?, usd(amount.estimated)?);
-        let item = Item::Usage(Rated { model, meter, price, part, factor_ppm });
-        let sums = self.lines.entry(item).or_default();
-        let piece = Sums {
-            quantity: amount.all,
-            estimated_quantity: amount.estimated,
-            exact_usd,
-            estimated_usd,
-            cents: Cents::ZERO,
-        };
-        *sums = sums.plus(piece)?;
-        sums.cents = sums.exact_usd.rounded();
-        Some(())
-    }
+/// What so much comes to; `None` where that is too large.
+fn sums(amount: Measured, price: &UnitPrice, factor_ppm: u32) -> Option<Sums> {
+    let usd = |quantity: Quantity| {
+        let parts = quantity.parts().checked_mul(price.each.parts())?.checked_mul(factor_ppm.into())?;
+        Some(ExactUsd::from_parts(parts))
+    };
+    let exact_usd = usd(amount.all)?;
+    Some(Sums {
+        quantity: amount.all,
+        estimated_quantity: amount.estimated,
+        exact_usd,
+        estimated_usd: usd(amount.estimated)?,
+        cents: exact_usd.rounded(),
+    })
 }
 
 /// How much a step still takes when so much is filled.

@@ -8,16 +8,16 @@ use serde::{Deserialize, Serialize};
 /// 9999-01-01T00:00:00Z: every moment before it has a next month, in every zone. Later moments count as this one.
 const LAST_MS: u64 = 253_370_764_800_000;
 
-/// Where a tenant's months begin: at the first moment of a day of the month in a time zone. Months that lack the day begin on
-/// their last one.
+/// Where a tenant's months begin: at the first moment of a day of the month in a time zone. Months that lack the day
+/// begin on their last one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BillingCalendar {
     zone: TimeZone,
     day: i8,
 }
 
-/// A month of a [`BillingCalendar`]: from `start_ms` to before `end_ms`, milliseconds since the Unix epoch. One that begins before
-/// 1970 begins with it.
+/// A month of a [`BillingCalendar`]: from `start_ms` to before `end_ms`, milliseconds since the Unix epoch. One that
+/// begins before 1970 begins with it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct BillingMonth {
     /// Its beginning.
@@ -64,7 +64,8 @@ impl BillingCalendar {
         date(1970, 1, self.day).saturating_add(number.months())
     }
 
-    /// Its first moment. Where the day's midnight is skipped that is the first after it; where it comes twice, the first of them.
+    /// Its first moment. Where the day's midnight is skipped that is the first after it; where it comes twice, the
+    /// first of them.
     fn begin_ms(&self, number: i32) -> u64 {
         let begin = self.first(number).to_zoned(self.zone.clone()).map(|begin| begin.timestamp().as_millisecond());
         begin.map_or(LAST_MS, |ms| u64::try_from(ms).unwrap_or(0))
@@ -109,7 +110,8 @@ mod tests {
         assert_eq!(firsts("2026-02-28T10:00:00Z"), days("2026-02-28", "2026-03-29"));
     }
 
-    /// The clock is set from 0:30 on the first of November back to 23:30, and at midnight of the first of April on to 1:00.
+    /// The clock is set from 0:30 on the first of November back to 23:30, and at midnight of the first of April on to
+    /// 1:00.
     const OVER_MIDNIGHT: &str = "AAA0BBB-1,J91/0,J305/0:30";
 
     #[test]

@@ -63,7 +63,8 @@ impl fmt::Display for TransitionError {
 
 impl std::error::Error for TransitionError {}
 
-/// A bill, and how far it is. What is no draft any more keeps its bill: late usage is an [`Adjustment`](super::Adjustment).
+/// A bill, and how far it is. What is no draft any more keeps its bill: late usage is an
+/// [`Adjustment`](super::Adjustment).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invoice {
     #[serde(flatten)]

@@ -22,15 +22,15 @@ pub const MAX_TAX_PPM: u32 = 1_000_000;
 pub struct BillingTerms {
     /// The least that a period's usage comes to; what it lacks is a line of its own. From 0 to [`MAX_CENTS`].
     pub minimum: Cents,
-    /// What is free in every period. Of those that match a line the first holds; what is beyond it is *overage*. At most
-    /// [`MAX_SCOPES`].
+    /// What is free in every period. Of those that match a line the first holds; what is beyond it is *overage*. At
+    /// most [`MAX_SCOPES`].
     pub included: Vec<Allowance>,
     /// What much usage costs less (or more). Of those that match a line the first holds. At most [`MAX_SCOPES`].
     pub volume: Vec<Volume>,
     /// The tax, in millionths of what is taxed. At most [`MAX_TAX_PPM`].
     pub tax_ppm: u32,
-    /// Money that the tenant has paid ahead or was granted; it is used up to what is due, tax included, and does not lessen what
-    /// is taxed. From 0 to [`MAX_CENTS`].
+    /// Money that the tenant has paid ahead or was granted; it is used up to what is due, tax included, and does not
+    /// lessen what is taxed. From 0 to [`MAX_CENTS`].
     pub credits: Cents,
 }
 
@@ -87,7 +87,8 @@ pub struct Volume {
 /// One of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// Where it ends, counted from the beginning of the first: more than the step before. The last step, and no other, has no end.
+    /// Where it ends, counted from the beginning of the first: more than the step before. The last step, and no other,
+    /// has no end.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub up_to: Option<Quantity>,
     /// What a unit in it costs, in millionths of its price.
