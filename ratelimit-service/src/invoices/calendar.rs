@@ -40,8 +40,8 @@ mod tests {
             at_ms in 0..ms("2040-01-01T00:00:00Z"),
             day in 1..=31_u8,
             zone in prop::sample::select(vec![
-                "Pacific/Apia", "Africa/Cairo", "Asia/Beirut", "America/Havana", "America/Sao_Paulo", "Pacific/Kwajalein",
-                "Australia/Lord_Howe", "Africa/Monrovia",
+                "Pacific/Apia", "Africa/Cairo", "Asia/Beirut", "America/Havana", "America/Sao_Paulo",
+                "Pacific/Kwajalein", "Australia/Lord_Howe", "Africa/Monrovia",
             ]),
         ) {
             let calendar = calendar(zone, day).unwrap();

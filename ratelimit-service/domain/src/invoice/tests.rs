@@ -404,8 +404,8 @@ proptest! {
         }
         for (month, bill) in months.iter().zip(&bills) {
             // What is left of the recomputation when all that was invoiced is taken off.
-            let mut rest: BTreeMap<Item, Sums> =
-                rate(&terms, &charges_of(month, u8::MAX)).unwrap().into_iter().map(|line| (line.item, line.sums)).collect();
+            let recomputed = rate(&terms, &charges_of(month, u8::MAX)).unwrap();
+            let mut rest: BTreeMap<_, _> = recomputed.into_iter().map(|line| (line.item, line.sums)).collect();
             let adjustments = bills.iter().flat_map(|bill| &bill.adjustments).filter(|one| one.month == *month);
             for line in bill.lines.iter().chain(adjustments.map(|adjustment| &adjustment.line)) {
                 let sums = rest.entry(line.item.clone()).or_default();

@@ -9,12 +9,13 @@ use super::Parties;
 use super::view::{HEADINGS, Row, Table, View};
 
 /// Where a table's columns end: quantity, price, amount.
-const ENDS: [f32; 3] = [RIGHT - 175.0, RIGHT - 75.0, RIGHT];
+const ENDS: [f32; 3] = [RIGHT - 170.0, RIGHT - 80.0, RIGHT];
 /// Where the item's column ends.
-const ITEM_END: f32 = RIGHT - 260.0;
+const ITEM_END: f32 = RIGHT - 252.0;
 const MIDDLE: f32 = (LEFT + RIGHT) / 2.0;
 
-/// The invoice on A4. Fonts are embedded; the text can be searched and copied.
+/// The invoice on A4. Fonts are embedded; the text can be searched and copied. They have Latin, Greek, Cyrillic and
+/// some other letters, but no Chinese, Japanese or Korean ones: what they lack is shown as U+FFFD.
 ///
 /// # Errors
 /// None is known of; what the writer of PDFs may tell.
@@ -39,6 +40,7 @@ fn across(style: Style, text: &str) -> Cell<'_> {
 
 fn head(sheets: &mut Sheets, view: &View) {
     sheets.row(&[across(Style::Title, &view.title)], &[]);
+    sheets.space(4.0);
     sheets.row(&[across(Style::Plain, &view.state)], &[]);
     sheets.row(&[across(Style::Plain, &view.month)], &[]);
     sheets.space(18.0);
@@ -52,7 +54,7 @@ fn head(sheets: &mut Sheets, view: &View) {
 }
 
 fn rows(sheets: &mut Sheets, table: &Table) {
-    sheets.space(20.0);
+    sheets.space(16.0);
     // The title, the headings and a row.
     sheets.keep(80.0);
     sheets.row(&[across(Style::Heading, table.title)], &[]);
@@ -85,7 +87,7 @@ fn totals(sheets: &mut Sheets, view: &View) {
             sheets.rule();
         }
         let cell = |column, text| Cell { column, texts: vec![(style, text)] };
-        let label = cell(Column::From(MIDDLE, RIGHT - 75.0), total.label.as_str());
+        let label = cell(Column::From(MIDDLE, RIGHT - 80.0), total.label.as_str());
         sheets.row(&[label, cell(Column::UpTo(RIGHT), &total.amount)], &[]);
         sheets.space(2.0);
     }

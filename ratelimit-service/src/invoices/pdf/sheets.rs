@@ -17,7 +17,7 @@ const PAGE: (f32, f32) = (595.0, 842.0);
 pub(super) const LEFT: f32 = 48.0;
 pub(super) const RIGHT: f32 = PAGE.0 - 48.0;
 const TOP: f32 = 54.0;
-const BOTTOM: f32 = PAGE.1 - 72.0;
+const BOTTOM: f32 = PAGE.1 - 64.0;
 const FOOT: f32 = PAGE.1 - 40.0;
 /// The most lines of a cell; what is longer ends with an ellipsis, so that a row fits on a page.
 const MAX_CELL_LINES: usize = 40;
@@ -41,8 +41,8 @@ impl Style {
         match self {
             Style::Title => 20.0,
             Style::Heading => 11.0,
-            Style::Strong | Style::Plain => 9.0,
-            Style::Small => 7.5,
+            Style::Strong | Style::Plain => 8.5,
+            Style::Small => 7.0,
         }
     }
 
