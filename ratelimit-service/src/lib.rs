@@ -10,6 +10,7 @@
 //! - [`sinks`]: where entries go beside the ledger; [`alerts`]: who nears a monthly limit; [`webhooks`]: how that is told;
 //!   [`http`]: how requests go out; [`secret`]: what is never shown.
 //! - [`prices`]: what models cost, by the table that is shipped and by others' tables.
+//! - [`invoices`]: how an invoice is written.
 //! - [`inspect`]: what the filter would read from recorded responses.
 
 pub mod accounts;
@@ -22,11 +23,11 @@ pub mod collector;
 pub mod config;
 pub mod counters;
 pub mod database;
-mod decimal;
 pub mod entry;
 pub mod export;
 pub mod http;
 pub mod inspect;
+pub mod invoices;
 pub mod ledger;
 pub mod limiter;
 pub mod metrics;
@@ -44,3 +45,5 @@ pub mod sinks;
 pub mod spool;
 pub mod usage_metrics;
 pub mod webhooks;
+
+use tollgate_domain::decimal;

@@ -15,7 +15,7 @@ use prometheus_client::registry::Registry;
 use tollgate_domain::{Access, Action, Anchor, Given, Limit, MissingTier, Plan, Terms, Unit, Window};
 
 use crate::accounts::{
-    self, Accounts, AccountsError, Budget, Enforcement, Kind, LimitOverrides, Page, Record, Tenant, TenantStatus,
+    self, Accounts, AccountsError, Budget, Enforcement, LimitOverrides, Record, Tenant, TenantStatus,
 };
 use crate::config;
 use crate::limiter::{Limiter, Policy};
@@ -78,17 +78,17 @@ impl Agreed {
     pub async fn read(accounts: &Accounts) -> Result<Agreed, AccountsError> {
         // What changes from here on is read again.
         let mut agreed = Agreed { revision: accounts.revision().await?, ..Agreed::default() };
-        for record in all::<accounts::Plan>(accounts).await? {
+        for record in accounts.all::<accounts::Plan>().await? {
             match config::limits(record.value.limits.text()) {
                 Ok(limits) => agreed.given.plans.push(Plan::new(record.id, record.value.context_tokens, limits)),
                 Err(error) => agreed.refused.push(format!("plan `{}`: limits{error}", record.id)),
             }
         }
         let terms = &mut agreed.given.terms;
-        for Record { id, value, .. } in all::<Tenant>(accounts).await? {
+        for Record { id, value, .. } in accounts.all::<Tenant>().await? {
             terms.insert(id, terms_of(&value));
         }
-        for Record { id, value, .. } in all::<LimitOverrides>(accounts).await? {
+        for Record { id, value, .. } in accounts.all::<LimitOverrides>().await? {
             let terms = terms.entry(id.clone()).or_default();
             terms.context_tokens = value.context_tokens;
             match config::limits(value.limits.text()) {
@@ -96,7 +96,7 @@ impl Agreed {
                 Err(error) => agreed.refused.push(format!("limit overrides of `{id}`: limits{error}")),
             }
         }
-        for (tenant, limit) in budgets(all::<Budget>(accounts).await?) {
+        for (tenant, limit) in budgets(accounts.all::<Budget>().await?) {
             let limits = &mut terms.entry(tenant).or_default().limits;
             limits.retain(|other| other.counter() != limit.counter());
             limits.push(limit);
@@ -203,18 +203,4 @@ fn budgets(records: Vec<Record<Budget>>) -> HashMap<String, Limit> {
         Some((budget.tenant, limit.with_action(action)))
     };
     tightest.into_values().filter_map(limit).collect()
-}
-
-/// All records of a kind.
-async fn all<T: Kind>(accounts: &Accounts) -> Result<Vec<Record<T>>, AccountsError> {
-    let mut records: Vec<Record<T>> = Vec::new();
-    loop {
-        let page = Page { after: records.last().map(|record| record.id.as_str()), ..Page::default() };
-        let next = accounts.list::<T>(&page).await?;
-        let is_last = next.len() < accounts::MAX_PAGE;
-        records.extend(next);
-        if is_last {
-            return Ok(records);
-        }
-    }
 }

@@ -42,6 +42,6 @@ fn cell<'a>(value: &Value<'a>) -> Cow<'a, str> {
 }
 
 /// The text, so that no spreadsheet takes it for a formula.
-fn inert(text: &str) -> Cow<'_, str> {
+pub(crate) fn inert(text: &str) -> Cow<'_, str> {
     if text.starts_with(FORMULA) { format!("'{text}").into() } else { text.into() }
 }

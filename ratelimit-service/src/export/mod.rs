@@ -11,6 +11,7 @@ use std::io::Write;
 
 use clap::ValueEnum;
 
+pub(crate) use self::csv::inert;
 use crate::entry::{Entry, EntryRecord, EventRecord, TrackedRecord, Value};
 use crate::ledger::{Ledger, LedgerError, Page};
 
