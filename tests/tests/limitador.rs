@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tollgate_e2e::harness::stack::Stack;
 use tollgate_e2e::harness::wait::{PATIENCE, eventually};
+use tollgate_wire::proto::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use tollgate_wire::proto::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use tollgate_wire::proto::envoy::service::ratelimit::v3::rate_limit_service_server::{
     RateLimitService, RateLimitServiceServer,
@@ -33,7 +34,7 @@ impl RateLimitService for &'static Server {
         request: Request<RateLimitRequest>,
     ) -> Result<Response<RateLimitResponse>, Status> {
         let request = request.into_inner();
-        let entries = |descriptor: &tollgate_wire::proto::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor| {
+        let entries = |descriptor: &RateLimitDescriptor| {
             descriptor.entries.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect()
         };
         let descriptors: Vec<HashMap<String, String>> = request.descriptors.iter().map(entries).collect();
