@@ -2,6 +2,8 @@
 
 use anyhow::ensure;
 use serde_json::{Value, json};
+use tollgate_e2e::harness::redis::Redis;
+use tollgate_e2e::harness::run_dir::RunDir;
 use tollgate_e2e::harness::stack::Stack;
 use tollgate_e2e::harness::wait::{PATIENCE, eventually};
 
@@ -84,6 +86,39 @@ async fn no_more_go_on_than_the_limit_has_and_who_is_denied_is_not_asked_about_a
         ensure!(counted == denied, "{counted} of {denied}");
         let from_cache = count(&stack, "calls_denied_from_cache").await?;
         ensure!(from_cache * 100 >= denied * 90, "{from_cache} of {denied} without a question");
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_limit_that_becomes_smaller_holds_once_what_was_lent_before_has_expired() {
+    let dir = RunDir::create().unwrap();
+    let redis = Redis::start(dir.path()).await.unwrap();
+    let mut with_redis = service(100_000);
+    with_redis["counters"] = json!({"engine": "redis", "redis": {"url": redis.url()}});
+    let mut stack = Stack::builder().service_config(with_redis).start().await.unwrap();
+    call_until_leased(&stack, 50).await;
+    stack.service.reconfigure(&json!({"tiers": service(1)["tiers"]})).unwrap();
+    // Leases live a second, and calls go on all the while: more than one is let through by none that was lent after the change.
+    eventually("the smaller limit", PATIENCE, async || {
+        let reply = stack.chat("acme").send().await?;
+        ensure!(reply.status == 429, "{}", reply.text());
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let went_on = stack.standin.call_count();
+    for _ in 0..200 {
+        assert_eq!(stack.chat("acme").send().await.unwrap().status, 429);
+    }
+    assert_eq!(stack.standin.call_count(), went_on);
+    // What is counted in Redis is what went on: each call, once.
+    eventually("all is settled and given back", PATIENCE, async || {
+        let limits = stack.rest_get("/api/v1/usage/acme/limit").await?;
+        ensure!(limits["limits"][0]["used"] == went_on, "{went_on}: {limits}");
+        ensure!(limits["limits"][1]["reserved"] == 0, "{limits}");
         Ok(())
     })
     .await

@@ -1,7 +1,8 @@
 //! What calls used, told to a rate limit service that reads no usage events: by a question that takes it, after the call.
 //!
-//! Calls of one kind are told together. What was not taken is told again with what comes after it; a question that may have been
-//! taken and was not answered is told again too, for its limits would rather count twice than not at all.
+//! Calls of one kind are told together, by one question for the prompts' tokens and one for the answers': Limitador knows one amount
+//! for a question. What was not taken is told again with what comes after it; a question that may have been taken and was not
+//! answered is told again too, for its limits would rather count twice than not at all.
 
 use tollgate_wire::admission::AdmissionRequest;
 use tollgate_wire::usage_event::UsageEvent;
@@ -34,9 +35,16 @@ impl Report {
     /// The encoded `RateLimitRequest` that takes it.
     pub(crate) fn encode(&self, domain: &str) -> Vec<u8> {
         let Kind { tenant, tier, model, api } = self.kind.borrowed();
-        let output_tokens = Some(self.output_tokens).filter(|tokens| *tokens > 0);
-        let input_tokens = self.input_tokens;
+        let [input_tokens, output_tokens] =
+            [self.input_tokens, self.output_tokens].map(|tokens| Some(tokens).filter(|tokens| *tokens > 0));
         AdmissionRequest { requests: None, domain, tenant, tier, model, api, input_tokens, output_tokens }.encode()
+    }
+
+    /// Its two sides, as far as there is something to tell.
+    fn sides(self) -> impl Iterator<Item = Report> {
+        let input = Report { output_tokens: 0, ..self.clone() };
+        let output = Report { input_tokens: 0, ..self };
+        [input, output].into_iter().filter(|side| side.input_tokens > 0 || side.output_tokens > 0)
     }
 }
 
@@ -56,7 +64,8 @@ impl Reports {
         }
     }
 
-    pub(crate) fn take(&mut self) -> Vec<Report> {
-        std::mem::take(&mut self.0)
+    /// What is to be told now, each of one side.
+    pub(crate) fn take(&mut self) -> impl Iterator<Item = Report> + use<> {
+        std::mem::take(&mut self.0).into_iter().flat_map(Report::sides)
     }
 }

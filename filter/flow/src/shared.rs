@@ -70,7 +70,7 @@ impl Shared {
                 tier,
                 model,
                 api,
-                input_tokens: 0,
+                input_tokens: Some(0),
                 output_tokens,
             };
             LeaseAsk { message: request.encode(), kind: ask.kind, lease: ask.metadata }
@@ -105,7 +105,7 @@ impl Shared {
             let message = report.encode(&self.config.admission.domain);
             (report, message)
         };
-        self.reports.borrow_mut().take().into_iter().map(with_message).collect()
+        self.reports.borrow_mut().take().map(with_message).collect()
     }
 
     /// It was not taken: it is told again.

@@ -10,7 +10,7 @@ pub fn written(parts: u128, places: u32) -> String {
 
 /// The number that is written in `text` in parts of which `10^places` are one; `None` when it is none from 0 up, is
 /// finer, or is too large. `_` may stand between the digits before the point.
-pub(crate) fn read(text: &str, places: u32) -> Option<u128> {
+pub fn read(text: &str, places: u32) -> Option<u128> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let are_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if !whole.split('_').all(are_digits) || !are_digits(fraction) {

@@ -56,7 +56,7 @@ async fn ask(client: &mut RateLimitServiceClient<Channel>, id: &str) -> Result<b
         tier,
         model: None,
         api: None,
-        input_tokens: 1,
+        input_tokens: Some(1),
         output_tokens: Some(1),
     };
     let mut request = Request::new(prost::Message::decode(asked.encode().as_slice()).unwrap());

@@ -44,7 +44,7 @@ async fn ask(service: &Service, tier: &str, requests: u64, calls_per_s: u64) -> 
         tier,
         model: Some("gpt-4o"),
         api: None,
-        input_tokens: 0,
+        input_tokens: Some(0),
         output_tokens: Some(0),
     };
     let mut request = tonic::Request::new(Message::decode(asked.encode().as_slice()).unwrap());

@@ -18,7 +18,7 @@ fn call(tenant: &str, tier: &str, input_tokens: u64, output_tokens: u64) -> Rate
         tier,
         model: Some("gpt-4o"),
         api: None,
-        input_tokens,
+        input_tokens: Some(input_tokens),
         output_tokens: Some(output_tokens),
     };
     prost::Message::decode(request.encode().as_slice()).unwrap()

@@ -38,7 +38,7 @@ async fn admit(service: &Service) -> Decision {
         tier: "small",
         model: None,
         api: None,
-        input_tokens: 1,
+        input_tokens: Some(1),
         output_tokens: Some(1),
     };
     let request = prost::Message::decode(asked.encode().as_slice()).unwrap();

@@ -47,7 +47,7 @@ fn call(id: &str, tier: &str, input_tokens: u64, output_tokens: u64) -> tonic::R
         tier,
         model,
         api: None,
-        input_tokens,
+        input_tokens: Some(input_tokens),
         output_tokens: Some(output_tokens),
     };
     let mut request = tonic::Request::new(prost::Message::decode(asked.encode().as_slice()).unwrap());

@@ -264,7 +264,7 @@ async fn a_check_is_denied_while_every_slot_is_taken() {
         tier: "one",
         model: None,
         api: None,
-        input_tokens: 1,
+        input_tokens: Some(1),
         output_tokens: Some(1),
     };
     let decoded: RateLimitRequest = prost::Message::decode(asked.encode().as_slice()).unwrap();

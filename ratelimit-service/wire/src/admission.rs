@@ -103,22 +103,24 @@ pub struct AdmissionRequest<'a> {
     pub model: Option<&'a str>,
     /// The API called, where it is known.
     pub api: Option<&'a str>,
-    /// Estimated tokens of the prompt; 0 when unknown.
-    pub input_tokens: u64,
+    /// Estimated tokens of the prompt; 0 when unknown. `None` where a report tells none.
+    pub input_tokens: Option<u64>,
     /// The request's cap on output tokens, 0 when it has none; `None` where the answer will have no tokens.
     pub output_tokens: Option<u64>,
 }
 
 impl AdmissionRequest<'_> {
-    /// The encoded `RateLimitRequest`: a descriptor for each of [`Unit::ALL`] that is asked for.
+    /// The encoded `RateLimitRequest`: a descriptor for each of [`Unit::ALL`] that is asked for. What asks for one alone has its
+    /// amount as the request's too, for servers that read no descriptor's own: Limitador.
     pub fn encode(&self) -> Vec<u8> {
         let amounts = [
             (Unit::Requests, self.requests),
-            (Unit::InputTokens, Some(self.input_tokens)),
+            (Unit::InputTokens, self.input_tokens),
             (Unit::OutputTokens, self.output_tokens),
         ];
         const DOMAIN: u32 = 1; // of RateLimitRequest
         const DESCRIPTORS: u32 = 2;
+        const HITS_ADDEND: u32 = 3;
         let mut request = Vec::with_capacity(ENCODED_BYTES);
         field::append(DOMAIN, self.domain.as_bytes(), &mut request);
         let mut descriptor = Vec::with_capacity(ENCODED_BYTES / 3);
@@ -128,6 +130,10 @@ impl AdmissionRequest<'_> {
                 self.descriptor(unit, amount, &mut descriptor);
                 field::append(DESCRIPTORS, &descriptor, &mut request);
             }
+        }
+        let mut asked = amounts.into_iter().filter_map(|(_, amount)| amount);
+        if let (Some(amount), None) = (asked.next(), asked.next()) {
+            field::append_varint(HITS_ADDEND, amount.min(u32::MAX.into()), &mut request);
         }
         request
     }

@@ -110,7 +110,7 @@ fn path() -> String {
 fn admission() -> Vec<u8> {
     let (domain, tenant, tier) = ("tollgate", "bench", "bench");
     let (model, api) = (Some("gpt-4o-mini"), Some("openai_chat"));
-    let (input_tokens, output_tokens) = (INPUT_TOKENS, Some(OUTPUT_TOKENS));
+    let (input_tokens, output_tokens) = (Some(INPUT_TOKENS), Some(OUTPUT_TOKENS));
     AdmissionRequest { requests: Some(1), domain, tenant, tier, model, api, input_tokens, output_tokens }.encode()
 }
 

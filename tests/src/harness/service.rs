@@ -50,6 +50,15 @@ impl Service {
         Ok(Service { dir: dir.to_owned(), config, starts: 1, process: Some(process), addrs })
     }
 
+    /// Changes the configuration of the running service, which takes it over by itself. `patch` is merged into it.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn reconfigure(&mut self, patch: &Value) -> anyhow::Result<()> {
+        merge(&mut self.config, patch);
+        write_config(&self.dir, &self.config).map(drop)
+    }
+
     /// Where it answers gRPC.
     pub fn grpc(&self) -> SocketAddr {
         self.addrs.grpc
@@ -95,9 +104,7 @@ impl Service {
 }
 
 async fn launch(dir: &Path, config: &Value, start: u32) -> anyhow::Result<(Process, Addrs)> {
-    // JSON is YAML too.
-    let config_file = dir.join("tollgate.yaml");
-    fs::write(&config_file, serde_json::to_string_pretty(config)?)?;
+    let config_file = write_config(dir, config)?;
     let args = ["serve".as_ref(), "--config".as_ref(), config_file.as_os_str()];
     let mut process = Process::spawn(&format!("tollgate-{start}"), &artifacts::program("tollgate")?, args, dir)?;
     let attempt = async || match process.check_running() {
@@ -108,6 +115,13 @@ async fn launch(dir: &Path, config: &Value, start: u32) -> anyhow::Result<(Proce
         .await?
         .with_context(|| format!("the service did not come up; the end of its log:\n{}", process.log_tail()))?;
     Ok((process, addrs))
+}
+
+fn write_config(dir: &Path, config: &Value) -> anyhow::Result<PathBuf> {
+    // JSON is YAML too.
+    let file = dir.join("tollgate.yaml");
+    fs::write(&file, serde_json::to_string_pretty(config)?)?;
+    Ok(file)
 }
 
 /// The addresses, when `line` is the one that tells them.

@@ -37,6 +37,8 @@ pub struct Builder {
     filter_config: Value,
     service_config: Value,
     limiter: Limiter,
+    /// Who is asked and told in our service's place.
+    rate_limit_service: Option<SocketAddr>,
     bodies: Bodies,
     route: Value,
     connection_manager: Value,
@@ -120,6 +122,12 @@ impl Builder {
         self
     }
 
+    /// Has another rate limit service asked, and told of usage, in our service's place.
+    pub fn rate_limit_service(mut self, addr: SocketAddr) -> Builder {
+        self.rate_limit_service = Some(addr);
+        self
+    }
+
     /// Starts everything, and waits until it takes requests.
     ///
     /// # Errors
@@ -150,7 +158,7 @@ impl Builder {
             Limiter::NativeRatelimit => Bootstrap::native_ratelimit()?,
         };
         bootstrap.cluster("llm", standin.addr())?;
-        bootstrap.cluster("tollgate", service.grpc())?;
+        bootstrap.cluster("tollgate", self.rate_limit_service.unwrap_or(service.grpc()))?;
         if self.bodies == Bodies::HeldBack {
             bootstrap.hold_bodies_back()?;
         }
@@ -173,6 +181,7 @@ impl Stack {
             filter_config: json!({}),
             service_config: json!({}),
             limiter: Limiter::Tollgate,
+            rate_limit_service: None,
             bodies: Bodies::Handed,
             route: json!({}),
             connection_manager: json!({}),

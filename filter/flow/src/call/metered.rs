@@ -135,7 +135,7 @@ impl Metered {
             Settle::Rls => Amounts { input_tokens: 0, output_tokens: self.question.amounts.output_tokens.map(|_| 0) },
         };
         let Kind { tenant, tier, model, api } = self.kind();
-        let (domain, requests) = (config.admission.domain.as_str(), Some(1));
+        let (domain, requests, input_tokens) = (config.admission.domain.as_str(), Some(1), Some(input_tokens));
         let message = AdmissionRequest { requests, domain, tenant, tier, model, api, input_tokens, output_tokens };
         Ask { message: message.encode(), reservation_id: self.event.reservation_id.clone(), lease }
     }

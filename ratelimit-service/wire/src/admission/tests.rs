@@ -11,7 +11,7 @@ fn request() -> AdmissionRequest<'static> {
         tier: "pro",
         model: Some("gpt-4o"),
         api: None,
-        input_tokens: 12,
+        input_tokens: Some(12),
         output_tokens: Some(0),
     }
 }
@@ -28,6 +28,16 @@ fn a_request_reads_back_as_one_demand_for_each_unit() {
         assert_eq!((demand.tenant, demand.tier, demand.model, demand.api), ("acme", Some("pro"), Some("gpt-4o"), None));
     }
     assert_eq!(Demand::read(&message, 3), None);
+}
+
+#[test]
+fn what_asks_for_one_amount_tells_it_at_both_places() {
+    let report = |input_tokens| AdmissionRequest { requests: None, input_tokens, output_tokens: None, ..request() };
+    let read = |request: &AdmissionRequest<'_>| RateLimitRequest::decode(request.encode().as_slice()).unwrap();
+    let one = read(&report(Some(7)));
+    assert_eq!((one.hits_addend, one.descriptors[0].hits_addend, one.descriptors.len()), (7, Some(7), 1));
+    assert_eq!(read(&report(Some(u64::MAX))).hits_addend, u32::MAX);
+    assert_eq!(read(&request()).hits_addend, 0);
 }
 
 #[test]
