@@ -29,7 +29,7 @@ use crate::ledger::{self, Ledger};
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
 use crate::reload::{self, Reloader, Status};
-use crate::rest::{self, Shared};
+use crate::rest::{self, Clients, Shared};
 use crate::rls::Rls;
 use crate::sinks::{self, Pace, SinkMetrics};
 use crate::spool::{Consumer, Lag, Spool};
@@ -93,6 +93,7 @@ impl Service {
             limiter.restore(ledger.as_ref(), audit.as_ref()).await.context("ledger")?;
         }
         let status = Arc::new(Status::new());
+        let clients = Clients::new(config.rest_rate, &mut registry);
         let rls = Rls::new(config.domain.clone(), limiter.clone(), metrics.clone());
         let books =
             reconcile::watch(ledger.clone(), limiter.clone(), audit.clone(), config.reconcile_every, metrics.clone());
@@ -104,7 +105,7 @@ impl Service {
             watch_file(config, source, hangups, limiter.clone(), metrics, status.clone()).boxed(),
         ];
         let registries = [registry, usage_registry];
-        let shared = Shared { limiter, ledger, audit, collector, config: status, registries };
+        let shared = Shared { limiter, ledger, audit, collector, clients, config: status, registries };
         Ok(Service { grpc, rest, rls, shared, database, spool, drain, sinks, background })
     }
 

@@ -7,14 +7,16 @@ use std::net::SocketAddr;
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRef, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, post};
 use flate2::read::MultiGzDecoder;
 use prost::Message;
 use tollgate_wire::proto::opentelemetry::proto::collector::logs::v1::ExportLogsServiceRequest;
 use tonic::{Code, Status};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::otlp::{MAX_EXPORT_BYTES, RETRY_AFTER_S};
 use super::{Collector, json};
@@ -29,11 +31,66 @@ enum Encoding {
     Json,
 }
 
-/// `POST /v1/logs`.
-pub(crate) fn route<S: Clone + Send + Sync + 'static>(collector: Collector) -> MethodRouter<S> {
-    post(export).layer(DefaultBodyLimit::max(MAX_BODY_BYTES)).with_state(collector)
+/// What takes exports.
+pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> OpenApiRouter<S>
+where
+    Collector: FromRef<S>,
+{
+    OpenApiRouter::new().routes(routes!(export)).layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
 }
 
+/// An `ExportLogsServiceRequest`, as OpenTelemetry describes it.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+#[expect(dead_code, reason = "it tells of what `json` reads")]
+struct ExportLogs {
+    resource_logs: Option<Vec<serde_json::Map<String, serde_json::Value>>>,
+}
+
+/// An `ExportLogsServiceResponse`: what was not taken, if anything.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+#[expect(dead_code, reason = "it tells of what `json` writes")]
+struct ExportedLogs {
+    partial_success: Option<PartialSuccess>,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+#[expect(dead_code, reason = "it tells of what `json` writes")]
+struct PartialSuccess {
+    /// A whole number.
+    rejected_log_records: String,
+    error_message: String,
+}
+
+/// A `google.rpc.Status`.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it tells of what `json` writes")]
+struct RpcStatus {
+    code: i32,
+    message: String,
+    details: Vec<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// Usage events as OpenTelemetry's logs
+///
+/// In JSON or protobuf, packed by gzip or not; the answer is in the same.
+#[utoipa::path(post, path = "/v1/logs", tag = "events",
+    request_body(content((ExportLogs = "application/json"), (Vec<u8> = "application/x-protobuf"))), responses(
+        (status = 200, description = "The export is kept",
+            content((ExportedLogs = "application/json"), (Vec<u8> = "application/x-protobuf"))),
+        (status = 400, description = "The body is no export",
+            content((RpcStatus = "application/json"), (Vec<u8> = "application/x-protobuf"))),
+        (status = 413, description = "The body is too long",
+            content((RpcStatus = "application/json"), (Vec<u8> = "application/x-protobuf"))),
+        (status = 415, description = "The body is neither JSON nor protobuf, or is packed otherwise",
+            content((RpcStatus = "application/json"), (Vec<u8> = "application/x-protobuf"))),
+        (status = 429, description = "Too much waits for the ledger", headers(("retry-after" = u64)),
+            content((RpcStatus = "application/json"), (Vec<u8> = "application/x-protobuf"))),
+        (status = 503, description = "Nothing can be kept", headers(("retry-after" = u64)),
+            content((RpcStatus = "application/json"), (Vec<u8> = "application/x-protobuf"))),
+    ))]
 async fn export(
     State(collector): State<Collector>,
     peer: Option<Extension<ConnectInfo<SocketAddr>>>,

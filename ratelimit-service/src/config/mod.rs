@@ -29,6 +29,7 @@ use tracing_subscriber::filter::Targets;
 use crate::collector::IntakeSettings;
 use crate::ledger::ClickHouseSettings;
 use crate::limiter::Policy;
+use crate::rest::Rate;
 use crate::sinks::SinkSettings;
 use crate::spool::SpoolSettings;
 use crate::usage_metrics::LabelCaps;
@@ -50,6 +51,8 @@ pub struct Config {
     pub grpc_listen: SocketAddr,
     /// Where REST and metrics are served.
     pub rest_listen: SocketAddr,
+    /// How often one client may ask the REST API.
+    pub rest_rate: Rate,
     /// The RLS domain that is ours.
     pub domain: String,
     /// What tenants are held to.
@@ -159,6 +162,8 @@ impl Config {
         let fixed = [
             ("grpc.listen", self.grpc_listen == next.grpc_listen),
             ("rest.listen", self.rest_listen == next.rest_listen),
+            ("rest.requests_per_second", self.rest_rate.per_second == next.rest_rate.per_second),
+            ("rest.burst", self.rest_rate.burst == next.rest_rate.burst),
             ("limiter.domain", self.domain == next.domain),
             ("counters", self.counters == next.counters),
             ("ledger.sqlite", self.sqlite == next.sqlite),

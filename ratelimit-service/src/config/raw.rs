@@ -23,6 +23,7 @@ use super::sinks::Sinks;
 use super::warnings::{self, Around};
 use super::{ConfigError, Engine, LogFormat};
 use crate::limiter::Policy;
+use crate::rest::{MAX_RATE, Rate};
 use crate::spool::SpoolSettings;
 
 const DEFAULT_TIER: &str = "starter";
@@ -64,11 +65,13 @@ impl Default for Grpc {
 #[serde(default, deny_unknown_fields)]
 struct Rest {
     listen: SocketAddr,
+    requests_per_second: Within<1, MAX_RATE>,
+    burst: Within<1, MAX_RATE>,
 }
 
 impl Default for Rest {
     fn default() -> Rest {
-        Rest { listen: (Ipv4Addr::LOCALHOST, 8080).into() }
+        Rest { listen: (Ipv4Addr::LOCALHOST, 8080).into(), requests_per_second: Within(500), burst: Within(1000) }
     }
 }
 
@@ -268,6 +271,7 @@ impl Config {
         Ok(super::Config {
             grpc_listen: grpc.listen,
             rest_listen: rest.listen,
+            rest_rate: Rate { per_second: rest.requests_per_second.get(), burst: rest.burst.get() },
             domain: limiter.domain.0,
             policy: Policy {
                 plans,

@@ -3,26 +3,42 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use tollgate_domain::{Action, Call, Decision, Plan, Standing, Unit, Window};
+use tollgate_wire::usage_event::MAX_NAME_BYTES;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use super::openapi::{self, Asked, Sent};
 use super::problem::Problem;
+use super::tenant::{self, Tenant};
 use super::usage::{PeriodName, Summary};
-use super::{Shared, check_tenant, rfc3339};
+use super::{Shared, rfc3339};
 use crate::clock;
 use crate::limiter::{Admission, Policy, Refusal, Undecided};
 
-#[derive(Debug, Deserialize)]
+/// Where tenants stand.
+pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new().routes(routes!(check)).routes(routes!(standings))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-pub(super) struct LimitQuery {
+#[into_params(parameter_in = Query)]
+struct LimitQuery {
+    /// The plan; without, the one of the tenant's latest call.
     plan_tier: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+/// Where a tenant stands against its plan's limits.
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Limits {
     tenant_id: String,
     plan_tier: String,
@@ -30,13 +46,17 @@ pub(super) struct Limits {
     limits: Vec<LimitFields>,
 }
 
-/// Amounts of cost are in US dollars.
-#[derive(Debug, Serialize)]
+/// A limit, and what is left of it. Amounts of cost are in US dollars.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Limit)]
 struct LimitFields {
     name: String,
+    #[schema(schema_with = units)]
     unit: Unit,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = windows, required = false)]
     window: Option<Window>,
+    #[schema(schema_with = actions)]
     action: Action,
     capacity: Amount,
     burst: Amount,
@@ -44,6 +64,7 @@ struct LimitFields {
     /// Of it, what calls in flight have reserved.
     reserved: Amount,
     remaining: Amount,
+    #[schema(format = DateTime)]
     reset_at: String,
 }
 
@@ -52,6 +73,29 @@ struct LimitFields {
 enum Amount {
     Count(u64),
     Usd(f64),
+}
+
+fn units() -> Object {
+    use Unit::{Concurrency, Cost, InputTokens, OutputTokens, Requests, Tokens};
+    openapi::one_of([Requests, Tokens, InputTokens, OutputTokens, Cost, Concurrency].map(Unit::as_str))
+}
+
+fn windows() -> Object {
+    use Window::{Day, Hour, Minute, Month, Second};
+    openapi::one_of([Second, Minute, Hour, Day, Month].map(Window::as_str))
+}
+
+fn actions() -> Object {
+    openapi::one_of(["enforce", "warn", "shadow"])
+}
+
+impl ToSchema for Amount {}
+
+impl PartialSchema for Amount {
+    fn schema() -> RefOr<Schema> {
+        let what = "US dollars of a limit of cost; of all others a whole number";
+        ObjectBuilder::new().schema_type(Type::Number).minimum(Some(0)).description(Some(what)).build().into()
+    }
 }
 
 impl Amount {
@@ -82,33 +126,42 @@ impl LimitFields {
     }
 }
 
-/// `GET /api/v1/usage/{tenant}/limit?plan_tier=`
-pub(super) async fn standings(
+/// Where a tenant stands against its limits
+#[utoipa::path(get, path = "/api/v1/usage/{tenant}/limit", tag = "limits", params(Tenant, LimitQuery),
+    responses((status = 200, body = Limits, description = "Every limit of the plan"), Asked))]
+async fn standings(
     State(shared): State<Arc<Shared>>,
-    tenant: Result<Path<String>, PathRejection>,
+    Tenant { tenant }: Tenant,
     query: Result<Query<LimitQuery>, QueryRejection>,
 ) -> Result<Json<Limits>, Problem> {
-    let Path(tenant) = tenant?;
     let Query(LimitQuery { plan_tier }) = query?;
     let policy = shared.limiter.policy();
     let plan = shared.named_plan(&policy, plan_tier.as_deref(), &tenant).await??;
     Ok(Json(shared.limits(tenant, plan).await?))
 }
 
-#[derive(Debug, Deserialize)]
+/// A call that is thought of.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct CheckRequest {
+struct CheckRequest {
+    #[schema(schema_with = openapi::text::<MAX_NAME_BYTES>)]
     tenant_id: String,
+    /// The plan; without, the one of the tenant's latest call.
     plan_tier: Option<String>,
     model: Option<String>,
     api: Option<String>,
+    /// Of its input.
     #[serde(default)]
+    #[schema(schema_with = openapi::whole::<0, { u64::MAX }>)]
     estimated_tokens: u64,
+    /// Of its answer.
     #[serde(default)]
+    #[schema(schema_with = openapi::whole::<0, { u64::MAX }>)]
     estimated_output_tokens: u64,
 }
 
-#[derive(Debug, Serialize)]
+/// Whether a call would be admitted, and where its tenant stands.
+#[derive(Debug, Serialize, ToSchema)]
 struct CheckAnswer {
     allowed: bool,
     #[serde(flatten)]
@@ -125,7 +178,7 @@ struct CheckAnswer {
 }
 
 /// Why a call would be denied.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Denial {
     reason: Reason,
     /// The limit's name.
@@ -136,7 +189,8 @@ struct Denial {
     retry_after_s: Option<u64>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DenialReason)]
 enum Reason {
     /// The prompt is too long for the plan's context.
     #[serde(rename = "context_length_exceeded")]
@@ -198,13 +252,22 @@ impl Denial {
     }
 }
 
-/// `POST /api/v1/usage/check`: would a call be admitted now? Nothing is taken.
-pub(super) async fn check(
+/// Would a call be admitted now?
+///
+/// Nothing is taken of the limits.
+#[utoipa::path(post, path = "/api/v1/usage/check", tag = "limits", request_body = CheckRequest, responses(
+    (status = 200, body = CheckAnswer, description = "It would"),
+    (status = 429, body = CheckAnswer, description = "It would not, or this client asks too often", headers(
+        ("retry-after" = u64, description = "Seconds to wait, where that helps"),
+    )),
+    Sent,
+))]
+async fn check(
     State(shared): State<Arc<Shared>>,
     request: Result<Json<CheckRequest>, JsonRejection>,
 ) -> Result<Response, Problem> {
     let Json(CheckRequest { tenant_id, plan_tier, model, api, estimated_tokens, estimated_output_tokens }) = request?;
-    check_tenant("tenant_id", &tenant_id)?;
+    tenant::check("tenant_id", &tenant_id)?;
     let now_ms = clock::now_ms();
     let policy = shared.limiter.policy();
     let (plan, opinion) = match shared.named_plan(&policy, plan_tier.as_deref(), &tenant_id).await? {

@@ -5,6 +5,7 @@ use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, Que
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::collector::RETRY_AFTER_S;
 use crate::counters::Unavailable;
@@ -12,6 +13,9 @@ use crate::database::DatabaseError;
 use crate::ledger::LedgerError;
 use crate::limiter::Refusal;
 use crate::spool::SpoolError;
+
+/// What a [`Problem`] is written in.
+pub(super) const CONTENT_TYPE: &str = "application/problem+json";
 
 /// What went wrong with a request.
 #[derive(Debug)]
@@ -22,12 +26,18 @@ pub(super) struct Problem {
     retry_after_s: Option<u64>,
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
+/// Why a request is refused (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Body<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
+    /// The status in words.
     title: &'a str,
+    /// The HTTP status.
+    #[schema(minimum = 400, maximum = 599)]
     status: u16,
+    /// What is wrong, and where.
     detail: &'a str,
 }
 
@@ -38,6 +48,11 @@ impl Problem {
 
     pub(super) fn bad_request(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// Waiting so long helps.
+    pub(super) fn retry_after(self, seconds: u64) -> Problem {
+        Problem { retry_after_s: Some(seconds), ..self }
     }
 }
 
@@ -50,7 +65,7 @@ impl IntoResponse for Problem {
             detail: &self.detail,
         };
         let mut response = (self.status, Json(body)).into_response();
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -86,7 +101,7 @@ impl From<SpoolError> for Problem {
             SpoolError::Closed | SpoolError::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         let detail = format!("nothing is kept: {error}; send it again later");
-        Problem { retry_after_s: Some(RETRY_AFTER_S), ..Problem::new(status, detail) }
+        Problem::new(status, detail).retry_after(RETRY_AFTER_S)
     }
 }
 
