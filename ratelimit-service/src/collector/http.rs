@@ -1,6 +1,7 @@
 //! Usage events as OTLP logs over HTTP: in protobuf or JSON, and answered in the same
 //! (<https://opentelemetry.io/docs/specs/otlp/#otlphttp>).
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::SocketAddr;
 
@@ -14,7 +15,9 @@ use flate2::read::MultiGzDecoder;
 use prost::Message;
 use tollgate_wire::proto::opentelemetry::proto::collector::logs::v1::ExportLogsServiceRequest;
 use tonic::{Code, Status};
-use utoipa::ToSchema;
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
+use utoipa::{IntoResponses, PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -73,23 +76,51 @@ struct RpcStatus {
     details: Vec<serde_json::Map<String, serde_json::Value>>,
 }
 
+/// A message in protobuf.
+struct Protobuf;
+
+impl ToSchema for Protobuf {}
+
+impl PartialSchema for Protobuf {
+    fn schema() -> RefOr<Schema> {
+        let bytes = SchemaFormat::KnownFormat(KnownFormat::Binary);
+        ObjectBuilder::new().schema_type(Type::String).format(Some(bytes)).build().into()
+    }
+}
+
+/// How an export is refused whose content is not at fault.
+struct Refused;
+
+impl IntoResponses for Refused {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        let refusals = [
+            (StatusCode::PAYLOAD_TOO_LARGE, "The body is too long"),
+            (StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body is neither JSON nor protobuf, or is packed otherwise"),
+            (StatusCode::TOO_MANY_REQUESTS, "Too much waits for the ledger; Retry-After tells when to come back"),
+            (StatusCode::SERVICE_UNAVAILABLE, "Nothing can be kept; Retry-After tells when to come back"),
+        ];
+        let content = |schema: RefOr<Schema>| ContentBuilder::new().schema(Some(schema)).build();
+        let refusal = |(status, what): (StatusCode, &str)| {
+            let response = ResponseBuilder::new()
+                .description(what)
+                .content("application/json", content(Ref::from_schema_name(RpcStatus::name()).into()))
+                .content("application/x-protobuf", content(Ref::from_schema_name(Protobuf::name()).into()));
+            (status.as_str().to_owned(), response.build().into())
+        };
+        refusals.into_iter().map(refusal).collect()
+    }
+}
+
 /// Usage events as OpenTelemetry's logs
 ///
 /// In JSON or protobuf, packed by gzip or not; the answer is in the same.
 #[utoipa::path(post, path = "/v1/logs", tag = "events",
-    request_body(content((ExportLogs = "application/json"), (Vec<u8> = "application/x-protobuf"))), responses(
+    request_body(content((ExportLogs = "application/json"), (Protobuf = "application/x-protobuf"))), responses(
         (status = 200, description = "The export is kept",
-            content((ExportedLogs = "application/json"), (Vec<u8> = "application/x-protobuf"))),
+            content((ExportedLogs = "application/json"), (Protobuf = "application/x-protobuf"))),
         (status = 400, description = "The body is no export",
-            content((RpcStatus = "application/json"), (Vec<u8> = "application/x-protobuf"))),
-        (status = 413, description = "The body is too long",
-            content((RpcStatus = "application/json"), (Vec<u8> = "application/x-protobuf"))),
-        (status = 415, description = "The body is neither JSON nor protobuf, or is packed otherwise",
-            content((RpcStatus = "application/json"), (Vec<u8> = "application/x-protobuf"))),
-        (status = 429, description = "Too much waits for the ledger", headers(("retry-after" = u64)),
-            content((RpcStatus = "application/json"), (Vec<u8> = "application/x-protobuf"))),
-        (status = 503, description = "Nothing can be kept", headers(("retry-after" = u64)),
-            content((RpcStatus = "application/json"), (Vec<u8> = "application/x-protobuf"))),
+            content((RpcStatus = "application/json"), (Protobuf = "application/x-protobuf"))),
+        Refused,
     ))]
 async fn export(
     State(collector): State<Collector>,

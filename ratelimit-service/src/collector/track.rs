@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tollgate_wire::usage_event::MAX_NAME_BYTES;
 use utoipa::ToSchema;
-use utoipa::openapi::schema::{Object, ObjectBuilder, OneOfBuilder, Schema, Type};
+use utoipa::openapi::schema::{Object, ObjectBuilder, OneOfBuilder, Schema, SchemaType, Type};
 
 use super::rejected::MAX_AHEAD_MS;
 use crate::entry::{MAX_EVENT_TYPE_BYTES, MAX_METADATA_BYTES, MAX_QUANTITY_MICROS, TrackedEvent};
@@ -37,7 +37,7 @@ pub(crate) struct Posted<'a> {
     /// When it was, not before 1970 and not more than a day ahead; now, without.
     #[schema(format = DateTime)]
     timestamp: Option<String>,
-    #[schema(schema_with = printable::<MAX_NAME_BYTES>, required = false)]
+    #[schema(schema_with = id)]
     pub(crate) id: Option<String>,
 }
 
@@ -45,6 +45,12 @@ pub(crate) struct Posted<'a> {
 fn printable<const MOST: usize>() -> Object {
     let name = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(MOST));
     name.pattern(Some(r"^[^\u0000-\u001f\u007f-\u009f]+$")).build()
+}
+
+fn id() -> Object {
+    ObjectBuilder::from(printable::<MAX_NAME_BYTES>())
+        .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
+        .build()
 }
 
 /// A number, or a text that has one: see [`quantity_micros`].

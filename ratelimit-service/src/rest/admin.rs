@@ -35,6 +35,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
     OpenApiRouter::new().routes(routes!(reset)).routes(routes!(audit))
 }
 
+/// A body with a [`Reason`], or none.
+pub(super) type GivenReason = Result<Option<Json<Option<Reason>>>, JsonRejection>;
+
 /// Why something is done by hand.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -60,7 +63,7 @@ pub(super) struct Actor {
 
 /// Visible ASCII, and blanks between.
 pub(super) fn printable() -> Object {
-    let text = ObjectBuilder::from(openapi::text::<MAX_NAME_BYTES>());
+    let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(MAX_NAME_BYTES));
     text.pattern(Some("^[!-~]([ -~]*[!-~])?$")).build()
 }
 
@@ -73,9 +76,9 @@ async fn reset(
     State(shared): State<Arc<Shared>>,
     Tenant { tenant }: Tenant,
     headers: HeaderMap,
-    request: Result<Option<Json<Reason>>, JsonRejection>,
+    request: GivenReason,
 ) -> Result<Json<Limits>, Problem> {
-    let Reason { reason } = request?.map(|Json(request)| request).unwrap_or_default();
+    let Reason { reason } = request?.and_then(|Json(request)| request).unwrap_or_default();
     shared.record(RESET, &tenant, &headers, reason).await?;
     shared.limiter.reset(&tenant).await?;
     let policy = shared.limiter.policy();
@@ -109,7 +112,9 @@ impl Shared {
 
 pub(super) fn actor(headers: &HeaderMap) -> Result<String, Problem> {
     let Some(actor) = headers.get(ACTOR_HEADER) else { return Ok(ANONYMOUS.to_owned()) };
-    let actor = actor.to_str().ok().filter(|actor| (1..=MAX_NAME_BYTES).contains(&actor.len()));
+    // A header may have tabs too.
+    let is_named = |actor: &&str| (1..=MAX_NAME_BYTES).contains(&actor.len()) && !actor.contains('\t');
+    let actor = actor.to_str().ok().filter(is_named);
     let refused = || Problem::bad_request(format!("{ACTOR_HEADER}: 1 to {MAX_NAME_BYTES} visible ASCII characters"));
     actor.map(str::to_owned).ok_or_else(refused)
 }
@@ -125,7 +130,7 @@ struct AuditQuery {
     before: Option<u64>,
     /// How many.
     #[serde(default = "hundred")]
-    #[param(schema_with = openapi::whole::<1, { MAX_ENTRIES as u64 }>)]
+    #[param(minimum = 1, maximum = 1000)]
     limit: usize,
 }
 

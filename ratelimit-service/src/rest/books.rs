@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::admin::{Actor, Reason};
+use super::admin::{Actor, GivenReason, Reason};
 use super::openapi::{Asked, Sent};
 use super::problem::Problem;
 use super::tenant::Tenant;
@@ -32,7 +32,10 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
 #[into_params(parameter_in = Query)]
 struct ReconcileQuery {
     /// A month, or a day; the present month without.
-    #[param(pattern = "^[0-9]{4}-[0-9]{2}(-[0-9]{2})?$", example = "2026-11")]
+    #[param(
+        pattern = "^(19[7-9]|[2-9][0-9]{2})[0-9]-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?$",
+        example = "2026-11"
+    )]
     period: Option<String>,
 }
 
@@ -84,9 +87,9 @@ async fn purge(
     State(shared): State<Arc<Shared>>,
     Tenant { tenant }: Tenant,
     headers: HeaderMap,
-    request: Result<Option<Json<Reason>>, JsonRejection>,
+    request: GivenReason,
 ) -> Result<Json<Purged>, Problem> {
-    let Reason { reason } = request?.map(|Json(request)| request).unwrap_or_default();
+    let Reason { reason } = request?.and_then(|Json(request)| request).unwrap_or_default();
     shared.record(PURGE, &tenant, &headers, reason).await?;
     let entries = shared.ledger.purge(&tenant).await?;
     Ok(Json(Purged { tenant_id: tenant, entries }))

@@ -1,7 +1,7 @@
 //! How often one client may ask: a bucket of requests for each address, refilled as time goes by.
 //!
-//! - A client is an IPv4 address, or the 64 bits of an IPv6 address that name a network. Forwarding headers are not looked at:
-//!   anybody can write them.
+//! - A client is an IPv4 address, or the 64 bits of an IPv6 address that name a network. Forwarding headers are not looked
+//!   at: anybody can write them.
 //! - At most [`MAX_CLIENTS`] are remembered; those that asked longest ago give way, and begin with a full bucket.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -7,9 +7,10 @@ use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Number;
 use tollgate_domain::{Action, Call, Decision, Plan, Standing, Unit, Window};
-use tollgate_wire::usage_event::MAX_NAME_BYTES;
 use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
@@ -144,28 +145,45 @@ async fn standings(
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct CheckRequest {
-    #[schema(schema_with = openapi::text::<MAX_NAME_BYTES>)]
+    /// Who would pay.
+    #[schema(min_length = 1, max_length = 256)]
     tenant_id: String,
     /// The plan; without, the one of the tenant's latest call.
     plan_tier: Option<String>,
     model: Option<String>,
     api: Option<String>,
     /// Of its input.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "tokens")]
     #[schema(schema_with = openapi::whole::<0, { u64::MAX }>)]
     estimated_tokens: u64,
     /// Of its answer.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "tokens")]
     #[schema(schema_with = openapi::whole::<0, { u64::MAX }>)]
     estimated_output_tokens: u64,
+}
+
+/// A whole number, which JSON may also write as `10.0`.
+fn tokens<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let number = Number::deserialize(deserializer)?;
+    // A double's end of the range is the number after the last of 64 bits.
+    let is_whole = |double: &f64| double.fract() == 0.0 && (0.0..u64::MAX as f64).contains(double);
+    let whole = number.as_u64().or_else(|| number.as_f64().filter(is_whole).map(|double| double as u64));
+    whole.ok_or_else(|| D::Error::custom(format_args!("`{number}` is no whole number from 0 to {}", u64::MAX)))
 }
 
 /// Whether a call would be admitted, and where its tenant stands.
 #[derive(Debug, Serialize, ToSchema)]
 struct CheckAnswer {
     allowed: bool,
-    #[serde(flatten)]
-    denial: Option<Denial>,
+    /// Why it would be denied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Reason>,
+    /// The name of the limit that denies it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<String>,
+    /// Where waiting helps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_s: Option<u64>,
     /// Limits that only warn, and are exceeded.
     warnings: Vec<String>,
     /// The limit that the call is nearest to.
@@ -178,17 +196,16 @@ struct CheckAnswer {
 }
 
 /// Why a call would be denied.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug)]
 struct Denial {
     reason: Reason,
     /// The limit's name.
-    #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<String>,
     /// Where waiting helps.
-    #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_s: Option<u64>,
 }
 
+/// Why a call would be denied.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = DenialReason)]
 enum Reason {
@@ -290,10 +307,15 @@ async fn check(
     let limits = shared.limit_fields(&tenant_id, plan).await?;
     let month = Summary::read(&shared, tenant_id, plan, PeriodName::Month, now_ms).await?;
 
-    let status = if denial.is_none() { StatusCode::OK } else { StatusCode::TOO_MANY_REQUESTS };
-    let retry_after_s = denial.as_ref().and_then(|denial| denial.retry_after_s);
+    let allowed = denial.is_none();
+    let status = if allowed { StatusCode::OK } else { StatusCode::TOO_MANY_REQUESTS };
+    let (reason, limit, retry_after_s) = match denial {
+        Some(Denial { reason, limit, retry_after_s }) => (Some(reason), limit, retry_after_s),
+        None => (None, None, None),
+    };
     let context_tokens = plan.context_tokens;
-    let answer = CheckAnswer { allowed: denial.is_none(), denial, warnings, nearest, month, context_tokens, limits };
+    let answer =
+        CheckAnswer { allowed, reason, limit, retry_after_s, warnings, nearest, month, context_tokens, limits };
     let mut response = (status, Json(answer)).into_response();
     if let Some(seconds) = retry_after_s {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));

@@ -1,7 +1,7 @@
 //! REST: usage, limits, health and metrics. Every error is a `problem+json`.
 //!
-//! A route is described where it is handled, by [`utoipa::path`], and served only so: [`openapi`] has what all descriptions
-//! have in common. A module gives its `routes`, and [`api`] puts them together.
+//! A route is described where it is handled, by `utoipa::path`, and is served only so; `openapi` has what all descriptions
+//! have in common. Each module gives its `routes`, and `api` puts them together.
 
 mod admin;
 mod books;

@@ -1,6 +1,10 @@
 //! The API's description in OpenAPI 3.1. Each route is described where it is handled; here is what all have in common.
+//!
+//! Bounds stand in it as they are enforced: as numbers, where the attributes take no constants. The fuzz of the API sends what
+//! lies on and past each.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use axum::http::StatusCode;
 use axum::routing::get;
@@ -25,8 +29,8 @@ const PAGE: &str = "/docs";
 #[openapi(
     info(
         title = "Tollgate",
-        description = "Usage, limits and billable events of tenants. Amounts that must be exact are texts; moments are \
-                       RFC 3339, and days, weeks and months are those of UTC. A refusal is an `application/problem+json`."
+        description = "Usage, limits and billable events of tenants. Amounts that must be exact are texts; moments \
+                       are RFC 3339, and days, weeks and months are those of UTC. A refusal is an `application/problem+json`."
     ),
     components(schemas(problem::Body)),
     tags(
@@ -72,13 +76,13 @@ pub(super) fn add_refusal(document: &mut OpenApi, status: StatusCode, refusal: &
     for operation in operations.flatten() {
         match operation.responses.responses.entry(status.as_str().to_owned()) {
             // A route's own answer of this status stays beside it.
-            std::collections::btree_map::Entry::Occupied(mut own) => {
+            Entry::Occupied(mut own) => {
                 if let RefOr::T(own) = own.get_mut() {
                     own.content.extend(refusal.content.clone());
                     own.headers.extend(refusal.headers.clone());
                 }
             }
-            std::collections::btree_map::Entry::Vacant(none) => {
+            Entry::Vacant(none) => {
                 none.insert(refusal.clone().into());
             }
         }
@@ -145,11 +149,6 @@ impl IntoResponses for Kept {
     }
 }
 
-/// A text that is not empty, of at most so many bytes. (OpenAPI counts characters: for ASCII it is the same.)
-pub(super) fn text<const MOST: usize>() -> Object {
-    ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(MOST)).build()
-}
-
 /// A whole number of these bounds.
 pub(super) fn whole<const LEAST: u64, const MOST: u64>() -> Object {
     let bound = |bound: u64| usize::try_from(bound).ok();
@@ -164,7 +163,12 @@ pub(super) fn one_of<const N: usize>(names: [&'static str; N]) -> Object {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::{env, fs};
+
+    use utoipa::openapi::OpenApi;
+
+    use crate::rest;
 
     /// Beside this crate's manifest.
     const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
@@ -172,9 +176,13 @@ mod tests {
     /// Set to write the file anew.
     const RENEW: &str = "TOLLGATE_RENEW_OPENAPI";
 
+    fn document() -> OpenApi {
+        rest::service().merge(rest::api()).into_openapi()
+    }
+
     #[test]
     fn the_description_is_the_one_that_was_agreed_on() {
-        let document = crate::rest::service().merge(crate::rest::api()).into_openapi().to_pretty_json().unwrap() + "\n";
+        let document = document().to_pretty_json().unwrap() + "\n";
         if env::var_os(RENEW).is_some() {
             fs::write(GOLDEN, &document).unwrap();
         }
@@ -182,9 +190,23 @@ mod tests {
         let changed = document.lines().zip(golden.lines()).position(|(now, then)| now != then);
         assert!(
             document == golden,
-            "the API's description differs from {GOLDEN} from line {} on; if that is meant, run this test with {RENEW}=1 \
-             and look at the file's changes",
+            "the API's description differs from {GOLDEN} from line {} on; if that is meant, run this test with \
+             {RENEW}=1 and look at the file's changes",
             changed.unwrap_or_else(|| document.lines().count().min(golden.lines().count())) + 1,
         );
+    }
+
+    #[test]
+    fn every_operation_has_a_name_of_its_own_a_summary_and_a_tag() {
+        let document = serde_json::to_value(document()).unwrap();
+        let paths = document["paths"].as_object().unwrap();
+        let operations: Vec<_> = paths.values().flat_map(|path| path.as_object().unwrap().values()).collect();
+        let names: BTreeSet<_> =
+            operations.iter().map(|operation| operation["operationId"].as_str().unwrap()).collect();
+        assert_eq!(names.len(), operations.len(), "{names:?}");
+        let tags: Vec<_> = document["tags"].as_array().unwrap().iter().map(|tag| &tag["name"]).collect();
+        for operation in operations {
+            assert!(operation["summary"].is_string() && tags.contains(&&operation["tags"][0]), "{operation}");
+        }
     }
 }

@@ -6,7 +6,6 @@ use serde::Deserialize;
 use tollgate_wire::usage_event::MAX_NAME_BYTES;
 use utoipa::IntoParams;
 
-use super::openapi;
 use super::problem::Problem;
 
 /// `{tenant}` in a path: a name that a tenant may have.
@@ -14,7 +13,7 @@ use super::problem::Problem;
 #[into_params(parameter_in = Path)]
 pub(super) struct Tenant {
     /// Who pays.
-    #[param(schema_with = openapi::text::<MAX_NAME_BYTES>)]
+    #[param(min_length = 1, max_length = 256)]
     pub(super) tenant: String,
 }
 

@@ -164,10 +164,11 @@ struct Replayed {
 ///
 /// Each is a line of JSON. All or none are taken; those that the ledger has are passed over.
 #[utoipa::path(post, path = "/api/v1/admin/events", tag = "admin", params(Actor),
-    request_body(content = String, content_type = "application/x-ndjson", description = "Lines of JSON"), responses(
+    request_body(content = Option<String>, content_type = "application/x-ndjson", description = "Lines of JSON"),
+    responses(
         (status = 200, body = Replayed, description = "All are kept"),
         (status = 400, body = problem::Body, content_type = problem::CONTENT_TYPE, description = "A line is no entry"),
-        (status = 413, body = problem::Body, content_type = problem::CONTENT_TYPE, description = "The body is too long"),
+        (status = 413, body = problem::Body, content_type = problem::CONTENT_TYPE, description = "It is too long"),
         Kept,
     ))]
 async fn replay(
@@ -175,7 +176,7 @@ async fn replay(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Replayed>, Problem> {
-    let body = body?;
+    let (actor, body) = (actor(&headers)?, body?);
     let now_ms = clock::now_ms();
     let lines = body.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
     let entries = lines
@@ -185,10 +186,7 @@ async fn replay(
     if count > 0 {
         let detail = json!({ "entries": count });
         let action = REPLAY.to_owned();
-        shared
-            .audit
-            .record(audit::Entry { at_ms: now_ms, actor: actor(&headers)?, action, tenant: None, detail })
-            .await?;
+        shared.audit.record(audit::Entry { at_ms: now_ms, actor, action, tenant: None, detail }).await?;
         shared.keep(shared.collector.replay(entries).await)?;
     }
     Ok(Json(Replayed { entries: count }))

@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::openapi::{self, Asked};
+use super::openapi::Asked;
 use super::problem::Problem;
 use super::tenant::Tenant;
 use super::usage_fields::{UsageFields, rounded};
@@ -139,7 +139,7 @@ impl Summary {
 struct DailyQuery {
     /// How many, today included.
     #[serde(default = "thirty")]
-    #[param(schema_with = openapi::whole::<1, { MAX_DAYS as u64 }>)]
+    #[param(minimum = 1, maximum = 366)]
     days: u16,
 }
 
