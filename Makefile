@@ -36,7 +36,7 @@ down: ## Stop what `make up` started
 	@[ ! -x target/release/tollgate-local ] || target/release/tollgate-local down
 
 .PHONY: test
-test: curl build envoy sdk redis postgres clickhouse ## Run every test, those through the real Envoy included
+test: curl build envoy sdk redis postgres clickhouse schemathesis ## Run every test, those through the real Envoy included
 	@scripts/step 'Running all tests'
 	@$(CARGO) test --locked --release --workspace
 
@@ -58,7 +58,7 @@ bench: build envoy wrk h2load redis ## Measure, in one run: plain Envoy, its own
 	@target/release/tollgate-bench
 
 .PHONY: tools
-tools: toolchain envoy sdk redis postgres clickhouse wrk h2load ## Fetch what is no part of the code into .tools/
+tools: toolchain envoy sdk redis postgres clickhouse schemathesis wrk h2load ## Fetch what is no part of the code into .tools/
 
 .PHONY: clean
 clean: down ## Remove all that was built or fetched
@@ -92,6 +92,10 @@ sdk:
 .PHONY: clickhouse
 clickhouse:
 	@scripts/python-tools tests/clickhouse/requirements.txt
+
+.PHONY: schemathesis
+schemathesis:
+	@scripts/python-tools tests/openapi/requirements.txt
 
 # README's commands are tested, and use it.
 .PHONY: curl

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::MissedTickBehavior;
 use tollgate_domain::Period;
+use utoipa::ToSchema;
 
 use crate::audit::Audit;
 use crate::clock;
@@ -26,7 +27,7 @@ const WATCHED_DAYS: u16 = 31;
 const MAX_LOGGED: usize = 10;
 
 /// A figure that stands in two places, and is not the same.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct Difference {
     /// Whose.
     pub tenant: String,

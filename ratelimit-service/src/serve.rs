@@ -30,7 +30,7 @@ use crate::limiter::Limiter;
 use crate::metrics::Metrics;
 use crate::policies::{Agreed, Policies, PolicyMetrics};
 use crate::reload::{self, Reloader, Status};
-use crate::rest::{self, Guesses, Shared};
+use crate::rest::{self, Clients, Guesses, Shared};
 use crate::rls::Rls;
 use crate::sinks::{self, Pace, SinkMetrics};
 use crate::spool::{Consumer, Lag, Spool};
@@ -99,6 +99,7 @@ impl Service {
             limiter.restore(ledger.as_ref(), audit.as_ref()).await.context("ledger")?;
         }
         let (status, open_to) = (Arc::new(Status::new()), config.rest_open_to);
+        let clients = Clients::new(config.rest_rate, &mut registry);
         let rls = Rls::new(config.domain.clone(), limiter.clone(), metrics.clone());
         let books =
             reconcile::watch(ledger.clone(), limiter.clone(), audit.clone(), config.reconcile_every, metrics.clone());
@@ -111,9 +112,18 @@ impl Service {
             watch_file(config, source, hangups, policies, metrics, status.clone()).boxed(),
         ];
         let registries = [registry, usage_registry];
-        let guesses = Guesses::default();
-        let shared =
-            Shared { limiter, ledger, accounts, audit, collector, config: status, registries, open_to, guesses };
+        let shared = Shared {
+            limiter,
+            ledger,
+            accounts,
+            audit,
+            collector,
+            clients,
+            config: status,
+            registries,
+            open_to,
+            guesses: Guesses::default(),
+        };
         Ok(Service { grpc, rest, rls, shared, database, spool, drain, sinks, background })
     }
 

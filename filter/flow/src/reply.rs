@@ -114,7 +114,11 @@ impl Reply {
             return Reply::new(dialect, Code::UnknownTier, &format!("The plan `{tier}` is not known."));
         }
         if answer.is_suspended() {
-            return Reply::new(dialect, Code::Suspended, "This tenant is suspended, and its calls are not let through.");
+            return Reply::new(
+                dialect,
+                Code::Suspended,
+                "This tenant is suspended, and its calls are not let through.",
+            );
         }
         if let Some(context_tokens) = answer.context_exceeded() {
             let message = format!("This plan takes prompts of up to {context_tokens} tokens. This one is longer.");

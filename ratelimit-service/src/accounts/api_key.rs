@@ -10,6 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
+use utoipa::ToSchema;
 
 use super::error::Invalid;
 use super::record::{Kind, check_name, check_names};
@@ -29,7 +30,7 @@ const ID_CHARACTERS: usize = PREFIX.len() + ID_BYTES / 3 * 4;
 const CHECKSUM_BYTES: usize = 4;
 
 /// Who may use the service's API, and for what. Its id is what may be shown of the key: its first characters.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApiKey {
     /// Whose; `None`: the operator's.
@@ -50,7 +51,7 @@ pub struct ApiKey {
 }
 
 /// What a key may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyRole {
     /// Read and change.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tollgate_domain::MAX_AMOUNT;
+use utoipa::ToSchema;
 
 use super::error::Invalid;
 use super::record::{Json, Kind, MAX_METADATA_BYTES, check_name, check_names, check_size};
@@ -23,7 +24,7 @@ pub const MAX_URL_BYTES: usize = 2048;
 pub const MAX_EVENT_KINDS: usize = 32;
 
 /// Who pays. Its id is its name in the tenant's header.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tenant {
     /// What people call it, unless that is its id.
@@ -48,7 +49,7 @@ fn utc() -> String {
 }
 
 /// Whether a tenant may call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TenantStatus {
     /// It may.
@@ -78,7 +79,7 @@ impl Kind for Tenant {
 }
 
 /// What a tier's tenants get. Its id is the tier's name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
     /// The longest prompt, in tokens; at least 1.
@@ -126,7 +127,7 @@ impl Kind for Plan {
 }
 
 /// What a tenant has agreed on instead of parts of its plan. Its id is the tenant's.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LimitOverrides {
     /// The longest prompt, in tokens, at least 1; `None`: as in the plan.
@@ -153,7 +154,7 @@ impl Kind for LimitOverrides {
 }
 
 /// A cap on what is spent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Budget {
     /// Whose.
@@ -171,7 +172,7 @@ pub struct Budget {
 }
 
 /// What happens when a budget is spent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Enforcement {
     /// Calls are denied.
@@ -256,7 +257,7 @@ impl Kind for WebhookEndpoint {
 }
 
 /// A price version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PriceRow {
     /// Whose layer it is in: a tenant's own; `None`: the operator's, for all.

@@ -4,6 +4,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tollgate_wire::usage_event::MAX_NAME_BYTES;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::error::Invalid;
 
@@ -111,6 +114,15 @@ impl Json {
         serde_json::from_str(self.text())
     }
 }
+
+/// Any JSON.
+impl PartialSchema for Json {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(SchemaType::AnyValue).into()
+    }
+}
+
+impl ToSchema for Json {}
 
 /// By their texts.
 impl PartialEq for Json {

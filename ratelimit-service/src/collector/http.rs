@@ -1,20 +1,25 @@
 //! Usage events as OTLP logs over HTTP: in protobuf or JSON, and answered in the same
 //! (<https://opentelemetry.io/docs/specs/otlp/#otlphttp>).
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::SocketAddr;
 
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRef, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, post};
 use flate2::read::MultiGzDecoder;
 use prost::Message;
 use tollgate_wire::proto::opentelemetry::proto::collector::logs::v1::ExportLogsServiceRequest;
 use tonic::{Code, Status};
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
+use utoipa::{IntoResponses, PartialSchema, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::otlp::{MAX_EXPORT_BYTES, RETRY_AFTER_S};
 use super::{Collector, json};
@@ -29,11 +34,94 @@ enum Encoding {
     Json,
 }
 
-/// `POST /v1/logs`.
-pub(crate) fn route<S: Clone + Send + Sync + 'static>(collector: Collector) -> MethodRouter<S> {
-    post(export).layer(DefaultBodyLimit::max(MAX_BODY_BYTES)).with_state(collector)
+/// What takes exports.
+pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> OpenApiRouter<S>
+where
+    Collector: FromRef<S>,
+{
+    OpenApiRouter::new().routes(routes!(export)).layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
 }
 
+/// An `ExportLogsServiceRequest`, as OpenTelemetry describes it.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+#[expect(dead_code, reason = "it tells of what `json` reads")]
+struct ExportLogs {
+    resource_logs: Option<Vec<serde_json::Map<String, serde_json::Value>>>,
+}
+
+/// An `ExportLogsServiceResponse`: what was not taken, if anything.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+#[expect(dead_code, reason = "it tells of what `json` writes")]
+struct ExportedLogs {
+    partial_success: Option<PartialSuccess>,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+#[expect(dead_code, reason = "it tells of what `json` writes")]
+struct PartialSuccess {
+    /// A whole number.
+    rejected_log_records: String,
+    error_message: String,
+}
+
+/// A `google.rpc.Status`.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it tells of what `json` writes")]
+struct RpcStatus {
+    code: i32,
+    message: String,
+    details: Vec<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// A message in protobuf.
+struct Protobuf;
+
+impl ToSchema for Protobuf {}
+
+impl PartialSchema for Protobuf {
+    fn schema() -> RefOr<Schema> {
+        let bytes = SchemaFormat::KnownFormat(KnownFormat::Binary);
+        ObjectBuilder::new().schema_type(Type::String).format(Some(bytes)).build().into()
+    }
+}
+
+/// How an export is refused whose content is not at fault.
+struct Refused;
+
+impl IntoResponses for Refused {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        let refusals = [
+            (StatusCode::PAYLOAD_TOO_LARGE, "The body is too long"),
+            (StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body is neither JSON nor protobuf, or is packed otherwise"),
+            (StatusCode::TOO_MANY_REQUESTS, "Too much waits for the ledger; Retry-After tells when to come back"),
+            (StatusCode::SERVICE_UNAVAILABLE, "Nothing can be kept; Retry-After tells when to come back"),
+        ];
+        let content = |schema: RefOr<Schema>| ContentBuilder::new().schema(Some(schema)).build();
+        let refusal = |(status, what): (StatusCode, &str)| {
+            let response = ResponseBuilder::new()
+                .description(what)
+                .content("application/json", content(Ref::from_schema_name(RpcStatus::name()).into()))
+                .content("application/x-protobuf", content(Ref::from_schema_name(Protobuf::name()).into()));
+            (status.as_str().to_owned(), response.build().into())
+        };
+        refusals.into_iter().map(refusal).collect()
+    }
+}
+
+/// Usage events as OpenTelemetry's logs
+///
+/// In JSON or protobuf, packed by gzip or not; the answer is in the same.
+#[utoipa::path(post, path = "/v1/logs", tag = "events",
+    request_body(content((ExportLogs = "application/json"), (Protobuf = "application/x-protobuf"))), responses(
+        (status = 200, description = "The export is kept",
+            content((ExportedLogs = "application/json"), (Protobuf = "application/x-protobuf"))),
+        (status = 400, description = "The body is no export",
+            content((RpcStatus = "application/json"), (Protobuf = "application/x-protobuf"))),
+        Refused,
+    ))]
 async fn export(
     State(collector): State<Collector>,
     peer: Option<Extension<ConnectInfo<SocketAddr>>>,

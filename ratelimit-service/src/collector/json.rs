@@ -5,7 +5,8 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use serde::de::{Error, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use tollgate_wire::proto::opentelemetry::proto::collector::logs::v1::{
@@ -47,13 +48,40 @@ pub(super) fn status(status: &Status) -> Value {
     json!({ "code": i32::from(status.code()), "message": status.message(), "details": details })
 }
 
+/// Reads a message from an object alone: what is derived (with `remote = "Self"`) takes a list of its fields too.
+macro_rules! object {
+    ($message:ident) => {
+        impl<'de> Deserialize<'de> for $message {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<$message, D::Error> {
+                struct Object;
+
+                impl<'de> Visitor<'de> for Object {
+                    type Value = $message;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("an object")
+                    }
+
+                    fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<$message, A::Error> {
+                        $message::deserialize(MapAccessDeserializer::new(fields))
+                    }
+                }
+
+                deserializer.deserialize_map(Object)
+            }
+        }
+    };
+}
+
 /// Messages as they are written, each with the fields that are read.
 macro_rules! messages {
     ($($message:ident => $to:path { $($field:ident: $type:ty,)+ $(..$default:ident)? })+) => {
         $(
             #[derive(Default, Deserialize)]
-            #[serde(default, rename_all = "camelCase")]
+            #[serde(default, rename_all = "camelCase", remote = "Self")]
             struct $message { $(#[serde(deserialize_with = "or_default")] $field: $type,)+ }
+
+            object!($message);
 
             impl From<$message> for $to {
                 fn from(message: $message) -> $to {
@@ -124,7 +152,7 @@ impl Field<Vec<u8>> for Hex {
 
 /// Lists of pairs and bytes are no values of attributes that are read.
 #[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[serde(default, rename_all = "camelCase", remote = "Self")]
 struct AnyValue {
     string_value: Option<String>,
     bool_value: Option<bool>,
@@ -132,6 +160,8 @@ struct AnyValue {
     double_value: Option<Double>,
     array_value: Option<ArrayValue>,
 }
+
+object!(AnyValue);
 
 impl From<AnyValue> for common::AnyValue {
     fn from(value: AnyValue) -> common::AnyValue {
@@ -285,6 +315,7 @@ mod tests {
             (record(r#""timeUnixNano":1.5"#), format!("{path}.timeUnixNano: `1.5` is no whole number of 64 bits")),
             (record(r#""traceId":"xyz0""#), format!("{path}.traceId: an id is in hexadecimal")),
             (record(r#""spanId":"abc""#), format!("{path}.spanId: an id is in hexadecimal")),
+            (record(r#""attributes":[["key",null]]"#), format!("{path}.attributes[0]: invalid type: sequence")),
             (record(r#""eventName":5"#), format!("{path}.eventName: invalid type: integer `5`")),
             ("{".to_owned(), "EOF while parsing an object".to_owned()),
             ("{} x".to_owned(), "trailing characters".to_owned()),

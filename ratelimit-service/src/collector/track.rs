@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tollgate_wire::usage_event::MAX_NAME_BYTES;
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, ObjectBuilder, OneOfBuilder, Schema, SchemaType, Type};
 
 use super::rejected::MAX_AHEAD_MS;
 use crate::entry::{MAX_EVENT_TYPE_BYTES, MAX_METADATA_BYTES, MAX_QUANTITY_MICROS, TrackedEvent};
@@ -17,17 +19,47 @@ const PLACES: i64 = 6;
 const MAX_QUANTITY_BYTES: usize = 64;
 
 /// An event as it is posted.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = Event)]
 pub(crate) struct Posted<'a> {
+    #[schema(schema_with = printable::<MAX_NAME_BYTES>)]
     tenant_id: String,
+    #[schema(schema_with = printable::<MAX_EVENT_TYPE_BYTES>)]
     event_type: String,
     #[serde(borrow)]
+    #[schema(schema_with = quantities)]
     quantity: &'a RawValue,
+    /// At most 4096 bytes of JSON.
     #[serde(borrow, default)]
+    #[schema(value_type = Option<serde_json::Map<String, serde_json::Value>>)]
     metadata: Option<&'a RawValue>,
+    /// When it was, not before 1970 and not more than a day ahead; now, without.
+    #[schema(format = DateTime)]
     timestamp: Option<String>,
+    #[schema(schema_with = id)]
     pub(crate) id: Option<String>,
+}
+
+/// A [`name`] of at most so many bytes.
+fn printable<const MOST: usize>() -> Object {
+    let name = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(MOST));
+    name.pattern(Some(r"^[^\u0000-\u001f\u007f-\u009f]+$")).build()
+}
+
+fn id() -> Object {
+    ObjectBuilder::from(printable::<MAX_NAME_BYTES>())
+        .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
+        .build()
+}
+
+/// A number, or a text that has one: see [`quantity_micros`].
+fn quantities() -> Schema {
+    let most = MAX_QUANTITY_MICROS as f64 / 1e6;
+    let number = ObjectBuilder::new().schema_type(Type::Number).minimum(Some(0.0)).maximum(Some(most));
+    let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some(r"^[0-9]{1,9}(\.[0-9]{1,6})?$"));
+    let either = OneOfBuilder::new().item(number.multiple_of(Some(1e-6))).item(text);
+    either.description(Some("At most 6 decimals")).build().into()
 }
 
 /// What is wrong with an event.

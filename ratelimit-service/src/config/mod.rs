@@ -36,6 +36,7 @@ use crate::collector::IntakeSettings;
 use crate::ledger::ClickHouseSettings;
 use crate::limiter::Policy;
 use crate::rest::OpenTo;
+use crate::rest::Rate;
 use crate::sinks::SinkSettings;
 use crate::spool::SpoolSettings;
 use crate::usage_metrics::LabelCaps;
@@ -60,6 +61,8 @@ pub struct Config {
     pub rest_listen: SocketAddr,
     /// Who needs no key there.
     pub rest_open_to: OpenTo,
+    /// How often one client may ask the REST API.
+    pub rest_rate: Rate,
     /// The RLS domain that is ours.
     pub domain: String,
     /// What tenants are held to.
@@ -166,6 +169,8 @@ impl Config {
             ("grpc.listen", self.grpc_listen == next.grpc_listen),
             ("rest.listen", self.rest_listen == next.rest_listen),
             ("rest.open_to", self.rest_open_to == next.rest_open_to),
+            ("rest.requests_per_second", self.rest_rate.per_second == next.rest_rate.per_second),
+            ("rest.burst", self.rest_rate.burst == next.rest_rate.burst),
             ("limiter.domain", self.domain == next.domain),
             ("counters", self.counters == next.counters),
             ("ledger.sqlite", self.sqlite == next.sqlite),

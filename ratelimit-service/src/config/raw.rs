@@ -25,7 +25,7 @@ use super::sinks::Sinks;
 use super::warnings::{self, Around};
 use super::{ConfigError, Engine, LogFormat};
 use crate::limiter::Policy;
-use crate::rest::OpenTo;
+use crate::rest::{MAX_RATE, OpenTo, Rate};
 use crate::spool::SpoolSettings;
 
 const DEFAULT_TIER: &str = "starter";
@@ -69,11 +69,18 @@ impl Default for Grpc {
 struct Rest {
     listen: SocketAddr,
     open_to: OpenTo,
+    requests_per_second: Within<1, MAX_RATE>,
+    burst: Within<1, MAX_RATE>,
 }
 
 impl Default for Rest {
     fn default() -> Rest {
-        Rest { listen: (Ipv4Addr::LOCALHOST, 8080).into(), open_to: OpenTo::Loopback }
+        Rest {
+            listen: (Ipv4Addr::LOCALHOST, 8080).into(),
+            open_to: OpenTo::Loopback,
+            requests_per_second: Within(500),
+            burst: Within(1000),
+        }
     }
 }
 
@@ -277,6 +284,7 @@ impl Config {
             grpc_listen: grpc.listen,
             rest_listen: rest.listen,
             rest_open_to: rest.open_to,
+            rest_rate: Rate { per_second: rest.requests_per_second.get(), burst: rest.burst.get() },
             domain: limiter.domain.0,
             policy: Policy {
                 plans,

@@ -11,6 +11,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use tollgate_domain::{Period, Span};
 use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
+use utoipa::ToSchema;
 
 use crate::config::Config;
 use crate::database::Database;
@@ -155,7 +156,7 @@ pub trait Ledger: Send + Sync {
 }
 
 /// How long the parts of a series are. All are of UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Grain {
     /// Hours.
@@ -188,7 +189,7 @@ impl Grain {
 }
 
 /// What sums are kept apart by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Dimension {
     /// The model asked for, or else the one that answered.

@@ -3,16 +3,22 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tollgate_wire::usage_event::MAX_NAME_BYTES;
+use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::limits::Limits;
+use super::openapi::{self, Asked, Sent};
 use super::problem::Problem;
-use super::{Shared, check_tenant, rfc3339};
+use super::tenant::Tenant;
+use super::{Shared, rfc3339};
 use crate::audit::{Entry, MAX_ENTRIES, RESET, Recorded};
 use crate::clock;
 
@@ -24,23 +30,55 @@ pub(super) const ACTOR_HEADER: &str = "x-tollgate-actor";
 
 const ANONYMOUS: &str = "anonymous";
 
+/// What operators do to limits, and the log of what they did.
+pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new().routes(routes!(reset)).routes(routes!(audit))
+}
+
+/// A body with a [`Reason`], or none.
+pub(super) type GivenReason = Result<Option<Json<Option<Reason>>>, JsonRejection>;
+
 /// Why something is done by hand.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Reason {
+    #[schema(schema_with = reason)]
     pub(super) reason: Option<String>,
 }
 
-/// `POST /api/v1/admin/tenants/{tenant}/reset`: forgives what is spent. It is in the audit log before it is done.
-pub(super) async fn reset(
+fn reason() -> Object {
+    let reason = ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::String, Type::Null]));
+    reason.max_length(Some(MAX_REASON_BYTES)).description(Some("For the audit log")).build()
+}
+
+/// The header by which whoever asks says who they are; the audit log tells it.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "it is read as any header is; see `actor`")]
+pub(super) struct Actor {
+    /// Who asks, for the audit log.
+    #[param(rename = "x-tollgate-actor", schema_with = printable, required = false)]
+    actor: String,
+}
+
+/// Visible ASCII, and blanks between.
+pub(super) fn printable() -> Object {
+    let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(MAX_NAME_BYTES));
+    text.pattern(Some("^[!-~]([ -~]*[!-~])?$")).build()
+}
+
+/// Forgive what a tenant has spent
+///
+/// It is in the audit log before it is done.
+#[utoipa::path(post, path = "/api/v1/admin/tenants/{tenant}/reset", tag = "admin", params(Tenant, Actor),
+    request_body = Option<Reason>, responses((status = 200, body = Limits, description = "Where it stands now"), Sent))]
+async fn reset(
     State(shared): State<Arc<Shared>>,
-    tenant: Result<Path<String>, PathRejection>,
+    Tenant { tenant }: Tenant,
     headers: HeaderMap,
-    request: Result<Option<Json<Reason>>, JsonRejection>,
+    request: GivenReason,
 ) -> Result<Json<Limits>, Problem> {
-    let Path(tenant) = tenant?;
-    check_tenant("tenant", &tenant)?;
-    let Reason { reason } = request?.map(|Json(request)| request).unwrap_or_default();
+    let Reason { reason } = request?.and_then(|Json(request)| request).unwrap_or_default();
     shared.record(RESET, &tenant, &headers, reason).await?;
     shared.limiter.reset(&tenant).await?;
     let policy = shared.limiter.policy();
@@ -74,17 +112,25 @@ impl Shared {
 
 pub(super) fn actor(headers: &HeaderMap) -> Result<String, Problem> {
     let Some(actor) = headers.get(ACTOR_HEADER) else { return Ok(ANONYMOUS.to_owned()) };
-    let actor = actor.to_str().ok().filter(|actor| (1..=MAX_NAME_BYTES).contains(&actor.len()));
+    // A header may have tabs too.
+    let is_named = |actor: &&str| (1..=MAX_NAME_BYTES).contains(&actor.len()) && !actor.contains('\t');
+    let actor = actor.to_str().ok().filter(is_named);
     let refused = || Problem::bad_request(format!("{ACTOR_HEADER}: 1 to {MAX_NAME_BYTES} visible ASCII characters"));
     actor.map(str::to_owned).ok_or_else(refused)
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-pub(super) struct AuditQuery {
+#[into_params(parameter_in = Query)]
+struct AuditQuery {
+    /// Whose; all entries without.
     tenant: Option<String>,
+    /// The last id of the page before.
+    #[param(schema_with = openapi::whole::<0, { u64::MAX }>)]
     before: Option<u64>,
+    /// How many.
     #[serde(default = "hundred")]
+    #[param(minimum = 1, maximum = 1000)]
     limit: usize,
 }
 
@@ -92,14 +138,18 @@ fn hundred() -> usize {
     100
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct AuditLog {
+/// The audit log, or a page of it.
+#[derive(Debug, Serialize, ToSchema)]
+struct AuditLog {
     entries: Vec<EntryFields>,
 }
 
-#[derive(Debug, Serialize)]
+/// What somebody did.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AuditEntry)]
 struct EntryFields {
     id: u64,
+    #[schema(format = DateTime)]
     at: String,
     actor: String,
     action: String,
@@ -114,8 +164,10 @@ impl From<Recorded> for EntryFields {
     }
 }
 
-/// `GET /api/v1/admin/audit?tenant=&before=&limit=100`: newest first.
-pub(super) async fn audit(
+/// Who did what, newest first
+#[utoipa::path(get, path = "/api/v1/admin/audit", tag = "admin", params(AuditQuery),
+    responses((status = 200, body = AuditLog, description = "The entries"), Asked))]
+async fn audit(
     State(shared): State<Arc<Shared>>,
     query: Result<Query<AuditQuery>, QueryRejection>,
 ) -> Result<Json<AuditLog>, Problem> {

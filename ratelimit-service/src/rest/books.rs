@@ -3,36 +3,56 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use tollgate_domain::{Period, Span};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::admin::Reason;
+use super::admin::{Actor, GivenReason, Reason};
+use super::openapi::{Asked, Sent};
 use super::problem::Problem;
-use super::{Shared, check_tenant, rfc3339};
+use super::tenant::Tenant;
+use super::{Shared, rfc3339};
 use crate::audit::PURGE;
 use crate::clock;
 use crate::period;
 use crate::reconcile::{Books, Difference};
 
-#[derive(Debug, Deserialize)]
+/// What operators ask of the books.
+pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new().routes(routes!(reconcile)).routes(routes!(purge))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ReconcileQuery {
+#[into_params(parameter_in = Query)]
+struct ReconcileQuery {
+    /// A month, or a day; the present month without.
+    #[param(
+        pattern = "^(19[7-9]|[2-9][0-9]{2})[0-9]-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?$",
+        example = "2026-11"
+    )]
     period: Option<String>,
 }
 
 /// What came of comparing the books. [`crate::operate`] reads it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Reconciled {
+    #[schema(format = DateTime)]
     period_start: String,
+    #[schema(format = DateTime)]
     period_end: String,
     pub(crate) differences: Vec<Difference>,
 }
 
-/// `GET /api/v1/admin/reconcile?period=2026-11`: the present month, unless another month or day is named.
-pub(super) async fn reconcile(
+/// Compare the ledger's sums with its entries, and the counters with the ledger
+#[utoipa::path(get, path = "/api/v1/admin/reconcile", tag = "admin", params(ReconcileQuery),
+    responses((status = 200, body = Reconciled, description = "Every difference"), Asked))]
+async fn reconcile(
     State(shared): State<Arc<Shared>>,
     query: Result<Query<ReconcileQuery>, QueryRejection>,
 ) -> Result<Json<Reconciled>, Problem> {
@@ -52,23 +72,24 @@ pub(super) async fn reconcile(
 }
 
 /// What was erased. [`crate::operate`] reads it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Purged {
     tenant_id: String,
     pub(crate) entries: u64,
 }
 
-/// `POST /api/v1/admin/tenants/{tenant}/purge`: erases all that the ledger has of a tenant. It is in the audit log before it is
-/// done.
-pub(super) async fn purge(
+/// Erase all that the ledger has of a tenant
+///
+/// It is in the audit log before it is done.
+#[utoipa::path(post, path = "/api/v1/admin/tenants/{tenant}/purge", tag = "admin", params(Tenant, Actor),
+    request_body = Option<Reason>, responses((status = 200, body = Purged, description = "What was erased"), Sent))]
+async fn purge(
     State(shared): State<Arc<Shared>>,
-    tenant: Result<Path<String>, PathRejection>,
+    Tenant { tenant }: Tenant,
     headers: HeaderMap,
-    request: Result<Option<Json<Reason>>, JsonRejection>,
+    request: GivenReason,
 ) -> Result<Json<Purged>, Problem> {
-    let Path(tenant) = tenant?;
-    check_tenant("tenant", &tenant)?;
-    let Reason { reason } = request?.map(|Json(request)| request).unwrap_or_default();
+    let Reason { reason } = request?.and_then(|Json(request)| request).unwrap_or_default();
     shared.record(PURGE, &tenant, &headers, reason).await?;
     let entries = shared.ledger.purge(&tenant).await?;
     Ok(Json(Purged { tenant_id: tenant, entries }))

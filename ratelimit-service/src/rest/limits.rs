@@ -3,26 +3,43 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Number;
 use tollgate_domain::{Action, Call, Decision, Plan, Standing, Unit, Window};
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use super::openapi::{self, Asked, Sent};
 use super::problem::Problem;
+use super::tenant::{self, Tenant};
 use super::usage::{PeriodName, Summary};
-use super::{Shared, check_tenant, rfc3339};
+use super::{Shared, rfc3339};
 use crate::clock;
 use crate::limiter::{Admission, Policy, Refusal, Undecided};
 
-#[derive(Debug, Deserialize)]
+/// Where tenants stand.
+pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new().routes(routes!(check)).routes(routes!(standings))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-pub(super) struct LimitQuery {
+#[into_params(parameter_in = Query)]
+struct LimitQuery {
+    /// The plan; without, the one of the tenant's latest call.
     plan_tier: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+/// Where a tenant stands against its plan's limits.
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Limits {
     tenant_id: String,
     plan_tier: String,
@@ -30,13 +47,17 @@ pub(super) struct Limits {
     limits: Vec<LimitFields>,
 }
 
-/// Amounts of cost are in US dollars.
-#[derive(Debug, Serialize)]
+/// A limit, and what is left of it. Amounts of cost are in US dollars.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Limit)]
 struct LimitFields {
     name: String,
+    #[schema(schema_with = units)]
     unit: Unit,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = windows, required = false)]
     window: Option<Window>,
+    #[schema(schema_with = actions)]
     action: Action,
     capacity: Amount,
     burst: Amount,
@@ -44,6 +65,7 @@ struct LimitFields {
     /// Of it, what calls in flight have reserved.
     reserved: Amount,
     remaining: Amount,
+    #[schema(format = DateTime)]
     reset_at: String,
 }
 
@@ -52,6 +74,29 @@ struct LimitFields {
 enum Amount {
     Count(u64),
     Usd(f64),
+}
+
+fn units() -> Object {
+    use Unit::{Concurrency, Cost, InputTokens, OutputTokens, Requests, Tokens};
+    openapi::one_of([Requests, Tokens, InputTokens, OutputTokens, Cost, Concurrency].map(Unit::as_str))
+}
+
+fn windows() -> Object {
+    use Window::{Day, Hour, Minute, Month, Second};
+    openapi::one_of([Second, Minute, Hour, Day, Month].map(Window::as_str))
+}
+
+fn actions() -> Object {
+    openapi::one_of(["enforce", "warn", "shadow"])
+}
+
+impl ToSchema for Amount {}
+
+impl PartialSchema for Amount {
+    fn schema() -> RefOr<Schema> {
+        let what = "US dollars of a limit of cost; of all others a whole number";
+        ObjectBuilder::new().schema_type(Type::Number).minimum(Some(0)).description(Some(what)).build().into()
+    }
 }
 
 impl Amount {
@@ -82,37 +127,63 @@ impl LimitFields {
     }
 }
 
-/// `GET /api/v1/usage/{tenant}/limit?plan_tier=`
-pub(super) async fn standings(
+/// Where a tenant stands against its limits
+#[utoipa::path(get, path = "/api/v1/usage/{tenant}/limit", tag = "limits", params(Tenant, LimitQuery),
+    responses((status = 200, body = Limits, description = "Every limit of the plan"), Asked))]
+async fn standings(
     State(shared): State<Arc<Shared>>,
-    tenant: Result<Path<String>, PathRejection>,
+    Tenant { tenant }: Tenant,
     query: Result<Query<LimitQuery>, QueryRejection>,
 ) -> Result<Json<Limits>, Problem> {
-    let Path(tenant) = tenant?;
     let Query(LimitQuery { plan_tier }) = query?;
     let policy = shared.limiter.policy();
     let plan = shared.named_plan(&policy, plan_tier.as_deref(), &tenant).await??;
     Ok(Json(shared.limits(tenant, plan).await?))
 }
 
-#[derive(Debug, Deserialize)]
+/// A call that is thought of.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct CheckRequest {
+struct CheckRequest {
+    /// Who would pay.
+    #[schema(min_length = 1, max_length = 256)]
     tenant_id: String,
+    /// The plan; without, the one of the tenant's latest call.
     plan_tier: Option<String>,
     model: Option<String>,
     api: Option<String>,
-    #[serde(default)]
+    /// Of its input.
+    #[serde(default, deserialize_with = "tokens")]
+    #[schema(schema_with = openapi::whole::<0, { u64::MAX }>)]
     estimated_tokens: u64,
-    #[serde(default)]
+    /// Of its answer.
+    #[serde(default, deserialize_with = "tokens")]
+    #[schema(schema_with = openapi::whole::<0, { u64::MAX }>)]
     estimated_output_tokens: u64,
 }
 
-#[derive(Debug, Serialize)]
+/// A whole number, which JSON may also write as `10.0`.
+fn tokens<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let number = Number::deserialize(deserializer)?;
+    // A double's end of the range is the number after the last of 64 bits.
+    let is_whole = |double: &f64| double.fract() == 0.0 && (0.0..u64::MAX as f64).contains(double);
+    let whole = number.as_u64().or_else(|| number.as_f64().filter(is_whole).map(|double| double as u64));
+    whole.ok_or_else(|| D::Error::custom(format_args!("`{number}` is no whole number from 0 to {}", u64::MAX)))
+}
+
+/// Whether a call would be admitted, and where its tenant stands.
+#[derive(Debug, Serialize, ToSchema)]
 struct CheckAnswer {
     allowed: bool,
-    #[serde(flatten)]
-    denial: Option<Denial>,
+    /// Why it would be denied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Reason>,
+    /// The name of the limit that denies it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<String>,
+    /// Where waiting helps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_s: Option<u64>,
     /// Limits that only warn, and are exceeded.
     warnings: Vec<String>,
     /// The limit that the call is nearest to.
@@ -125,18 +196,18 @@ struct CheckAnswer {
 }
 
 /// Why a call would be denied.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 struct Denial {
     reason: Reason,
     /// The limit's name.
-    #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<String>,
     /// Where waiting helps.
-    #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_s: Option<u64>,
 }
 
-#[derive(Debug, Serialize)]
+/// Why a call would be denied.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DenialReason)]
 enum Reason {
     /// The prompt is too long for the plan's context.
     #[serde(rename = "context_length_exceeded")]
@@ -201,13 +272,22 @@ impl Denial {
     }
 }
 
-/// `POST /api/v1/usage/check`: would a call be admitted now? Nothing is taken.
-pub(super) async fn check(
+/// Would a call be admitted now?
+///
+/// Nothing is taken of the limits.
+#[utoipa::path(post, path = "/api/v1/usage/check", tag = "limits", request_body = CheckRequest, responses(
+    (status = 200, body = CheckAnswer, description = "It would"),
+    (status = 429, body = CheckAnswer, description = "It would not, or this client asks too often", headers(
+        ("retry-after" = u64, description = "Seconds to wait, where that helps"),
+    )),
+    Sent,
+))]
+async fn check(
     State(shared): State<Arc<Shared>>,
     request: Result<Json<CheckRequest>, JsonRejection>,
 ) -> Result<Response, Problem> {
     let Json(CheckRequest { tenant_id, plan_tier, model, api, estimated_tokens, estimated_output_tokens }) = request?;
-    check_tenant("tenant_id", &tenant_id)?;
+    tenant::check("tenant_id", &tenant_id)?;
     let now_ms = clock::now_ms();
     let policy = shared.limiter.policy();
     let (plan, opinion) = match shared.named_plan(&policy, plan_tier.as_deref(), &tenant_id).await? {
@@ -230,10 +310,15 @@ pub(super) async fn check(
     let limits = shared.limit_fields(&tenant_id, plan).await?;
     let month = Summary::read(&shared, tenant_id, plan, PeriodName::Month, now_ms).await?;
 
-    let status = if denial.is_none() { StatusCode::OK } else { StatusCode::TOO_MANY_REQUESTS };
-    let retry_after_s = denial.as_ref().and_then(|denial| denial.retry_after_s);
+    let allowed = denial.is_none();
+    let status = if allowed { StatusCode::OK } else { StatusCode::TOO_MANY_REQUESTS };
+    let (reason, limit, retry_after_s) = match denial {
+        Some(Denial { reason, limit, retry_after_s }) => (Some(reason), limit, retry_after_s),
+        None => (None, None, None),
+    };
     let context_tokens = plan.context_tokens;
-    let answer = CheckAnswer { allowed: denial.is_none(), denial, warnings, nearest, month, context_tokens, limits };
+    let answer =
+        CheckAnswer { allowed, reason, limit, retry_after_s, warnings, nearest, month, context_tokens, limits };
     let mut response = (status, Json(answer)).into_response();
     if let Some(seconds) = retry_after_s {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));

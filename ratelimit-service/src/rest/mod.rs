@@ -1,28 +1,34 @@
-//! REST: usage, limits, health and metrics. The shapes are in the README; every error is a `problem+json`.
+//! REST: usage, limits, health and metrics. Every error is a `problem+json`.
+//!
+//! A route is described where it is handled, by `utoipa::path`, and is served only so; `openapi` has what all descriptions
+//! have in common. Each module gives its `routes`, and `api` puts them together.
 
 mod access;
 mod admin;
 mod books;
+mod clients;
 mod limits;
+mod openapi;
 mod problem;
 mod records;
 mod series;
+mod tenant;
 mod track;
 mod usage;
 mod usage_fields;
 
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, FromRef, State};
 use axum::http::{Method, StatusCode, Uri, header};
-use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Json, Router, middleware};
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::registry::Registry;
-use serde_json::{Value, json};
-use tollgate_wire::usage_event::MAX_NAME_BYTES;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::accounts::Accounts;
 use crate::audit::Audit;
@@ -33,6 +39,7 @@ use crate::limiter::Limiter;
 use crate::reload::Status;
 pub use access::{GUESSING_MS, Guesses, MAX_GUESSING, MAX_WRONG_KEYS, OpenTo};
 pub(crate) use books::{Purged, Reconciled};
+pub use clients::{Clients, MAX_RATE, Rate};
 use problem::Problem;
 
 /// The largest request body that is read.
@@ -54,6 +61,8 @@ pub struct Shared {
     pub config: Arc<Status>,
     /// Takes what is to be billed.
     pub collector: Collector,
+    /// Bounds how often each client asks.
+    pub clients: Clients,
     /// Metrics.
     pub registries: [Registry; 2],
     /// Who needs no key.
@@ -62,35 +71,77 @@ pub struct Shared {
     pub guesses: Guesses,
 }
 
-/// All routes.
+impl FromRef<Arc<Shared>> for Collector {
+    fn from_ref(shared: &Arc<Shared>) -> Collector {
+        shared.collector.clone()
+    }
+}
+
+/// All routes, and `/openapi.json` and `/docs` that tell of them.
 pub fn router(shared: Shared) -> Router {
     let shared = Arc::new(shared);
-    Router::new()
-        .route("/health", get(health))
-        .route("/metrics", get(metrics))
-        .route("/api/v1/admin/reconcile", get(books::reconcile))
-        .route("/api/v1/admin/tenants/{tenant}/purge", post(books::purge))
-        .route("/v1/logs", collector::http::route(shared.collector.clone()))
-        .route("/api/v1/track", post(track::track).layer(DefaultBodyLimit::max(track::MAX_BODY_BYTES)))
-        .route("/api/v1/admin/events", post(track::replay).layer(DefaultBodyLimit::max(track::MAX_BODY_BYTES)))
-        .route("/api/v1/usage/check", post(limits::check))
-        .route("/api/v1/usage/{tenant}", get(usage::summary))
-        .route("/api/v1/usage/{tenant}/daily", get(usage::daily))
-        .route("/api/v1/usage/{tenant}/series", get(series::series))
-        .route("/api/v1/usage/{tenant}/breakdown", get(series::breakdown))
-        .route("/api/v1/usage/{tenant}/tracked", get(series::tracked))
-        .route("/api/v1/usage/{tenant}/limit", get(limits::standings))
-        .route("/api/v1/admin/tenants/{tenant}/reset", post(admin::reset))
-        .route("/api/v1/admin/audit", get(admin::audit))
-        .merge(records::routes())
-        .route_layer(middleware::from_fn_with_state(shared.clone(), access::admit))
+    // What stands before the API alone stands here, and is told by `api`.
+    let clients = middleware::from_fn_with_state(shared.clone(), clients::bound);
+    let access = middleware::from_fn_with_state(shared.clone(), access::admit);
+    let routes = service().layer(access.clone()).merge(api().layer(access).layer(clients));
+    let (routes, document) = routes.split_for_parts();
+    routes
+        .merge(openapi::routes(document))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(shared)
 }
 
-async fn health(State(shared): State<Arc<Shared>>) -> Json<Value> {
+/// What other machines ask for and send: nothing bounds how often.
+fn service() -> OpenApiRouter<Arc<Shared>> {
+    let routes = OpenApiRouter::with_openapi(openapi::head()).merge(collector::http::routes());
+    routes.routes(routes!(health)).routes(routes!(metrics))
+}
+
+/// The API proper.
+fn api() -> OpenApiRouter<Arc<Shared>> {
+    let mut api = OpenApiRouter::new()
+        .merge(usage::routes())
+        .merge(series::routes())
+        .merge(limits::routes())
+        .merge(track::routes())
+        .merge(books::routes())
+        .merge(admin::routes())
+        .merge(records::routes());
+    let too_many = openapi::refusal_for_now("This client asks too often").build();
+    openapi::add_refusal(api.get_openapi_mut(), StatusCode::TOO_MANY_REQUESTS, &too_many);
+    for (status, refusal) in openapi::without_right() {
+        openapi::add_refusal(api.get_openapi_mut(), status, &refusal);
+    }
+    api
+}
+/// Whether the service does its work.
+#[derive(Debug, Serialize, ToSchema)]
+struct Health {
+    /// `ok`, or what does not answer.
+    status: &'static str,
+    version: &'static str,
+    config: ConfigHealth,
+}
+
+/// The configuration in force.
+#[derive(Debug, Serialize, ToSchema)]
+struct ConfigHealth {
+    #[schema(format = DateTime)]
+    loaded_at: String,
+    /// Why the file as it is now was not taken over.
+    error: Option<String>,
+    /// Keys that the file has changed, and that need a restart.
+    restart_needed: Vec<&'static str>,
+}
+
+/// How the service is
+///
+/// Calls are decided and events taken without the ledger: the answer is 200 as long as there is one.
+#[utoipa::path(get, path = "/health", tag = "service",
+    responses((status = 200, body = Health, description = "It serves")))]
+async fn health(State(shared): State<Arc<Shared>>) -> Json<Health> {
     // Calls are decided and events taken without it: there is no reason to restart us.
     let status = match shared.ledger.ping().await {
         Ok(()) => "ok",
@@ -100,14 +151,19 @@ async fn health(State(shared): State<Arc<Shared>>) -> Json<Value> {
         }
     };
     let config = shared.config.get();
-    let config = json!({
-        "loaded_at": rfc3339(config.loaded_at_ms),
-        "error": config.error,
-        "restart_needed": config.restart_needed,
-    });
-    Json(json!({ "status": status, "version": env!("CARGO_PKG_VERSION"), "config": config }))
+    let config = ConfigHealth {
+        loaded_at: rfc3339(config.loaded_at_ms),
+        error: config.error.clone(),
+        restart_needed: config.restart_needed.clone(),
+    };
+    Json(Health { status, version: env!("CARGO_PKG_VERSION"), config })
 }
 
+/// All metrics, in OpenMetrics' text
+#[utoipa::path(get, path = "/metrics", tag = "service", responses(
+    (status = 200, body = String, content_type = OPEN_METRICS, description = "The metrics"),
+    (status = 500, body = problem::Body, content_type = problem::CONTENT_TYPE, description = "They cannot be written"),
+))]
 async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, Problem> {
     let mut text = String::new();
     let failed = |error: std::fmt::Error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
@@ -124,13 +180,4 @@ async fn unknown_route(uri: Uri) -> Problem {
 
 async fn wrong_method(method: Method, uri: Uri) -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path()))
-}
-
-/// Refuses what no tenant is called.
-fn check_tenant(key: &str, tenant: &str) -> Result<(), Problem> {
-    match tenant.len() {
-        0 => Err(Problem::bad_request(format!("{key}: is empty"))),
-        1..=MAX_NAME_BYTES => Ok(()),
-        bytes => Err(Problem::bad_request(format!("{key}: {bytes} bytes; a name has {MAX_NAME_BYTES} at most"))),
-    }
 }

@@ -5,6 +5,7 @@ use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, Que
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::accounts::AccountsError;
 use crate::collector::RETRY_AFTER_S;
@@ -13,6 +14,9 @@ use crate::database::DatabaseError;
 use crate::ledger::LedgerError;
 use crate::limiter::Refusal;
 use crate::spool::SpoolError;
+
+/// What a [`Problem`] is written in.
+pub(super) const CONTENT_TYPE: &str = "application/problem+json";
 
 /// What went wrong with a request.
 #[derive(Debug)]
@@ -25,12 +29,18 @@ pub(super) struct Problem {
     challenge: Option<&'static str>,
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
+/// Why a request is refused (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Body<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
+    /// The status in words.
     title: &'a str,
+    /// The HTTP status.
+    #[schema(minimum = 400, maximum = 599)]
     status: u16,
+    /// What is wrong, and where.
     detail: &'a str,
 }
 
@@ -63,7 +73,7 @@ impl IntoResponse for Problem {
             detail: &self.detail,
         };
         let mut response = (self.status, Json(body)).into_response();
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

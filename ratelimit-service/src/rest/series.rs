@@ -5,13 +5,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tollgate_domain::{Day, Period, Span};
+use utoipa::openapi::schema::{AnyOfBuilder, KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use super::openapi::Asked;
 use super::problem::Problem;
+use super::tenant::Tenant;
 use super::usage::PeriodName;
 use super::usage_fields::{UsageFields, rounded};
 use super::{Shared, rfc3339};
@@ -28,6 +34,11 @@ const MAX_POINTS: usize = 10_000;
 
 /// The most labels that a breakdown tells one by one.
 const MAX_LABELS: usize = 1000;
+
+/// What tenants used, by time and by what it was used for.
+pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new().routes(routes!(series)).routes(routes!(breakdown)).routes(routes!(tracked))
+}
 
 /// From one moment to before another, milliseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,43 +82,69 @@ fn moment(key: &str, text: &str) -> Result<u64, Problem> {
     at.ok_or_else(|| Problem::bad_request(refused()))
 }
 
-#[derive(Debug, Deserialize)]
+/// What [`moment`] reads.
+fn moments() -> Schema {
+    let text = |format| ObjectBuilder::new().schema_type(Type::String).format(Some(SchemaFormat::KnownFormat(format)));
+    AnyOfBuilder::new().item(text(KnownFormat::Date)).item(text(KnownFormat::DateTime)).build().into()
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-pub(super) struct SeriesQuery {
+#[into_params(parameter_in = Query)]
+struct SeriesQuery {
+    /// How long each part is.
     #[serde(default)]
+    #[param(inline)]
     grain: Grain,
+    /// The first moment; the present month's without.
+    #[param(schema_with = moments)]
     from: Option<String>,
+    /// The first moment that no longer counts; the next month's without.
+    #[param(schema_with = moments)]
     to: Option<String>,
+    /// What the sums are kept apart by.
+    #[param(inline)]
     by: Option<Dimension>,
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct SeriesAnswer {
+/// A tenant's usage by time.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Series)]
+struct SeriesAnswer {
     tenant_id: String,
     grain: Grain,
+    #[schema(format = DateTime)]
     from: String,
+    #[schema(format = DateTime)]
     to: String,
     by: Option<Dimension>,
     points: Vec<PointFields>,
 }
 
-#[derive(Debug, Serialize)]
+/// The usage of a part of the time.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Point)]
 struct PointFields {
+    #[schema(format = DateTime)]
     start: String,
     /// Only where a dimension is asked for; null for calls that have none.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     label: Option<Option<String>>,
     #[serde(flatten)]
     usage: UsageFields,
 }
 
-/// `GET /api/v1/usage/{tenant}/series?grain=day&from=&to=&by=`: every part of the time, or with a dimension those where it was used.
-pub(super) async fn series(
+/// A tenant's usage by time
+///
+/// Every part of the time is told, or with a dimension those where it was used.
+#[utoipa::path(get, path = "/api/v1/usage/{tenant}/series", tag = "usage", params(Tenant, SeriesQuery),
+    responses((status = 200, body = SeriesAnswer, description = "The usage of each part"), Asked))]
+async fn series(
     State(shared): State<Arc<Shared>>,
-    tenant: Result<Path<String>, PathRejection>,
+    Tenant { tenant }: Tenant,
     query: Result<Query<SeriesQuery>, QueryRejection>,
 ) -> Result<Json<SeriesAnswer>, Problem> {
-    let Path(tenant) = tenant?;
     let Query(SeriesQuery { grain, from, to, by }) = query?;
     let range = Range::new(from.as_deref(), to.as_deref(), Span::Month, clock::now_ms())?;
     let starts = range.starts(grain)?;
@@ -143,20 +180,32 @@ fn check_points(points: usize) -> Result<(), Problem> {
     Ok(())
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-pub(super) struct BreakdownQuery {
+#[into_params(parameter_in = Query)]
+struct BreakdownQuery {
+    /// What the sums are kept apart by.
+    #[param(inline)]
     by: Dimension,
+    /// The time, where no moments are given.
     #[serde(default)]
+    #[param(inline)]
     period: PeriodName,
+    /// The first moment; the period's without.
+    #[param(schema_with = moments)]
     from: Option<String>,
+    /// The first moment that no longer counts; the next period's without.
+    #[param(schema_with = moments)]
     to: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct Breakdown {
+/// A tenant's usage by what it was used for.
+#[derive(Debug, Serialize, ToSchema)]
+struct Breakdown {
     tenant_id: String,
+    #[schema(format = DateTime)]
     from: String,
+    #[schema(format = DateTime)]
     to: String,
     by: Dimension,
     parts: Vec<PartFields>,
@@ -164,7 +213,9 @@ pub(super) struct Breakdown {
     others: Option<UsageFields>,
 }
 
-#[derive(Debug, Serialize)]
+/// The usage of one label.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Part)]
 struct PartFields {
     label: Option<String>,
     /// Of all tokens.
@@ -173,13 +224,16 @@ struct PartFields {
     usage: UsageFields,
 }
 
-/// `GET /api/v1/usage/{tenant}/breakdown?by=&period=month`: what was used most first; of the days that begin in the time.
-pub(super) async fn breakdown(
+/// A tenant's usage by what it was used for, the most used first
+///
+/// It is of the days that begin in the time.
+#[utoipa::path(get, path = "/api/v1/usage/{tenant}/breakdown", tag = "usage", params(Tenant, BreakdownQuery),
+    responses((status = 200, body = Breakdown, description = "The usage of each label"), Asked))]
+async fn breakdown(
     State(shared): State<Arc<Shared>>,
-    tenant: Result<Path<String>, PathRejection>,
+    Tenant { tenant }: Tenant,
     query: Result<Query<BreakdownQuery>, QueryRejection>,
 ) -> Result<Json<Breakdown>, Problem> {
-    let Path(tenant) = tenant?;
     let Query(BreakdownQuery { by, period, from, to }) = query?;
     let range = Range::new(from.as_deref(), to.as_deref(), period.span(), clock::now_ms())?;
     let is_month = from.is_none() && to.is_none() && period.span() == Span::Month;
@@ -211,25 +265,38 @@ pub(super) async fn breakdown(
     }))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-pub(super) struct TrackedQuery {
+#[into_params(parameter_in = Query)]
+struct TrackedQuery {
+    /// The time, where no moments are given.
     #[serde(default)]
+    #[param(inline)]
     period: PeriodName,
+    /// The first moment; the period's without.
+    #[param(schema_with = moments)]
     from: Option<String>,
+    /// The first moment that no longer counts; the next period's without.
+    #[param(schema_with = moments)]
     to: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct TrackedAnswer {
+/// A tenant's other events.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TrackedUsage)]
+struct TrackedAnswer {
     tenant_id: String,
+    #[schema(format = DateTime)]
     from: String,
+    #[schema(format = DateTime)]
     to: String,
     totals: Vec<TrackedFields>,
     days: Vec<TrackedDay>,
 }
 
-#[derive(Debug, Serialize)]
+/// Events of a type.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TrackedSum)]
 struct TrackedFields {
     event_type: String,
     events: u64,
@@ -237,20 +304,23 @@ struct TrackedFields {
     quantity: String,
 }
 
-#[derive(Debug, Serialize)]
+/// Events of a type on a day.
+#[derive(Debug, Serialize, ToSchema)]
 struct TrackedDay {
+    #[schema(format = Date)]
     date: String,
     #[serde(flatten)]
     fields: TrackedFields,
 }
 
-/// `GET /api/v1/usage/{tenant}/tracked?period=month`: other events, by type, over the time and on its days.
-pub(super) async fn tracked(
+/// A tenant's other events by type, over the time and on its days
+#[utoipa::path(get, path = "/api/v1/usage/{tenant}/tracked", tag = "usage", params(Tenant, TrackedQuery),
+    responses((status = 200, body = TrackedAnswer, description = "The sums of each type"), Asked))]
+async fn tracked(
     State(shared): State<Arc<Shared>>,
-    tenant: Result<Path<String>, PathRejection>,
+    Tenant { tenant }: Tenant,
     query: Result<Query<TrackedQuery>, QueryRejection>,
 ) -> Result<Json<TrackedAnswer>, Problem> {
-    let Path(tenant) = tenant?;
     let Query(TrackedQuery { period, from, to }) = query?;
     let range = Range::new(from.as_deref(), to.as_deref(), period.span(), clock::now_ms())?;
     range.starts(Grain::Day)?;

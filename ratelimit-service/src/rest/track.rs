@@ -4,17 +4,23 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
 use serde_json::json;
 use tollgate_wire::usage_event::MAX_NAME_BYTES;
+use utoipa::openapi::schema::{ArrayBuilder, OneOfBuilder, Schema};
+use utoipa::openapi::{Ref, RefOr};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::Shared;
-use super::admin::actor;
-use super::problem::Problem;
+use super::admin::{Actor, actor, printable};
+use super::openapi::{Kept, Sent};
+use super::problem::{self, Problem};
 use crate::audit::{self, REPLAY};
 use crate::chance;
 use crate::clock;
@@ -24,7 +30,7 @@ use crate::entry::{Entry, EntryRecord, MAX_EVENT_TYPE_BYTES, MAX_METADATA_BYTES,
 use crate::spool::SpoolError;
 
 /// The largest body of these routes, in bytes.
-pub(super) const MAX_BODY_BYTES: usize = 4 << 20;
+const MAX_BODY_BYTES: usize = 4 << 20;
 
 /// The most events that are posted at once.
 const MAX_EVENTS: usize = 1000;
@@ -32,14 +38,51 @@ const MAX_EVENTS: usize = 1000;
 /// The header that counts a request once (<https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/>).
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
+/// What brings entries.
+pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
+    let routes = OpenApiRouter::new().routes(routes!(track)).routes(routes!(replay));
+    routes.layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+}
+
 /// What is kept, by the ids under which it counts once.
-#[derive(Debug, Serialize)]
-pub(super) struct Tracked {
+#[derive(Debug, Serialize, ToSchema)]
+struct Tracked {
     ids: Vec<String>,
 }
 
-/// `POST /api/v1/track`: one event, or a list of them.
-pub(super) async fn track(
+/// One event, or a list of them.
+struct PostedEvents;
+
+impl ToSchema for PostedEvents {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((Posted::name().into_owned(), Posted::schema()));
+    }
+}
+
+impl PartialSchema for PostedEvents {
+    fn schema() -> RefOr<Schema> {
+        let event = Ref::from_schema_name(Posted::name());
+        let events = ArrayBuilder::new().items(event.clone()).min_items(Some(1)).max_items(Some(MAX_EVENTS));
+        Schema::OneOf(OneOfBuilder::new().item(event).item(events).build()).into()
+    }
+}
+
+/// The header is read by [`idempotency_key`].
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "it tells of a header")]
+struct IdempotencyKey {
+    /// Counts the request once: the id of its event, or with their places those of its events that have none.
+    #[param(rename = "idempotency-key", schema_with = printable, required = false)]
+    key: String,
+}
+
+/// Keep events that are to be billed
+///
+/// An event counts once by its id: its own, or else by the idempotency key, or else a new one.
+#[utoipa::path(post, path = "/api/v1/track", tag = "events", params(IdempotencyKey), request_body = PostedEvents,
+    responses((status = 202, body = Tracked, description = "All are kept"), Sent, Kept))]
+async fn track(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -112,18 +155,28 @@ fn many(events: Vec<Posted<'_>>, key: Option<&str>, now_ms: u64) -> Result<Vec<E
 }
 
 /// What was brought again.
-#[derive(Debug, Serialize)]
-pub(super) struct Replayed {
+#[derive(Debug, Serialize, ToSchema)]
+struct Replayed {
     entries: usize,
 }
 
-/// `POST /api/v1/admin/events`: entries as they are, one JSON line each. All or none are taken.
-pub(super) async fn replay(
+/// Bring entries again, as an export or the ledger has them
+///
+/// Each is a line of JSON. All or none are taken; those that the ledger has are passed over.
+#[utoipa::path(post, path = "/api/v1/admin/events", tag = "admin", params(Actor),
+    request_body(content = Option<String>, content_type = "application/x-ndjson", description = "Lines of JSON"),
+    responses(
+        (status = 200, body = Replayed, description = "All are kept"),
+        (status = 400, body = problem::Body, content_type = problem::CONTENT_TYPE, description = "A line is no entry"),
+        (status = 413, body = problem::Body, content_type = problem::CONTENT_TYPE, description = "It is too long"),
+        Kept,
+    ))]
+async fn replay(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Replayed>, Problem> {
-    let body = body?;
+    let (actor, body) = (actor(&headers)?, body?);
     let now_ms = clock::now_ms();
     let lines = body.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
     let entries = lines
@@ -133,10 +186,7 @@ pub(super) async fn replay(
     if count > 0 {
         let detail = json!({ "entries": count });
         let action = REPLAY.to_owned();
-        shared
-            .audit
-            .record(audit::Entry { at_ms: now_ms, actor: actor(&headers)?, action, tenant: None, detail })
-            .await?;
+        shared.audit.record(audit::Entry { at_ms: now_ms, actor, action, tenant: None, detail }).await?;
         shared.keep(shared.collector.replay(entries).await)?;
     }
     Ok(Json(Replayed { entries: count }))

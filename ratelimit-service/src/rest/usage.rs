@@ -3,12 +3,17 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use serde::{Deserialize, Serialize};
 use tollgate_domain::{Day, Limit, Period, Plan, Span};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use super::openapi::Asked;
 use super::problem::Problem;
+use super::tenant::Tenant;
 use super::usage_fields::{UsageFields, rounded};
 use super::{Shared, rfc3339};
 use crate::clock;
@@ -21,8 +26,15 @@ const MONTHLY_TOKENS: &str = "tokens_per_month";
 /// The longest daily series.
 const MAX_DAYS: u16 = 366;
 
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+/// What tenants used.
+pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new().routes(routes!(summary)).routes(routes!(daily))
+}
+
+/// The period that the present lies in.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = Period)]
 pub(super) enum PeriodName {
     Day,
     Week,
@@ -40,19 +52,24 @@ impl PeriodName {
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-pub(super) struct SummaryQuery {
+#[into_params(parameter_in = Query)]
+struct SummaryQuery {
+    /// Of which the usage is.
     #[serde(default)]
+    #[param(inline)]
     period: PeriodName,
 }
 
 /// A tenant's usage in one period, and how it stands against its plan's month.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Summary {
     tenant_id: String,
     period: PeriodName,
+    #[schema(format = DateTime)]
     period_start: String,
+    #[schema(format = DateTime)]
     period_end: String,
     plan_tier: String,
     #[serde(flatten)]
@@ -64,13 +81,14 @@ pub(super) struct Summary {
     overage_tokens: u64,
 }
 
-/// `GET /api/v1/usage/{tenant}?period=month`
-pub(super) async fn summary(
+/// What a tenant used in a period, and how it stands against its month
+#[utoipa::path(get, path = "/api/v1/usage/{tenant}", tag = "usage", params(Tenant, SummaryQuery),
+    responses((status = 200, body = Summary, description = "The usage; zero of a tenant never seen"), Asked))]
+async fn summary(
     State(shared): State<Arc<Shared>>,
-    tenant: Result<Path<String>, PathRejection>,
+    Tenant { tenant }: Tenant,
     query: Result<Query<SummaryQuery>, QueryRejection>,
 ) -> Result<Json<Summary>, Problem> {
-    let Path(tenant) = tenant?;
     let Query(SummaryQuery { period }) = query?;
     let policy = shared.limiter.policy();
     let plan = shared.last_plan(&policy, &tenant).await?;
@@ -115,10 +133,13 @@ impl Summary {
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-pub(super) struct DailyQuery {
+#[into_params(parameter_in = Query)]
+struct DailyQuery {
+    /// How many, today included.
     #[serde(default = "thirty")]
+    #[param(minimum = 1, maximum = 366)]
     days: u16,
 }
 
@@ -126,26 +147,31 @@ fn thirty() -> u16 {
     30
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct Daily {
+/// Each day's usage.
+#[derive(Debug, Serialize, ToSchema)]
+struct Daily {
     tenant_id: String,
     days: Vec<DayFields>,
 }
 
-#[derive(Debug, Serialize)]
+/// A day's usage.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Day)]
 struct DayFields {
+    #[schema(format = Date)]
     date: String,
     #[serde(flatten)]
     usage: UsageFields,
 }
 
-/// `GET /api/v1/usage/{tenant}/daily?days=30`: every day up to today, oldest first.
-pub(super) async fn daily(
+/// A tenant's usage on every day up to today, oldest first
+#[utoipa::path(get, path = "/api/v1/usage/{tenant}/daily", tag = "usage", params(Tenant, DailyQuery),
+    responses((status = 200, body = Daily, description = "Each day's usage"), Asked))]
+async fn daily(
     State(shared): State<Arc<Shared>>,
-    tenant: Result<Path<String>, PathRejection>,
+    Tenant { tenant }: Tenant,
     query: Result<Query<DailyQuery>, QueryRejection>,
 ) -> Result<Json<Daily>, Problem> {
-    let Path(tenant) = tenant?;
     let Query(DailyQuery { days }) = query?;
     if days == 0 || days > MAX_DAYS {
         return Err(Problem::bad_request(format!("days: {days} is not between 1 and {MAX_DAYS}")));

@@ -1,11 +1,14 @@
 //! What was used, as answers tell it: the same fields for a period, a day, an hour, a model.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::decimal;
 use crate::ledger::{Histogram, Usage};
 
-#[derive(Debug, Serialize)]
+/// What was used.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Usage)]
 pub(super) struct UsageFields {
     requests: u64,
     requests_succeeded: u64,
@@ -42,7 +45,7 @@ pub(super) struct UsageFields {
 }
 
 /// Requests by how their tokens are known.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct BySource {
     reported: u64,
     partial: u64,

@@ -1,5 +1,6 @@
 //! The `tollgate` binary, driven from outside as Envoy, an operator and a crash would.
 
+mod api;
 mod clickhouse;
 mod collector;
 mod command_line;

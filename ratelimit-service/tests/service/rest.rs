@@ -338,7 +338,7 @@ async fn an_error_says_what_is_wrong() {
         (
             post("{\"tenant_id\": \"a\", \"estimated_tokens\": -1}"),
             422,
-            "estimated_tokens: invalid value: integer `-1`",
+            "estimated_tokens: `-1` is no whole number from 0 to 18446744073709551615",
         ),
         (post(&" ".repeat(70_000)), 413, "length limit exceeded"),
         (post(&json!({"tenant_id": "a".repeat(257)}).to_string()), 400, "tenant_id: 257 bytes; a name has 256 at most"),
@@ -348,6 +348,12 @@ async fn an_error_says_what_is_wrong() {
             400,
             "x-tollgate-actor: 1 to 256 visible ASCII characters",
         ),
+        (
+            Request::post("/api/v1/admin/events").header("x-tollgate-actor", "a\tb").body(String::new()).unwrap(),
+            400,
+            "x-tollgate-actor: 1 to 256 visible ASCII characters",
+        ),
+        (get(&format!("/api/v1/usage/{}", "a".repeat(257))), 400, "tenant: 257 bytes; a name has 256 at most"),
     ];
     for (request, status, detail) in cases {
         let asked = format!("{} {}", request.method(), request.uri());

@@ -60,7 +60,8 @@ impl Service {
         ];
         limits.extend(setting.slots.map(|slots| limit(Unit::Concurrency, None, slots)));
         let plans = vec![Plan::new("free".into(), 1 << 20, limits)];
-        let plans = Plans::new(Given { plans, ..Given::default() }, "free", UnknownTier::Default, Prices::default()).unwrap();
+        let plans =
+            Plans::new(Given { plans, ..Given::default() }, "free", UnknownTier::Default, Prices::default()).unwrap();
         let policy = Policy { plans, ..Config::parse("", "defaults").unwrap().policy };
         let now_ms = Arc::new(AtomicU64::new(now_ms));
         let clock = Arc::clone(&now_ms);

@@ -63,7 +63,7 @@ impl World {
 
         let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/v1/logs", http.local_addr().unwrap());
-        let routes: Router = Router::new().route("/v1/logs", route(collector.clone()));
+        let routes: Router = routes().with_state(collector.clone()).into();
         let routes = routes.into_make_service_with_connect_info::<SocketAddr>();
         tokio::spawn(async move { axum::serve(http, routes).await });
         let grpc = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -2,32 +2,75 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{Path, State};
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::{Shown, answer, body_of, delete, list, not_found, read};
+use super::{ListQuery, Listed, Shown, answer, body_of, delete, list, not_found, read};
 use crate::accounts::{ApiKey, KEY_RANDOM_BYTES, KeyRole, NewKey};
 use crate::clock;
 use crate::rest::Shared;
 use crate::rest::access::Caller;
-use crate::rest::problem::Problem;
+use crate::rest::openapi::{Asked, Sent};
+use crate::rest::problem::{Body, CONTENT_TYPE, Problem};
 
-const PATH: &str = "/api/v1/keys";
-
-pub(super) fn routes() -> Router<Arc<Shared>> {
-    Router::new()
-        .route(PATH, get(list::<ApiKey>).post(create))
-        .route(&format!("{PATH}/{{id}}"), get(read::<ApiKey>).delete(delete::<ApiKey>))
-        .route(&format!("{PATH}/{{id}}/revoke"), post(revoke))
+pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new().routes(routes!(list_keys, create)).routes(routes!(get_key, delete_key)).routes(routes!(revoke))
 }
 
-#[derive(Debug, Deserialize)]
+/// All keys, in the order of their ids
+#[utoipa::path(get, path = "/api/v1/keys", tag = "accounts", params(ListQuery), responses(
+    (status = 200, body = Listed<ApiKey>, description = "A page"), Asked))]
+async fn list_keys(
+    shared: State<Arc<Shared>>,
+    caller: Caller,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Json<Listed<ApiKey>>, Problem> {
+    list::<ApiKey>(shared, caller, query).await
+}
+
+/// One key
+#[utoipa::path(get, path = "/api/v1/keys/{id}", tag = "accounts", params(Id), responses(
+    (status = 200, body = Shown<ApiKey>, description = "It"),
+    (status = 404, body = Body, content_type = CONTENT_TYPE, description = "There is none that may be seen"), Asked))]
+async fn get_key(
+    shared: State<Arc<Shared>>,
+    caller: Caller,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, Problem> {
+    read::<ApiKey>(shared, caller, id).await
+}
+
+/// Deletes a key
+#[utoipa::path(delete, path = "/api/v1/keys/{id}", tag = "accounts", params(Id, ("If-Match" = String, Header)), responses(
+    (status = 204, description = "It is gone"),
+    (status = 404, body = Body, content_type = CONTENT_TYPE, description = "There is none that may be seen"),
+    (status = 412, body = Body, content_type = CONTENT_TYPE, description = "It has another version by now"),
+    (status = 428, body = Body, content_type = CONTENT_TYPE, description = "If-Match is missing"), Asked))]
+async fn delete_key(
+    shared: State<Arc<Shared>>,
+    caller: Caller,
+    id: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    delete::<ApiKey>(shared, caller, id, headers).await
+}
+
+/// The id of a key: what may be shown of it.
+#[derive(IntoParams)]
+#[into_params(names("id"), parameter_in = Path)]
+#[allow(dead_code)] // It is there to be described.
+struct Id(String);
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = NewKey)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
     /// Whose; the caller's own, unless said. `None` for an operator's.
@@ -45,14 +88,19 @@ fn viewer() -> KeyRole {
 }
 
 /// A key, whole: it is never shown again.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = MadeKey)]
 struct Made {
     key: String,
     #[serde(flatten)]
     record: Shown<ApiKey>,
 }
 
-/// `POST /api/v1/keys`
+/// Makes a key
+///
+/// It is shown once, in this answer.
+#[utoipa::path(post, path = "/api/v1/keys", tag = "accounts", request_body = Wanted, responses(
+    (status = 201, body = Made, description = "The key"), Sent))]
 async fn create(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
@@ -75,7 +123,13 @@ async fn create(
     Ok((StatusCode::CREATED, [(header::CACHE_CONTROL, "no-store")], Json(made)).into_response())
 }
 
-/// `POST /api/v1/keys/{id}/revoke`: from now on it is refused, for good.
+/// Revokes a key
+///
+/// From now on it is refused, for good.
+#[utoipa::path(post, path = "/api/v1/keys/{id}/revoke", tag = "accounts", params(Id), responses(
+    (status = 200, body = Shown<ApiKey>, description = "It"),
+    (status = 404, body = Body, content_type = CONTENT_TYPE, description = "There is none that may be seen"),
+    (status = 412, body = Body, content_type = CONTENT_TYPE, description = "It was changed meanwhile"), Asked))]
 async fn revoke(
     State(shared): State<Arc<Shared>>,
     caller: Caller,

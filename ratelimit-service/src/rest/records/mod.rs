@@ -3,18 +3,21 @@
 //! A record's version is its ETag. To change or delete one names the version that was read (`If-Match`); to put one without that
 //! makes it, and is refused where there is one.
 
+mod described;
 mod keys;
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::access::Caller;
 use super::problem::Problem;
@@ -75,8 +78,8 @@ fn check_limits(json: &str) -> Result<(), Problem> {
 }
 
 /// The routes of all kinds.
-pub(super) fn routes() -> Router<Arc<Shared>> {
-    Router::new()
+pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new()
         .merge(of::<Tenant>())
         .merge(of::<Plan>())
         .merge(of::<LimitOverrides>())
@@ -84,13 +87,15 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
         .merge(keys::routes())
 }
 
-fn of<T: Resource>() -> Router<Arc<Shared>> {
+fn of<T: Resource + ToSchema>() -> OpenApiRouter<Arc<Shared>> {
     let one = get(read::<T>).put(put::<T>).delete(delete::<T>);
-    Router::new().route(T::PATH, get(list::<T>)).route(&format!("{}/{{id}}", T::PATH), one)
+    OpenApiRouter::with_openapi(described::of::<T>())
+        .route(T::PATH, get(list::<T>))
+        .route(&format!("{}/{{id}}", T::PATH), one)
 }
 
 /// A record, as it is shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Shown<T> {
     id: String,
     version: u64,
@@ -107,7 +112,7 @@ impl<T> From<Record<T>> for Shown<T> {
 }
 
 /// Some of a kind, in the order of their ids.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Listed<T> {
     items: Vec<Shown<T>>,
     /// For `cursor`, where there are more.
@@ -115,12 +120,17 @@ struct Listed<T> {
     next_cursor: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct ListQuery {
+    /// Those of this tenant alone.
     tenant: Option<String>,
+    /// `next_cursor` of the page before.
     cursor: Option<String>,
+    /// How many at most.
     #[serde(default = "page")]
+    #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: usize,
 }
 
