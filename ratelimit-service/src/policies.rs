@@ -12,10 +12,10 @@ use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use tollgate_domain::{Access, Action, Anchor, Given, Limit, MissingTier, Plan, Terms, Unit, Window};
+use tollgate_domain::{Access, Action, Anchor, Given, Limit, MarkUp, MissingTier, Plan, Terms, Unit, Window};
 
 use crate::accounts::{
-    self, Accounts, AccountsError, Budget, Enforcement, LimitOverrides, Record, Tenant, TenantStatus,
+    self, Accounts, AccountsError, Budget, Enforcement, LimitOverrides, PriceRow, Record, Tenant, TenantStatus,
 };
 use crate::config;
 use crate::limiter::{Limiter, Policy};
@@ -80,7 +80,12 @@ impl Agreed {
         let mut agreed = Agreed { revision: accounts.revision().await?, ..Agreed::default() };
         for record in accounts.all::<accounts::Plan>().await? {
             match config::limits(record.value.limits.text()) {
-                Ok(limits) => agreed.given.plans.push(Plan::new(record.id, record.value.context_tokens, limits)),
+                Ok(limits) => {
+                    let mark_up = u32::try_from(record.value.markup_ppm).map_or(MarkUp::NONE, MarkUp::from_ppm);
+                    let mut plan = Plan::new(record.id, record.value.context_tokens, limits);
+                    plan.mark_up = mark_up;
+                    agreed.given.plans.push(plan);
+                }
                 Err(error) => agreed.refused.push(format!("plan `{}`: limits{error}", record.id)),
             }
         }
@@ -94,6 +99,16 @@ impl Agreed {
             match config::limits(value.limits.text()) {
                 Ok(limits) => terms.limits = limits,
                 Err(error) => agreed.refused.push(format!("limit overrides of `{id}`: limits{error}")),
+            }
+        }
+        let mut rows = accounts.all::<PriceRow>().await?;
+        rows.sort_by_key(|row| row.value.position);
+        for Record { id, value, .. } in rows {
+            let price = value.price.read().map_err(|error| error.to_string()).and_then(config::price_from_json);
+            match (price, value.tenant) {
+                (Ok(price), Some(tenant)) => terms.entry(tenant).or_default().prices.push(price),
+                (Ok(price), None) => agreed.given.prices.push(price),
+                (Err(error), _) => agreed.refused.push(format!("price `{id}`: {error}")),
             }
         }
         for (tenant, limit) in budgets(accounts.all::<Budget>().await?) {

@@ -201,6 +201,8 @@ pub struct Given {
     pub plans: Vec<Plan>,
     /// Of the tenants that have any.
     pub terms: HashMap<String, Terms>,
+    /// The operator's, that go before those that are known otherwise.
+    pub prices: Vec<Price>,
 }
 
 /// A tier that is not among the plans, by the default or by a tenant's terms.
@@ -227,7 +229,8 @@ impl Plans {
         unknown_tier: UnknownTier,
         prices: Prices,
     ) -> Result<Plans, MissingTier> {
-        let Given { mut plans, terms } = given.clone();
+        let Given { mut plans, terms, prices: own } = given.clone();
+        let prices = if own.is_empty() { prices } else { prices.with(own) };
         let calendars = |limits: &[Limit]| limits.iter().filter(|limit| limit.is_calendar()).cloned().collect();
         let all: Vec<Limit> = plans.iter().flat_map(|plan| -> Vec<Limit> { calendars(&plan.limits) }).collect();
         let mut tenants = HashMap::with_capacity(terms.len());
@@ -264,6 +267,7 @@ impl Plans {
         given.plans.retain(|plan| others.plans.iter().all(|other| other.tier != plan.tier));
         given.plans.extend(others.plans);
         given.terms.extend(others.terms);
+        given.prices = others.prices;
         Plans::new(given, &self.default_tier, self.unknown_tier, self.prices.clone())
     }
 
@@ -348,7 +352,7 @@ mod tests {
     }
 
     fn plans(plans: Vec<Plan>, unknown: UnknownTier, terms: HashMap<String, Terms>) -> Result<Plans, MissingTier> {
-        Plans::new(Given { plans, terms }, "a", unknown, Prices::default())
+        Plans::new(Given { plans, terms, ..Given::default() }, "a", unknown, Prices::default())
     }
 
     fn capacities(asks: &[Ask<'_>]) -> Vec<(String, u64, Role)> {

@@ -273,7 +273,11 @@ impl Config {
         let plan = |(Name(name), tier): (Name, Tier)| Plan::new(name, tier.context_tokens.get(), tier.limits.0);
         let terms = tenants.iter().map(|(Name(name), tenant)| (name.clone(), tenant.into()));
         let plans = Plans::new(
-            tollgate_domain::Given { plans: tiers.0.into_iter().map(plan).collect(), terms: terms.collect() },
+            tollgate_domain::Given {
+                plans: tiers.0.into_iter().map(plan).collect(),
+                terms: terms.collect(),
+                prices: Vec::new(),
+            },
             &given.default_tier.value,
             limiter.unknown_tier.into(),
             tollgate_domain::Prices::new(prices.0, crate::prices::shipped()),

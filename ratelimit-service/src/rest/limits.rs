@@ -17,6 +17,7 @@ use utoipa::{IntoParams, PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::access::Caller;
 use super::openapi::{self, Asked, Sent};
 use super::problem::Problem;
 use super::tenant::{self, Tenant};
@@ -284,10 +285,12 @@ impl Denial {
 ))]
 async fn check(
     State(shared): State<Arc<Shared>>,
+    caller: Caller,
     request: Result<Json<CheckRequest>, JsonRejection>,
 ) -> Result<Response, Problem> {
     let Json(CheckRequest { tenant_id, plan_tier, model, api, estimated_tokens, estimated_output_tokens }) = request?;
     tenant::check("tenant_id", &tenant_id)?;
+    caller.check_tenant(&tenant_id)?;
     let now_ms = clock::now_ms();
     let policy = shared.limiter.policy();
     let (plan, opinion) = match shared.named_plan(&policy, plan_tier.as_deref(), &tenant_id).await? {

@@ -5,6 +5,7 @@
 
 mod access;
 mod admin;
+mod body;
 mod books;
 mod clients;
 mod limits;

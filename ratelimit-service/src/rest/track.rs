@@ -6,9 +6,8 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use serde::{Deserialize, Serialize};
-use serde_json::error::Category;
+use axum::http::{HeaderMap, StatusCode};
+use serde::Serialize;
 use serde_json::json;
 use tollgate_wire::usage_event::MAX_NAME_BYTES;
 use utoipa::openapi::schema::{ArrayBuilder, OneOfBuilder, Schema};
@@ -18,7 +17,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Shared;
+use super::access::Caller;
 use super::admin::{Actor, actor, printable};
+use super::body;
 use super::openapi::{Kept, Sent};
 use super::problem::{self, Problem};
 use crate::audit::{self, REPLAY};
@@ -84,21 +85,18 @@ struct IdempotencyKey {
     responses((status = 202, body = Tracked, description = "All are kept"), Sent, Kept))]
 async fn track(
     State(shared): State<Arc<Shared>>,
+    caller: Caller,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<Tracked>), Problem> {
     let body = body?;
-    let is_json =
-        |value: &str| value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json");
-    if !headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(is_json) {
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-type: application/json is understood"));
-    }
     let key = idempotency_key(&headers)?;
     let now_ms = clock::now_ms();
     let entries = match body.trim_ascii_start().first() {
-        Some(b'[') => many(parse(&body)?, key.as_deref(), now_ms)?,
-        _ => vec![one(parse(&body)?, key, now_ms)?],
+        Some(b'[') => many(body::json(&headers, &body)?, key.as_deref(), now_ms)?,
+        _ => vec![one(body::json(&headers, &body)?, key, now_ms)?],
     };
+    entries.iter().try_for_each(|entry| caller.check_tenant(entry.tenant()))?;
     let ids = entries.iter().map(|entry| entry.id().to_owned()).collect();
     shared.keep(shared.collector.store(entries).await)?;
     Ok((StatusCode::ACCEPTED, Json(Tracked { ids })))
@@ -112,21 +110,6 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let text = key.to_str().ok().map(|key| key.strip_prefix('"').and_then(|key| key.strip_suffix('"')).unwrap_or(key));
     let text = text.filter(|text| (1..=MAX_NAME_BYTES).contains(&text.len()) && keys.next().is_none());
     text.map(|text| Some(text.to_owned())).ok_or_else(refused)
-}
-
-fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, Problem> {
-    let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let refused = |error: &serde_json::Error, what: String| {
-        let status = match error.classify() {
-            Category::Data => StatusCode::UNPROCESSABLE_ENTITY,
-            _ => StatusCode::BAD_REQUEST,
-        };
-        Problem::new(status, what)
-    };
-    let value = serde_path_to_error::deserialize(&mut deserializer)
-        .map_err(|error| refused(error.inner(), error.to_string()))?;
-    deserializer.end().map_err(|error| refused(&error, error.to_string()))?;
-    Ok(value)
 }
 
 /// Its id is the key, or else its own, or else a new one.

@@ -201,9 +201,15 @@ impl Service {
         let request = Request::from_parts(parts, Full::new(Bytes::from(body)));
         let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
         let header = |name: &str| parts.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
-        let (content_type, retry_after) = (header("content-type"), header("retry-after"));
+        let [content_type, retry_after, etag] = ["content-type", "retry-after", "etag"].map(header);
         let body = body.collect().await.unwrap().to_bytes();
-        Answer { status: parts.status, content_type, retry_after, body: String::from_utf8(body.to_vec()).unwrap() }
+        Answer {
+            status: parts.status,
+            content_type,
+            retry_after,
+            etag,
+            body: String::from_utf8(body.to_vec()).unwrap(),
+        }
     }
 
     /// Sends it a signal, by its name without `SIG`.
@@ -238,6 +244,7 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) content_type: Option<String>,
     pub(crate) retry_after: Option<String>,
+    pub(crate) etag: Option<String>,
     pub(crate) body: String,
 }
 

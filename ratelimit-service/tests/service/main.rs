@@ -1,5 +1,7 @@
 //! The `tollgate` binary, driven from outside as Envoy, an operator and a crash would.
 
+mod access;
+mod accounts;
 mod api;
 mod clickhouse;
 mod collector;

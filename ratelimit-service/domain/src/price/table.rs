@@ -79,6 +79,13 @@ impl Prices {
         Prices { operator: PriceTable::new(operator), shipped }
     }
 
+    /// These, with others of the operator's before its own.
+    #[must_use]
+    pub fn with(&self, others: Vec<Price>) -> Prices {
+        let operator = others.into_iter().chain(self.operator.versions.iter().cloned()).collect();
+        Prices::new(operator, self.shipped.clone())
+    }
+
     /// What a tenant with prices of its `own` pays.
     pub fn with_own<'p>(&'p self, own: Option<&'p PriceTable>) -> TenantPrices<'p> {
         TenantPrices { own, common: self }

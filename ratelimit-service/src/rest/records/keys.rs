@@ -13,11 +13,12 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{ListQuery, Listed, Shown, answer, body_of, delete, list, not_found, read};
+use super::{ListQuery, Listed, Shown, answer, delete, list, not_found, read};
 use crate::accounts::{ApiKey, KEY_RANDOM_BYTES, KeyRole, NewKey};
 use crate::clock;
 use crate::rest::Shared;
 use crate::rest::access::Caller;
+use crate::rest::body;
 use crate::rest::openapi::{Asked, Sent};
 use crate::rest::problem::{Body, CONTENT_TYPE, Problem};
 
@@ -107,7 +108,7 @@ async fn create(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let Wanted { tenant, name, role, scopes, expires_at_ms } = body_of(&headers, &body?)?;
+    let Wanted { tenant, name, role, scopes, expires_at_ms } = body::json(&headers, &body?)?;
     caller.check_scopes(&scopes)?;
     let mut random = [0; KEY_RANDOM_BYTES];
     getrandom::fill(&mut random).map_err(|error| {

@@ -20,6 +20,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::access::Caller;
+use super::body;
 use super::problem::Problem;
 use super::{Shared, rfc3339};
 use crate::accounts::{Budget, By, Kind, LimitOverrides, MAX_PAGE, Page, Plan, Record, Tenant};
@@ -175,7 +176,7 @@ async fn put<T: Resource>(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let Path(id) = id?;
-    let value: T = body_of(&headers, &body?)?;
+    let value: T = body::json(&headers, &body?)?;
     value.check_with(&shared.limiter.policy())?;
     let (accounts, by) = (caller.accounts(&shared.accounts), caller.by());
     Ok(match version(&headers)? {
@@ -236,23 +237,4 @@ fn one(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, Problem> {
         (Some(Ok(value)), None) => Ok(Some(value)),
         _ => Err(wrong()),
     }
-}
-
-/// A JSON body; an error names the path of the field.
-fn body_of<T: serde::de::DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, Problem> {
-    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if !media_type
-        .split(';')
-        .next()
-        .is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case("application/json"))
-    {
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body has to be application/json"));
-    }
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let read = serde_path_to_error::deserialize(&mut deserializer);
-    let value = read.map_err(|error| match error.path().to_string() {
-        path if path == "." => Problem::bad_request(error.into_inner().to_string()),
-        path => Problem::bad_request(format!("{path}: {}", error.into_inner())),
-    })?;
-    deserializer.end().map(|()| value).map_err(|error| Problem::bad_request(error.to_string()))
 }
