@@ -30,7 +30,9 @@ const PAGE: &str = "/docs";
     info(
         title = "Tollgate",
         description = "Usage, limits and billable events of tenants. Amounts that must be exact are texts; moments \
-                       are RFC 3339, and days, weeks and months are those of UTC. A refusal is an `application/problem+json`."
+                       are RFC 3339, and days, weeks and months are those of UTC. A refusal is an \
+                       `application/problem+json`: 404 where nothing is served, 405 with `Allow` where a path does not \
+                       take the method, and what each operation tells."
     ),
     components(schemas(problem::Body)),
     tags(

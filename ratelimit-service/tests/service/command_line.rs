@@ -33,6 +33,7 @@ fn a_config_error_names_the_place_and_the_field() {
             "collector:\n  tenant_attributes: [tenant.id, '']\n",
             "2:34: collector.tenant_attributes[1]: a name has 1 to 256 bytes; this one has 0",
         ),
+        ("rest: { burst: 0 }\n", "1:16: rest.burst: 0 is not between 1 and 100000"),
         ("metrics: { max_tenants: 100001 }\n", "1:25: metrics.max_tenants: 100001 is not between 0 and 100000"),
         ("grpc: { listen: 8081 }\n", "1:17: grpc.listen: invalid socket address syntax"),
         ("log:\n  format: xml\n", "2:11: log.format: unknown variant `xml`, expected one of text, json"),

@@ -312,6 +312,23 @@ async fn a_reset_forgives_what_is_spent_and_is_in_the_audit_log() {
 }
 
 #[tokio::test]
+async fn a_whole_number_may_be_written_with_a_point() {
+    let folder = Folder::new();
+    let service = Service::start(&folder);
+    let estimated = async |tokens: &str| {
+        let question = format!(r#"{{"tenant_id": "acme", "estimated_output_tokens": {tokens}}}"#);
+        service.post("/api/v1/usage/check", question).await.status.as_u16()
+    };
+    assert_eq!(estimated("10.0").await, 200);
+    for tokens in ["1e15", "2009380393893229.0", "18446744073709551615"] {
+        assert_eq!(estimated(tokens).await, 429, "{tokens}");
+    }
+    for tokens in ["0.5", "-1", "18446744073709551616", "\"1\""] {
+        assert_eq!(estimated(tokens).await, 422, "{tokens}");
+    }
+}
+
+#[tokio::test]
 async fn an_error_says_what_is_wrong() {
     let folder = Folder::new();
     let service = Service::start(&folder);
