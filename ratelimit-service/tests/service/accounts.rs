@@ -127,8 +127,8 @@ async fn plans_overrides_and_suspensions_hold_at_admission() {
     holds(&service, "acme", |limits| limits["limits"][0]["capacity"] == 2).await;
     assert_eq!(ask(&service, "acme", "one", 1).await.decision, Decision::Admitted);
 
-    let suspended = put(&service, "/api/v1/tenants/acme", Some("1"), &json!({"tier": "gold", "status": "suspended"}));
-    assert_eq!(suspended.await.status, 200);
+    let suspended = json!({"tier": "gold", "status": "suspended"});
+    assert_eq!(put(&service, "/api/v1/tenants/acme", Some("1"), &suspended).await.status, 200);
     eventually("the suspension", PATIENCE, async || {
         let answer = ask(&service, "acme", "two", 1).await;
         ensure!(answer.is_suspended(), "{answer:?}");

@@ -91,6 +91,14 @@ impl Service {
         Service::start_with(&config)
     }
 
+    /// One that answers nobody without a key.
+    pub(crate) fn start_closed(folder: &Folder) -> Service {
+        let ledger = folder.ledger().display().to_string();
+        let config = CONFIG.replace("LEDGER", &ledger);
+        let config = config.replace("rest: { listen: 127.0.0.1:0 }", "rest: { listen: 127.0.0.1:0, open_to: nobody }");
+        Service::start_with(&folder.write("config.yaml", &config))
+    }
+
     pub(crate) fn start_with(config: &Path) -> Service {
         Service::serving(tollgate(&["serve", "--config"]).arg(config).stderr(Stdio::piped()).spawn().unwrap())
     }
