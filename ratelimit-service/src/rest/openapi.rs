@@ -40,6 +40,7 @@ const PAGE: &str = "/docs";
         (name = "limits", description = "What tenants may still use"),
         (name = "events", description = "What is to be billed"),
         (name = "accounts", description = "Tenants, plans, limits, budgets and keys"),
+        (name = "invoices", description = "What tenants have to pay"),
         (name = "admin", description = "What operators do"),
         (name = "service", description = "The service itself"),
     ),

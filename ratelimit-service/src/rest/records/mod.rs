@@ -24,6 +24,7 @@ use super::body;
 use super::problem::Problem;
 use super::{Shared, rfc3339};
 use crate::accounts::{Budget, By, Kind, LimitOverrides, MAX_PAGE, Page, Plan, Record, Tenant};
+use crate::billing::Agreement;
 use crate::clock;
 use crate::config;
 use crate::limiter::Policy;
@@ -58,7 +59,9 @@ impl Resource for Plan {
     const PATH: &'static str = "/api/v1/plans";
 
     fn check_with(&self, _: &Policy) -> Result<(), Problem> {
-        check_limits(self.limits.text())
+        check_limits(self.limits.text())?;
+        let wrong = |error| Problem::bad_request(format!("billing.{error}"));
+        Agreement::read(self.billing.text()).map(drop).map_err(wrong)
     }
 }
 
