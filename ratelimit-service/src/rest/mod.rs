@@ -7,8 +7,10 @@ mod access;
 mod admin;
 mod books;
 mod clients;
+mod cost;
 mod limits;
 mod openapi;
+mod prices;
 mod problem;
 mod records;
 mod series;
@@ -108,7 +110,9 @@ fn api() -> OpenApiRouter<Arc<Shared>> {
         .merge(track::routes())
         .merge(books::routes())
         .merge(admin::routes())
-        .merge(records::routes());
+        .merge(records::routes())
+        .merge(prices::routes())
+        .merge(cost::routes());
     let too_many = openapi::refusal_for_now("This client asks too often").build();
     openapi::add_refusal(api.get_openapi_mut(), StatusCode::TOO_MANY_REQUESTS, &too_many);
     for (status, refusal) in openapi::without_right() {
