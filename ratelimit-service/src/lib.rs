@@ -10,6 +10,7 @@
 //! - [`sinks`]: where entries go beside the ledger; [`alerts`]: who nears a monthly limit; [`webhooks`]: how that is told;
 //!   [`http`]: how requests go out; [`secret`]: what is never shown.
 //! - [`prices`]: what models cost, by the table that is shipped and by others' tables.
+//! - [`cli`]: what operators ask of a running service from the command line, by [`client`]; [`operate`]: what they have it do.
 //! - [`invoices`]: how an invoice is written.
 //! - [`inspect`]: what the filter would read from recorded responses.
 
@@ -18,6 +19,8 @@ pub mod alerts;
 mod answers;
 pub mod audit;
 mod chance;
+pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod collector;
 pub mod config;

@@ -6,14 +6,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
-use reqwest::Url;
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use tokio::signal::unix::{SignalKind, signal};
+use tollgate::cli::{self, ServiceArgs};
 use tollgate::config::{self, Config, LogFormat};
 use tollgate::export::{self, Export, Format, What};
 use tollgate::inspect::{self, InspectArgs};
+use tollgate::operate::Service as Operated;
 use tollgate::serve::Service;
-use tollgate::{ledger, operate, period};
+use tollgate::{ledger, period};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -81,19 +83,13 @@ enum Command {
     },
     /// Show what the filter would read from recorded responses, as one JSON line each.
     Inspect(InspectArgs),
-}
-
-#[derive(Debug, clap::Args)]
-struct ServiceArgs {
-    /// Where the service's REST is.
-    #[arg(long = "service", env = "TOLLGATE_URL", value_name = "URL", default_value = "http://127.0.0.1:8080")]
-    url: Url,
-}
-
-impl ServiceArgs {
-    fn connect(self) -> anyhow::Result<operate::Service> {
-        operate::Service::new(self.url)
-    }
+    #[command(flatten)]
+    Asking(cli::Command),
+    /// Write what a shell completes this command line by.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -138,14 +134,19 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Replay { service, files } => {
-            wait_for(async { service.connect()?.replay(&files, &mut std::io::stdout()).await })
+            wait_for(async { Operated::new(service.connect()?).replay(&files, &mut std::io::stdout()).await })
         }
-        Command::Reconcile { service, period } => {
-            wait_for(async { service.connect()?.reconcile(period.as_deref(), &mut std::io::stdout()).await })
-        }
-        Command::Purge { service, tenant, actor, reason, yes: _ } => wait_for(async {
-            service.connect()?.purge(&tenant, &actor, reason.as_deref(), &mut std::io::stdout()).await
+        Command::Reconcile { service, period } => wait_for(async {
+            Operated::new(service.connect()?).reconcile(period.as_deref(), &mut std::io::stdout()).await
         }),
+        Command::Purge { service, tenant, actor, reason, yes: _ } => wait_for(async {
+            Operated::new(service.connect()?).purge(&tenant, &actor, reason.as_deref(), &mut std::io::stdout()).await
+        }),
+        Command::Asking(command) => wait_for(command.run(&mut std::io::stdout())),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Args::command(), "tollgate", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Export(args) => wait_for(export(args)).map(|()| ExitCode::SUCCESS),
         Command::Inspect(args) => {
             Ok(inspect::run(&args, &mut std::io::stdout().lock(), &mut std::io::stderr())?.into())

@@ -50,21 +50,19 @@ struct TokenFields {
 
 impl From<TokenFields> for Tokens {
     fn from(fields: TokenFields) -> Tokens {
-        let mut tokens = Tokens::default();
-        for class in TokenClass::ALL {
-            let count = match class {
-                TokenClass::Input => fields.input,
-                TokenClass::CacheRead => fields.cache_read,
-                TokenClass::CacheWrite => fields.cache_write,
-                TokenClass::CacheWrite1h => fields.cache_write_1h,
-                TokenClass::AudioInput => fields.audio_input,
-                TokenClass::Output => fields.output,
-                TokenClass::Reasoning => fields.reasoning,
-                TokenClass::AudioOutput => fields.audio_output,
-            };
-            tokens.add(class.side(), count, &[(class, count)]);
-        }
-        tokens
+        let TokenFields { input, cache_read, cache_write, cache_write_1h, .. } = fields;
+        let TokenFields { audio_input, output, reasoning, audio_output, .. } = fields;
+        let counts = [
+            (TokenClass::Input, input),
+            (TokenClass::CacheRead, cache_read),
+            (TokenClass::CacheWrite, cache_write),
+            (TokenClass::CacheWrite1h, cache_write_1h),
+            (TokenClass::AudioInput, audio_input),
+            (TokenClass::Output, output),
+            (TokenClass::Reasoning, reasoning),
+            (TokenClass::AudioOutput, audio_output),
+        ];
+        counts.into_iter().collect()
     }
 }
 
