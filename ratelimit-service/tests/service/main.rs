@@ -1,6 +1,7 @@
 //! The `tollgate` binary, driven from outside as Envoy, an operator and a crash would.
 
 mod api;
+mod cli;
 mod clickhouse;
 mod collector;
 mod command_line;
@@ -10,6 +11,7 @@ mod ingress;
 mod leases;
 mod limits;
 mod operate;
+mod prices;
 mod reload;
 mod reservations;
 mod rest;

@@ -78,7 +78,7 @@ impl Resource for PriceRow {
 
     fn check_with(&self, _: &Policy) -> Result<(), Problem> {
         let document = self.price.read().map_err(|error| Problem::bad_request(format!("price: {error}")))?;
-        config::price_from_json(document).map(drop).map_err(|what| Problem::bad_request(format!("price.{what}")))
+        config::price_from_json(document).map(drop).map_err(|what| Problem::bad_request(format!("price: {what}")))
     }
 }
 
