@@ -11,8 +11,8 @@ use crate::decimal;
 /// What stands where there is nothing.
 const NOTHING: &str = "-";
 
-/// Columns of JSON objects' fields, by the fields' names. Amounts in `…_nanousd` are shown as `…_usd`, and times in `…_at_ms`
-/// as `…_at`.
+/// Columns of JSON objects' fields, by the fields' names. Amounts in `…_nanousd` are shown as `…_usd`, and times in `…_ms`
+/// as moments.
 pub(super) struct Columns(pub(super) &'static [&'static str]);
 
 impl Columns {
@@ -63,9 +63,9 @@ fn aligned(header: Option<Vec<String>>, rows: impl Iterator<Item = Vec<String>>)
 }
 
 fn header(field: &str) -> String {
-    match (field.strip_suffix("_nanousd"), field.strip_suffix("_at_ms")) {
+    match (field.strip_suffix("_nanousd"), field.strip_suffix("_ms")) {
         (Some(amount), _) => format!("{amount}_usd"),
-        (_, Some(what)) => format!("{what}_at"),
+        (_, Some(what)) => what.to_owned(),
         _ => field.to_owned(),
     }
 }
@@ -81,7 +81,7 @@ fn cell(field: &str, value: &Value) -> String {
         }
         Value::Number(number) => match number.as_u64() {
             Some(nano) if field.ends_with("_nanousd") => decimal::written(nano.into(), 9),
-            Some(at_ms) if field.ends_with("_at_ms") => rfc3339(at_ms),
+            Some(at_ms) if field.ends_with("_ms") => rfc3339(at_ms),
             _ => number.to_string(),
         },
         other => other.to_string(),

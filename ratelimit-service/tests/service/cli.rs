@@ -74,9 +74,9 @@ version         2
     let suspended: Value = serde_json::from_str(&suspended).unwrap();
     assert_eq!((&suspended["status"], &suspended["version"]), (&"suspended".into(), &3.into()));
     let expected = "\
-id    display_name  tier   status     time_zone      billing_anchor_at  version
-acme  Acme          large  suspended  Europe/Berlin                  -        3
-zeta  -             -      active     UTC                            -        1
+id    display_name  tier   status     time_zone      billing_anchor  version
+acme  Acme          large  suspended  Europe/Berlin               -        3
+zeta  -             -      active     UTC                         -        1
 ";
     assert_eq!(ask(&service, &["tenants", "list"]).await.ok(), expected);
     assert_eq!(ask(&service, &["tenants", "list", "--json"]).await.ok().lines().count(), 2);
@@ -164,6 +164,10 @@ gpt-4o-mini  openai        0.15  gpt-4o-mini@1970-01-01  shipped
 ";
     assert_eq!(compared, expected);
     let listed = offline(&[&["prices", "list", "--model", "gpt-4o-mini", "--provider", "openai"][..], &day].concat());
+    let litellm = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/prices/litellm.json");
+    let diff = offline(&["prices", "diff", litellm, "--from", "litellm", "--offline"]);
+    assert!(diff.code == 1 && diff.err.contains("rows are not imported, first "), "{diff:?}");
+    assert!(lines(&diff.out)[0] == "change provider version column before after", "{diff:?}");
     assert_eq!(lines(&listed.ok())[1], "shipped openai gpt-4o-mini - 0.15 0.075 - 0.6 - -");
 }
 
