@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use reqwest::{StatusCode, Url};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use tollgate_domain::Day;
 
@@ -30,6 +32,12 @@ const MONTH_DAYS: i32 = 30;
 /// How often it is asked whether new plans hold, and how long it is waited then.
 const ASKED: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// What is told of a plan's limits, as far as it matters here.
+#[derive(Debug, Deserialize)]
+struct Limits {
+    plan_tier: String,
+}
 
 /// How much is made up.
 #[derive(Debug, Args)]
@@ -87,16 +95,27 @@ async fn put_plans(client: &Client) -> anyhow::Result<()> {
     for tier in Tier::ALL {
         let mut url = client.at(&["api", "v1", "usage", "demo", "limit"])?;
         url.query_pairs_mut().append_pair("plan_tier", tier.name());
-        for asked in 0.. {
-            match client.get::<Box<RawValue>>(url.clone()).await {
-                Ok(_) => break,
-                Err(error) if error.downcast_ref::<Refused>().is_none() => return Err(error),
-                Err(error) if asked == ASKED => bail!("the plan `{}` does not hold: {error:#}", tier.name()),
-                Err(_) => tokio::time::sleep(PAUSE).await,
+        let mut asked = 0;
+        while !holds(client, url.clone(), tier).await? {
+            if asked == ASKED {
+                bail!("the plan `{}` does not hold yet; try again later", tier.name());
             }
+            asked += 1;
+            tokio::time::sleep(PAUSE).await;
         }
     }
     Ok(())
+}
+
+/// A tier that is not known yet has the default one's plan, or is refused.
+async fn holds(client: &Client, url: Url, tier: Tier) -> anyhow::Result<bool> {
+    match client.get::<Limits>(url).await {
+        Ok(limits) => Ok(limits.plan_tier == tier.name()),
+        Err(error) => match error.downcast_ref() {
+            Some(Refused { status: StatusCode::BAD_REQUEST, .. }) => Ok(false),
+            _ => Err(error),
+        },
+    }
 }
 
 async fn put_tenant(client: &Client, tenant: &Tenant) -> anyhow::Result<()> {

@@ -108,9 +108,9 @@ mod tests {
         let mut out = Vec::new();
         Columns(&["id", "amount_nanousd", "made_at_ms", "of"]).write(&objects, &mut out).unwrap();
         let expected = "\
-id      amount_usd  made_at               of
+id     amount_usd  made_at               of
 a\u{fffd}[2J         1.5  1970-01-01T00:00:00Z  x,y
-bb              20  -                     -
+bb             20  -                     -
 ";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }

@@ -119,13 +119,13 @@ async fn prices_in_force_are_listed_and_a_tenant_sees_its_own() {
     assert_eq!(service.get("/api/v1/prices?day=2026-02-30").await.0, 400);
 
     // A tenant's key.
-    assert_eq!(put(&service, "/api/v1/tenants/acme", json!({})).await.status, 201);
-    let (status, made) = post(&service, "/api/v1/keys", json!({"tenant": "acme", "name": "costs"})).await;
+    assert_eq!(put(&service, "/api/v1/tenants/beta", json!({})).await.status, 201);
+    let (status, made) = post(&service, "/api/v1/keys", json!({"tenant": "beta", "name": "costs"})).await;
     assert_eq!(status, 201, "{made}");
     let key = made["key"].as_str().unwrap();
-    let call = json!({"model": "gpt-4o-mini", "tokens": {"input": 1_000_000}});
+    let call = json!({"model": "gpt-4o-mini", "provider": "openai", "tokens": {"input": 1_000_000}});
     let own = with_key(&service, "POST", "/api/v1/cost", key, &call).await.json();
-    assert_eq!((&own["tenant_id"], &own["cost_usd"]), (&json!("acme"), &json!("0.1")));
+    assert_eq!((&own["tenant_id"], &own["cost_usd"]), (&json!("beta"), &json!("0.15")));
     let others = json!({"model": "gpt-4o-mini", "tenant_id": "zeta"});
     for (method, path, body) in [
         ("POST", "/api/v1/cost", &others),
