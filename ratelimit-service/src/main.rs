@@ -1,7 +1,7 @@
 //! The `tollgate` binary.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -115,6 +115,10 @@ struct ExportArgs {
 fn main() -> ExitCode {
     match run(Args::parse().command) {
         Ok(code) => code,
+        // Who reads our output has seen enough.
+        Err(error) if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe) => {
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             eprintln!("tollgate: {error:#}");
             ExitCode::FAILURE
@@ -134,23 +138,21 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Replay { service, files } => {
-            wait_for(async { Operated::new(service.connect()?).replay(&files, &mut std::io::stdout()).await })
+            wait_for(async { Operated::new(service.connect()?).replay(&files, &mut io::stdout()).await })
         }
-        Command::Reconcile { service, period } => wait_for(async {
-            Operated::new(service.connect()?).reconcile(period.as_deref(), &mut std::io::stdout()).await
-        }),
+        Command::Reconcile { service, period } => {
+            wait_for(async { Operated::new(service.connect()?).reconcile(period.as_deref(), &mut io::stdout()).await })
+        }
         Command::Purge { service, tenant, actor, reason, yes: _ } => wait_for(async {
-            Operated::new(service.connect()?).purge(&tenant, &actor, reason.as_deref(), &mut std::io::stdout()).await
+            Operated::new(service.connect()?).purge(&tenant, &actor, reason.as_deref(), &mut io::stdout()).await
         }),
-        Command::Asking(command) => wait_for(command.run(&mut std::io::stdout())),
+        Command::Asking(command) => wait_for(command.run(&mut io::stdout())),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Args::command(), "tollgate", &mut std::io::stdout());
+            clap_complete::generate(shell, &mut Args::command(), "tollgate", &mut io::stdout());
             Ok(ExitCode::SUCCESS)
         }
         Command::Export(args) => wait_for(export(args)).map(|()| ExitCode::SUCCESS),
-        Command::Inspect(args) => {
-            Ok(inspect::run(&args, &mut std::io::stdout().lock(), &mut std::io::stderr())?.into())
-        }
+        Command::Inspect(args) => Ok(inspect::run(&args, &mut io::stdout().lock(), &mut io::stderr())?.into()),
     }
 }
 
@@ -177,7 +179,7 @@ async fn export(args: ExportArgs) -> anyhow::Result<()> {
     let ledger = ledger::open_to_read(&config).await?;
     let export = Export { tenant: tenant.as_deref(), from_ms, to_ms, what };
     let out: Box<dyn Write + Send> = match output {
-        None => Box::new(std::io::stdout()),
+        None => Box::new(io::stdout()),
         Some(file) => Box::new(File::create(&file).with_context(|| format!("cannot create {}", file.display()))?),
     };
     let entries = export::run(ledger.as_ref(), &export, format, BufWriter::new(out)).await?;
@@ -205,7 +207,7 @@ async fn serve(file: Option<PathBuf>) -> anyhow::Result<()> {
 }
 
 fn start_log(format: LogFormat, filter: Targets) {
-    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     match format {
         LogFormat::Text => tracing_subscriber::registry().with(filter).with(log).init(),
         LogFormat::Json => tracing_subscriber::registry().with(filter).with(log.json().flatten_event(true)).init(),

@@ -40,11 +40,12 @@ pub struct ServiceArgs {
         env = "TOLLGATE_URL",
         value_name = "URL",
         default_value = "http://127.0.0.1:8080",
-        global = true
+        global = true,
+        help_heading = "Service"
     )]
     url: Url,
     /// A file with the key that the service is shown; without, the one in TOLLGATE_KEY, if there is one.
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Service")]
     key_file: Option<PathBuf>,
 }
 
@@ -67,7 +68,7 @@ pub struct Asking {
     #[command(flatten)]
     service: ServiceArgs,
     /// Show JSON, a line for each thing, instead of a table.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Service")]
     json: bool,
 }
 

@@ -16,13 +16,14 @@ use utoipa_axum::routes;
 
 use super::Shared;
 use super::access::Caller;
-use super::openapi::Sent;
+use super::limits;
+use super::openapi::{self, Sent};
 use super::prices::{Terms, day_of, named, pattern};
 use super::problem::{self, Problem};
 use crate::decimal;
 
 /// The most models of a comparison.
-const MAX_COMPARED: usize = 1000;
+const MAX_COMPARED: u64 = 1000;
 
 /// What calls would cost.
 pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
@@ -38,13 +39,29 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
 #[schema(as = TokensByClass)]
 #[serde(default, deny_unknown_fields)]
 struct TokenFields {
+    #[serde(deserialize_with = "limits::tokens")]
+    #[schema(schema_with = openapi::whole::<0, { u64::MAX }>)]
     input: u64,
+    #[serde(deserialize_with = "limits::tokens")]
+    #[schema(schema_with = openapi::whole::<0, { u64::MAX }>)]
     cache_read: u64,
+    #[serde(deserialize_with = "limits::tokens")]
+    #[schema(schema_with = openapi::whole::<0, { u64::MAX }>)]
     cache_write: u64,
+    #[serde(deserialize_with = "limits::tokens")]
+    #[schema(schema_with = openapi::whole::<0, { u64::MAX }>)]
     cache_write_1h: u64,
+    #[serde(deserialize_with = "limits::tokens")]
+    #[schema(schema_with = openapi::whole::<0, { u64::MAX }>)]
     audio_input: u64,
+    #[serde(deserialize_with = "limits::tokens")]
+    #[schema(schema_with = openapi::whole::<0, { u64::MAX }>)]
     output: u64,
+    #[serde(deserialize_with = "limits::tokens")]
+    #[schema(schema_with = openapi::whole::<0, { u64::MAX }>)]
     reasoning: u64,
+    #[serde(deserialize_with = "limits::tokens")]
+    #[schema(schema_with = openapi::whole::<0, { u64::MAX }>)]
     audio_output: u64,
 }
 
@@ -83,7 +100,8 @@ struct CostRequest {
     #[serde(default)]
     tokens: TokenFields,
     /// How many calls.
-    #[serde(default = "one")]
+    #[serde(default = "one", deserialize_with = "limits::tokens")]
+    #[schema(schema_with = openapi::whole::<0, { u64::MAX }>, default = 1)]
     requests: u64,
 }
 
@@ -193,15 +211,16 @@ struct ComparisonRequest {
     #[serde(default)]
     tokens: TokenFields,
     /// How many calls.
-    #[serde(default = "one")]
+    #[serde(default = "one", deserialize_with = "limits::tokens")]
+    #[schema(schema_with = openapi::whole::<0, { u64::MAX }>, default = 1)]
     requests: u64,
-    /// How many models at most, from 1 to 1000.
-    #[serde(default = "most")]
-    #[schema(minimum = 1, maximum = 1000, default = 1000)]
-    limit: usize,
+    /// How many models at most; 1000 without.
+    #[serde(default = "most", deserialize_with = "limits::tokens")]
+    #[schema(schema_with = openapi::whole::<1, MAX_COMPARED>)]
+    limit: u64,
 }
 
-fn most() -> usize {
+fn most() -> u64 {
     MAX_COMPARED
 }
 
@@ -288,7 +307,7 @@ impl Shared {
         let asked = Comparison { day, requests, tokens, mark_up, provider: provider.as_deref(), models };
         let mut compared = prices.compare(&asked);
         let models = compared.len();
-        compared.truncate(limit);
+        compared.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         let items = compared.into_iter().map(ComparedFields::from).collect();
         Ok(ComparisonAnswer { tenant_id, day: day.to_string(), items, models })
     }
@@ -313,7 +332,8 @@ struct TextRequest {
     #[schema(value_type = Option<Vec<Object>>)]
     messages: Option<Box<RawValue>>,
     /// How long the answer may become, in tokens.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "limits::tokens")]
+    #[schema(schema_with = openapi::whole::<0, { u64::MAX }>)]
     output_tokens: u64,
 }
 

@@ -52,7 +52,8 @@ async fn what_a_call_costs_is_exact_and_says_by_which_price() {
     let told = |cost: &Value| [&cost["cost_usd"], &cost["layer"], &cost["cost_known"]].map(Clone::clone);
     let (_, own) = post(&service, "/api/v1/cost", call(json!({"tenant_id": "acme"}))).await;
     assert_eq!(told(&own), [json!("0.0005"), json!("tenant"), json!(true)]);
-    let house = json!({"model": "house-7b", "tokens": {"input": 3}, "requests": 2});
+    // JSON knows no whole numbers: clients write them so, too.
+    let house = json!({"model": "house-7b", "tokens": {"input": 3.0}, "requests": 2.0});
     let (_, house) = post(&service, "/api/v1/cost", house).await;
     assert_eq!(told(&house), [json!("0.002003"), json!("operator"), json!(true)]);
     assert_eq!(house["parts"][1]["meter"], "requests");
