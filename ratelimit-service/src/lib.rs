@@ -11,6 +11,7 @@
 //!   [`http`]: how requests go out; [`secret`]: what is never shown.
 //! - [`prices`]: what models cost, by the table that is shipped and by others' tables.
 //! - [`billing`]: invoices, made of the ledger; [`invoices`]: how one is written.
+//! - [`cli`]: what operators ask of a running service from the command line, by [`client`]; [`operate`]: what they have it do.
 //! - [`inspect`]: what the filter would read from recorded responses.
 
 pub mod accounts;
@@ -19,6 +20,8 @@ mod answers;
 pub mod audit;
 pub mod billing;
 mod chance;
+pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod collector;
 pub mod config;

@@ -8,9 +8,11 @@ mod admin;
 mod body;
 mod books;
 mod clients;
+mod cost;
 mod invoices;
 mod limits;
 mod openapi;
+mod prices;
 mod problem;
 mod records;
 mod series;
@@ -114,7 +116,9 @@ fn api() -> OpenApiRouter<Arc<Shared>> {
         .merge(books::routes())
         .merge(admin::routes())
         .merge(records::routes())
-        .merge(invoices::routes());
+        .merge(invoices::routes())
+        .merge(prices::routes())
+        .merge(cost::routes());
     let too_many = openapi::refusal_for_now("This client asks too often").build();
     openapi::add_refusal(api.get_openapi_mut(), StatusCode::TOO_MANY_REQUESTS, &too_many);
     for (status, refusal) in openapi::without_right() {
