@@ -10,14 +10,18 @@
 //! - [`sinks`]: where entries go beside the ledger; [`alerts`]: who nears a monthly limit; [`webhooks`]: how that is told;
 //!   [`http`]: how requests go out; [`secret`]: what is never shown.
 //! - [`prices`]: what models cost, by the table that is shipped and by others' tables.
-//! - [`invoices`]: how an invoice is written.
+//! - [`billing`]: invoices, made of the ledger; [`invoices`]: how one is written.
+//! - [`cli`]: what operators ask of a running service from the command line, by [`client`]; [`operate`]: what they have it do.
 //! - [`inspect`]: what the filter would read from recorded responses.
 
 pub mod accounts;
 pub mod alerts;
 mod answers;
 pub mod audit;
+pub mod billing;
 mod chance;
+pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod collector;
 pub mod config;

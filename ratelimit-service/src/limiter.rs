@@ -304,7 +304,7 @@ fn may_call(policy: &Policy, tenant: &str) -> Result<(), Refusal> {
 }
 
 /// The plan of a call that was made: what was used is used, whatever tier it says.
-fn used_plan<'p>(policy: &'p Policy, tenant: &str, tier: &str) -> Option<&'p Plan> {
+pub(crate) fn used_plan<'p>(policy: &'p Policy, tenant: &str, tier: &str) -> Option<&'p Plan> {
     let found = policy.plans.plan(tenant, Some(tier)).or_else(|_| policy.plans.plan(tenant, None));
     found.ok().map(|found| found.plan)
 }
@@ -352,7 +352,7 @@ fn limited_quote<'p>(policy: &'p Policy, plan: &Plan, asked: &Admission<'_>, now
 }
 
 /// The price of a call that was made, on the day on which it began.
-fn event_quote<'p>(policy: &'p Policy, plan: Option<&Plan>, event: &UsageEvent) -> Option<Quote<'p>> {
+pub(crate) fn event_quote<'p>(policy: &'p Policy, plan: Option<&Plan>, event: &UsageEvent) -> Option<Quote<'p>> {
     let prices = policy.plans.prices(&event.tenant);
     let quote = prices.at(event.provider.as_deref(), event.model(), Day::of(event.started_at_ms))?;
     Some(plan.map_or(quote, |plan| quote.with_mark_up(plan.mark_up)))
@@ -364,7 +364,7 @@ fn cost_nanousd(quote: Option<Quote<'_>>, requests: u64, tokens: &Tokens) -> u64
 }
 
 /// Tokens by class. Passes that the provider's totals leave out count as plain tokens.
-fn tokens(counts: &TokenCounts) -> Tokens {
+pub(crate) fn tokens(counts: &TokenCounts) -> Tokens {
     let mut tokens = Tokens::plain(counts.extra_input, counts.extra_output);
     let cache_write = counts.cache_creation.saturating_sub(counts.cache_creation_1h);
     let input = [

@@ -1,19 +1,21 @@
 //! The `tollgate` binary.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
-use reqwest::Url;
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use tokio::signal::unix::{SignalKind, signal};
+use tollgate::cli::{self, ServiceArgs};
 use tollgate::config::{self, Config, LogFormat};
 use tollgate::export::{self, Export, Format, What};
 use tollgate::inspect::{self, InspectArgs};
+use tollgate::operate::Service as Operated;
 use tollgate::serve::Service;
-use tollgate::{ledger, operate, period};
+use tollgate::{ledger, period};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -81,19 +83,13 @@ enum Command {
     },
     /// Show what the filter would read from recorded responses, as one JSON line each.
     Inspect(InspectArgs),
-}
-
-#[derive(Debug, clap::Args)]
-struct ServiceArgs {
-    /// Where the service's REST is.
-    #[arg(long = "service", env = "TOLLGATE_URL", value_name = "URL", default_value = "http://127.0.0.1:8080")]
-    url: Url,
-}
-
-impl ServiceArgs {
-    fn connect(self) -> anyhow::Result<operate::Service> {
-        operate::Service::new(self.url)
-    }
+    #[command(flatten)]
+    Asking(cli::Command),
+    /// Write what a shell completes this command line by.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -119,6 +115,10 @@ struct ExportArgs {
 fn main() -> ExitCode {
     match run(Args::parse().command) {
         Ok(code) => code,
+        // Who reads our output has seen enough.
+        Err(error) if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe) => {
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             eprintln!("tollgate: {error:#}");
             ExitCode::FAILURE
@@ -138,18 +138,21 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Replay { service, files } => {
-            wait_for(async { service.connect()?.replay(&files, &mut std::io::stdout()).await })
+            wait_for(async { Operated::new(service.connect()?).replay(&files, &mut io::stdout()).await })
         }
         Command::Reconcile { service, period } => {
-            wait_for(async { service.connect()?.reconcile(period.as_deref(), &mut std::io::stdout()).await })
+            wait_for(async { Operated::new(service.connect()?).reconcile(period.as_deref(), &mut io::stdout()).await })
         }
         Command::Purge { service, tenant, actor, reason, yes: _ } => wait_for(async {
-            service.connect()?.purge(&tenant, &actor, reason.as_deref(), &mut std::io::stdout()).await
+            Operated::new(service.connect()?).purge(&tenant, &actor, reason.as_deref(), &mut io::stdout()).await
         }),
-        Command::Export(args) => wait_for(export(args)).map(|()| ExitCode::SUCCESS),
-        Command::Inspect(args) => {
-            Ok(inspect::run(&args, &mut std::io::stdout().lock(), &mut std::io::stderr())?.into())
+        Command::Asking(command) => wait_for(command.run(&mut io::stdout())),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Args::command(), "tollgate", &mut io::stdout());
+            Ok(ExitCode::SUCCESS)
         }
+        Command::Export(args) => wait_for(export(args)).map(|()| ExitCode::SUCCESS),
+        Command::Inspect(args) => Ok(inspect::run(&args, &mut io::stdout().lock(), &mut io::stderr())?.into()),
     }
 }
 
@@ -176,7 +179,7 @@ async fn export(args: ExportArgs) -> anyhow::Result<()> {
     let ledger = ledger::open_to_read(&config).await?;
     let export = Export { tenant: tenant.as_deref(), from_ms, to_ms, what };
     let out: Box<dyn Write + Send> = match output {
-        None => Box::new(std::io::stdout()),
+        None => Box::new(io::stdout()),
         Some(file) => Box::new(File::create(&file).with_context(|| format!("cannot create {}", file.display()))?),
     };
     let entries = export::run(ledger.as_ref(), &export, format, BufWriter::new(out)).await?;
@@ -204,7 +207,7 @@ async fn serve(file: Option<PathBuf>) -> anyhow::Result<()> {
 }
 
 fn start_log(format: LogFormat, filter: Targets) {
-    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     match format {
         LogFormat::Text => tracing_subscriber::registry().with(filter).with(log).init(),
         LogFormat::Json => tracing_subscriber::registry().with(filter).with(log.json().flatten_event(true)).init(),

@@ -4,14 +4,13 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
-use reqwest::{Response, Url};
+use reqwest::Method;
 use serde_json::json;
 
+use crate::client::Client;
 use crate::entry::{Entry, EntryRecord};
-use crate::http::{self, Reach};
 use crate::rest::{Purged, Reconciled};
 use crate::spool;
 
@@ -21,23 +20,15 @@ const MAX_SENT_ENTRIES: usize = 1000;
 /// and the most bytes; a single entry may be longer.
 const MAX_SENT_BYTES: usize = 1 << 20;
 
-/// How long an answer may take: to compare the books of a month, or erase years of a tenant, takes its time.
-const TIMEOUT: Duration = Duration::from_secs(3600);
-
 /// A running service.
 pub struct Service {
-    http: reqwest::Client,
-    url: Url,
+    client: Client,
 }
 
 impl Service {
-    /// The one whose REST is at `url`.
-    ///
-    /// # Errors
-    /// When there is no HTTP client.
-    pub fn new(url: Url) -> anyhow::Result<Service> {
-        let http = http::client(Reach::Any, TIMEOUT, None).map_err(anyhow::Error::msg)?;
-        Ok(Service { http, url })
+    /// The one that is asked so.
+    pub fn new(client: Client) -> Service {
+        Service { client }
     }
 
     /// Has it take the entries of spool segments and of JSON lines; those that it has already count once. Prints what came of
@@ -61,7 +52,7 @@ impl Service {
 
     /// How many entries were sent, and how many bytes could not be read.
     async fn replay_file(&self, file: &Path) -> anyhow::Result<(usize, usize)> {
-        let mut lines = Lines { service: self, waiting: Vec::new(), entries: 0, sent: 0 };
+        let mut lines = self.lines();
         let mut unread = 0;
         if spool::is_segment(file)? {
             let (entries, bytes) = spool::read_file(file)?;
@@ -83,9 +74,14 @@ impl Service {
         Ok((lines.sent, unread))
     }
 
+    /// Entries that go to it together.
+    pub(crate) fn lines(&self) -> Lines<'_> {
+        Lines { service: self, waiting: Vec::new(), entries: 0, sent: 0 }
+    }
+
     async fn send(&self, lines: Vec<u8>) -> anyhow::Result<()> {
-        let request = self.http.post(self.at(&["api", "v1", "admin", "events"])?);
-        self.asked(request.header("content-type", "application/x-ndjson").body(lines)).await.map(drop)
+        let request = self.client.request(Method::POST, self.client.at(&["api", "v1", "admin", "events"])?);
+        self.client.asked(request.header("content-type", "application/x-ndjson").body(lines)).await.map(drop)
     }
 
     /// Has it compare its books for a period by name, the present month where none is given, and prints where they disagree.
@@ -93,11 +89,11 @@ impl Service {
     /// # Errors
     /// When it does not answer, or the period has another name.
     pub async fn reconcile(&self, period: Option<&str>, out: &mut impl Write) -> anyhow::Result<ExitCode> {
-        let mut url = self.at(&["api", "v1", "admin", "reconcile"])?;
+        let mut url = self.client.at(&["api", "v1", "admin", "reconcile"])?;
         if let Some(period) = period {
             url.query_pairs_mut().append_pair("period", period);
         }
-        let answer: Reconciled = serde_json::from_slice(&self.asked(self.http.get(url)).await?.bytes().await?)?;
+        let answer: Reconciled = self.client.get(url).await?;
         if answer.differences.is_empty() {
             writeln!(out, "the books agree")?;
             return Ok(ExitCode::SUCCESS);
@@ -121,48 +117,28 @@ impl Service {
         reason: Option<&str>,
         out: &mut impl Write,
     ) -> anyhow::Result<ExitCode> {
-        let request = self.http.post(self.at(&["api", "v1", "admin", "tenants", tenant, "purge"])?);
+        let url = self.client.at(&["api", "v1", "admin", "tenants", tenant, "purge"])?;
+        let request = self.client.request(Method::POST, url);
         let body = json!({ "reason": reason }).to_string();
         let request = request.header("x-tollgate-actor", actor).header("content-type", "application/json").body(body);
-        let purged: Purged = serde_json::from_slice(&self.asked(request).await?.bytes().await?)?;
+        let purged: Purged = self.client.json(request).await?;
         writeln!(out, "{tenant}: {} entries erased", purged.entries)?;
         Ok(ExitCode::SUCCESS)
-    }
-
-    fn at(&self, path: &[&str]) -> anyhow::Result<Url> {
-        let mut url = self.url.clone();
-        match url.path_segments_mut() {
-            Ok(mut segments) => drop(segments.pop_if_empty().extend(path)),
-            Err(()) => bail!("{} is no address of a service", self.url),
-        }
-        Ok(url)
-    }
-
-    async fn asked(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Response> {
-        let answer = request.send().await.with_context(|| format!("the service at {} does not answer", self.url))?;
-        let status = answer.status();
-        if status.is_success() {
-            return Ok(answer);
-        }
-        let body = answer.bytes().await.unwrap_or_default();
-        let problem: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-        match problem["detail"].as_str() {
-            Some(detail) => bail!("the service refused: {status}: {detail}"),
-            None => bail!("the service refused: {status}"),
-        }
     }
 }
 
 /// JSON lines on their way to a service.
-struct Lines<'a> {
+pub(crate) struct Lines<'a> {
     service: &'a Service,
     waiting: Vec<u8>,
     entries: usize,
-    sent: usize,
+    /// How many entries it has taken.
+    pub(crate) sent: usize,
 }
 
 impl Lines<'_> {
-    async fn send(&mut self, line: &[u8]) -> anyhow::Result<()> {
+    /// Sends an entry, with others or once there are enough of them.
+    pub(crate) async fn send(&mut self, line: &[u8]) -> anyhow::Result<()> {
         self.waiting.extend(line);
         self.waiting.push(b'\n');
         self.entries += 1;
@@ -172,7 +148,8 @@ impl Lines<'_> {
         }
     }
 
-    async fn flush(&mut self) -> anyhow::Result<()> {
+    /// Sends what waits for others.
+    pub(crate) async fn flush(&mut self) -> anyhow::Result<()> {
         if self.entries > 0 {
             self.service.send(std::mem::take(&mut self.waiting)).await?;
             self.sent += std::mem::take(&mut self.entries);

@@ -22,6 +22,7 @@ use tonic_health::ServingStatus;
 
 use crate::alerts::{AlertMetrics, Alerts};
 use crate::audit::{Audit, SqliteAudit};
+use crate::billing::{Billing, BillingMetrics, Sources};
 use crate::collector::{Collector, Drain, Intake, Settling};
 use crate::config::Config;
 use crate::database::Database;
@@ -29,6 +30,7 @@ use crate::ledger::{self, Ledger};
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
 use crate::policies::{Agreed, Policies, PolicyMetrics};
+use crate::reconcile::{self, Watched};
 use crate::reload::{self, Reloader, Status};
 use crate::rest::{self, Clients, Guesses, Shared};
 use crate::rls::Rls;
@@ -36,7 +38,7 @@ use crate::sinks::{self, Pace, SinkMetrics};
 use crate::spool::{Consumer, Lag, Spool};
 use crate::usage_metrics::UsageMetrics;
 use crate::webhooks::{WebhookMetrics, Webhooks};
-use crate::{accounts, clock, counters, reconcile};
+use crate::{accounts, clock, counters};
 
 /// How long calls in flight may take to end after a signal to stop.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -86,6 +88,19 @@ impl Service {
         let policies = Policies::new(limiter.clone(), accounts.clone(), config.policy.clone(), agreed, policy_metrics);
         let policies = Arc::new(policies);
         let (alerts, webhooks) = alerts(&config, &limiter, &database, &mut registry)?;
+        let billing = Billing::new(
+            config.billing.clone(),
+            Sources {
+                accounts: accounts.clone(),
+                ledger: ledger.clone(),
+                limiter: limiter.clone(),
+                database: database.clone(),
+                webhooks: webhooks.clone(),
+            },
+            clock::system(),
+            BillingMetrics::new(&mut registry),
+        );
+        let billing = Arc::new(billing);
         let (spool, consumer, sinks) = spool(&config, &metrics, &mut registry)?;
         let intake = Intake::open(config.intake.clone(), &metrics).context("collector.dead_letters.file")?;
         let (usage, usage_registry) = UsageMetrics::new(config.label_caps);
@@ -101,13 +116,19 @@ impl Service {
         let (status, open_to) = (Arc::new(Status::new()), config.rest_open_to);
         let clients = Clients::new(config.rest_rate, &mut registry);
         let rls = Rls::new(config.domain.clone(), limiter.clone(), metrics.clone());
-        let books =
-            reconcile::watch(ledger.clone(), limiter.clone(), audit.clone(), config.reconcile_every, metrics.clone());
+        let watched = Watched {
+            ledger: ledger.clone(),
+            limiter: limiter.clone(),
+            audit: audit.clone(),
+            billing: billing.clone(),
+        };
+        let books = reconcile::watch(watched, config.reconcile_every, metrics.clone());
         let background = vec![
             post_unsettled(collector.clone()).boxed(),
             books.boxed(),
             watch_limits(alerts, ledger.clone()).boxed(),
             webhooks.run().boxed(),
+            billing.clone().run().boxed(),
             follow(policies.clone()).boxed(),
             watch_file(config, source, hangups, policies, metrics, status.clone()).boxed(),
         ];
@@ -116,6 +137,7 @@ impl Service {
             limiter,
             ledger,
             accounts,
+            billing,
             audit,
             collector,
             clients,

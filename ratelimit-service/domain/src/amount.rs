@@ -88,6 +88,15 @@ pub enum Side {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tokens([u64; TokenClass::ALL.len()]);
 
+/// Counts that are each of one class alone; those of the same class are summed.
+impl FromIterator<(TokenClass, u64)> for Tokens {
+    fn from_iter<I: IntoIterator<Item = (TokenClass, u64)>>(counts: I) -> Tokens {
+        let mut tokens = Tokens::default();
+        counts.into_iter().for_each(|(class, count)| tokens.count(class, count));
+        tokens
+    }
+}
+
 impl Tokens {
     /// Of `total` tokens of one side, the parts that have a class of their own; what is left is plain. Parts that exceed
     /// the total together are cut, so that the classes always sum up to it.

@@ -5,6 +5,7 @@
 
 mod accounts;
 mod alerts;
+mod billing;
 mod by_class;
 mod clickhouse;
 mod collector;
@@ -32,6 +33,7 @@ use tollgate_domain::Limit;
 use tracing_subscriber::filter::Targets;
 
 use crate::accounts::AccountsSettings;
+use crate::billing::BillingSettings;
 use crate::collector::IntakeSettings;
 use crate::ledger::ClickHouseSettings;
 use crate::limiter::Policy;
@@ -43,6 +45,7 @@ use crate::usage_metrics::LabelCaps;
 use crate::webhooks::EndpointSettings;
 
 pub use alerts::{MAX_ENDPOINTS, MAX_THRESHOLDS};
+pub use billing::{MAX_LINE_BYTES, MAX_NOTE_BYTES, MAX_SELLER_LINES};
 pub use counters::{Engine, FailurePolicy, RedisConfig};
 use limits::Limits;
 pub use prices::{MAX_LONG_CONTEXT_TOKENS, MAX_PRICES, MAX_SOURCE_BYTES, price_from_json};
@@ -75,6 +78,8 @@ pub struct Config {
     pub clickhouse: Option<ClickHouseSettings>,
     /// Where tenants, plans, keys and invoices are.
     pub accounts: AccountsSettings,
+    /// How invoices are made.
+    pub billing: BillingSettings,
     /// Where entries go beside the ledger, by name.
     pub sinks: BTreeMap<String, SinkSettings>,
     /// Who is told of what happens.
@@ -176,6 +181,7 @@ impl Config {
             ("ledger.sqlite", self.sqlite == next.sqlite),
             ("ledger.clickhouse", self.clickhouse == next.clickhouse),
             ("accounts", self.accounts == next.accounts),
+            ("billing", self.billing == next.billing),
             ("sinks", self.sinks == next.sinks),
             ("webhooks", self.webhooks == next.webhooks),
             ("alerts", self.alert_thresholds == next.alert_thresholds),

@@ -16,6 +16,7 @@ use tracing_subscriber::filter::{ParseError, Targets};
 
 use super::accounts::Accounts;
 use super::alerts::{Alerts, Webhooks};
+use super::billing::Billing;
 use super::clickhouse::ClickHouse;
 use super::collector::{Collector, Metrics};
 use super::limits::Limits;
@@ -39,6 +40,7 @@ pub(super) struct Config {
     counters: Engine,
     ledger: Ledger,
     accounts: Accounts,
+    billing: Billing,
     spool: Spool,
     collector: Collector,
     sinks: Sinks,
@@ -267,7 +269,7 @@ impl Config {
     pub(super) fn validated(self, file: &str) -> Result<super::Config, ConfigError> {
         let warnings = self.warnings();
         let Config { grpc, rest, limiter, counters, ledger, accounts, spool, collector, metrics, .. } = self;
-        let Config { reconcile, sinks, webhooks, alerts, log, tiers, tenants, prices, .. } = self;
+        let Config { billing, reconcile, sinks, webhooks, alerts, log, tiers, tenants, prices, .. } = self;
         let names = tiers.0.keys().map(|Name(name)| name.clone()).collect();
         let given = Given { file, default_tier: limiter.default_tier, tiers: names, tenants: &tenants };
         let plan = |(Name(name), tier): (Name, Tier)| Plan::new(name, tier.context_tokens.get(), tier.limits.0);
@@ -305,6 +307,7 @@ impl Config {
             intake: collector.settings(&ledger.sqlite),
             label_caps: metrics.caps(),
             accounts: accounts.settings(&ledger.sqlite),
+            billing: billing.settings(),
             sqlite: ledger.sqlite,
             clickhouse: ledger.clickhouse.map(|ClickHouse(settings)| settings),
             sinks: sinks.0,

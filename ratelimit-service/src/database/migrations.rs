@@ -21,6 +21,7 @@ const MIGRATIONS: &[Migration] = &[
     sql(include_str!("../../migrations/0003_corrections.sql")),
     Migration { sql: include_str!("../../migrations/0004_sums.sql"), then: ledger::sum_all },
     sql(include_str!("../../migrations/0005_alerts.sql")),
+    sql(include_str!("../../migrations/0006_invoice_events.sql")),
 ];
 
 /// The statements of each version.

@@ -19,7 +19,7 @@ pub use self::json::json;
 pub use self::pdf::pdf;
 
 /// The currency that every amount is in.
-const CURRENCY: &str = "USD";
+pub(crate) const CURRENCY: &str = "USD";
 
 /// Who sends an invoice to whom.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

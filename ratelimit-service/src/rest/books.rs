@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::admin::{Actor, GivenReason, Reason};
+use super::admin::{Actor, GivenReason, Reason, actor};
 use super::openapi::{Asked, Sent};
 use super::problem::Problem;
 use super::tenant::Tenant;
@@ -49,7 +49,7 @@ pub(crate) struct Reconciled {
     pub(crate) differences: Vec<Difference>,
 }
 
-/// Compare the ledger's sums with its entries, and the counters with the ledger
+/// Compare the ledger's sums with its entries, the counters with the ledger, and invoices with the entries
 #[utoipa::path(get, path = "/api/v1/admin/reconcile", tag = "admin", params(ReconcileQuery),
     responses((status = 200, body = Reconciled, description = "Every difference"), Asked))]
 async fn reconcile(
@@ -63,7 +63,12 @@ async fn reconcile(
         None => Period::around(Span::Month, now_ms),
     };
     let (from_ms, to_ms) = (period.first.start_ms(), period.end.start_ms());
-    let books = Books { ledger: shared.ledger.as_ref(), limiter: &shared.limiter, audit: shared.audit.as_ref() };
+    let books = Books {
+        ledger: shared.ledger.as_ref(),
+        limiter: &shared.limiter,
+        audit: shared.audit.as_ref(),
+        billing: &shared.billing,
+    };
     let differences = books.differences(from_ms, to_ms, now_ms).await.map_err(|error| {
         tracing::error!(%error, "the books cannot be compared");
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("the books cannot be compared: {error:#}"))
@@ -80,7 +85,7 @@ pub(crate) struct Purged {
 
 /// Erase all that the ledger has of a tenant
 ///
-/// It is in the audit log before it is done.
+/// It is in the audit log before it is done. Drafts of its invoices go too; invoices that are final stay.
 #[utoipa::path(post, path = "/api/v1/admin/tenants/{tenant}/purge", tag = "admin", params(Tenant, Actor),
     request_body = Option<Reason>, responses((status = 200, body = Purged, description = "What was erased"), Sent))]
 async fn purge(
@@ -92,5 +97,6 @@ async fn purge(
     let Reason { reason } = request?.and_then(|Json(request)| request).unwrap_or_default();
     shared.record(PURGE, &tenant, &headers, reason).await?;
     let entries = shared.ledger.purge(&tenant).await?;
+    shared.billing.forget_drafts(&actor(&headers)?, &tenant).await?;
     Ok(Json(Purged { tenant_id: tenant, entries }))
 }

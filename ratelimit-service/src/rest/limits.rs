@@ -164,7 +164,7 @@ struct CheckRequest {
 }
 
 /// A whole number, which JSON may also write as `10.0`.
-fn tokens<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+pub(super) fn tokens<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let number = Number::deserialize(deserializer)?;
     // A double's end of the range is the number after the last of 64 bits.
     let is_whole = |double: &f64| double.fract() == 0.0 && (0.0..u64::MAX as f64).contains(double);

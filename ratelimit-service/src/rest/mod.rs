@@ -8,8 +8,11 @@ mod admin;
 mod body;
 mod books;
 mod clients;
+mod cost;
+mod invoices;
 mod limits;
 mod openapi;
+mod prices;
 mod problem;
 mod records;
 mod series;
@@ -33,6 +36,7 @@ use utoipa_axum::routes;
 
 use crate::accounts::Accounts;
 use crate::audit::Audit;
+use crate::billing::Billing;
 use crate::clock::rfc3339;
 use crate::collector::{self, Collector};
 use crate::ledger::Ledger;
@@ -56,6 +60,8 @@ pub struct Shared {
     pub ledger: Arc<dyn Ledger>,
     /// Tenants, plans, budgets, keys and invoices.
     pub accounts: Accounts,
+    /// Makes invoices.
+    pub billing: Arc<Billing>,
     /// Who changed what.
     pub audit: Arc<dyn Audit>,
     /// The configuration in force.
@@ -109,7 +115,10 @@ fn api() -> OpenApiRouter<Arc<Shared>> {
         .merge(track::routes())
         .merge(books::routes())
         .merge(admin::routes())
-        .merge(records::routes());
+        .merge(records::routes())
+        .merge(invoices::routes())
+        .merge(prices::routes())
+        .merge(cost::routes());
     let too_many = openapi::refusal_for_now("This client asks too often").build();
     openapi::add_refusal(api.get_openapi_mut(), StatusCode::TOO_MANY_REQUESTS, &too_many);
     for (status, refusal) in openapi::without_right() {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::accounts::AccountsError;
+use crate::billing::BillingError;
 use crate::collector::RETRY_AFTER_S;
 use crate::counters::Unavailable;
 use crate::database::DatabaseError;
@@ -17,6 +18,9 @@ use crate::spool::SpoolError;
 
 /// What a [`Problem`] is written in.
 pub(super) const CONTENT_TYPE: &str = "application/problem+json";
+
+/// When a tenant's invoices may be changed again, in seconds.
+const BUSY_S: u64 = 5;
 
 /// What went wrong with a request.
 #[derive(Debug)]
@@ -95,6 +99,27 @@ impl From<AccountsError> for Problem {
             AccountsError::Closed | AccountsError::Database(_) => {
                 tracing::error!(%error, "the accounts do not answer");
                 return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the accounts do not answer; try again later");
+            }
+        };
+        Problem::new(status, error.to_string())
+    }
+}
+
+impl From<BillingError> for Problem {
+    fn from(error: BillingError) -> Problem {
+        let status = match error {
+            BillingError::Accounts(error) => return error.into(),
+            BillingError::Ledger(error) => return error.into(),
+            BillingError::NoMonth { .. } | BillingError::NotBegun => StatusCode::BAD_REQUEST,
+            BillingError::Transition(_) | BillingError::NotOver(_) | BillingError::Billed(_) => StatusCode::CONFLICT,
+            // What was agreed on, or what the accounts have, is for the operator to mend.
+            BillingError::Invoice(_) | BillingError::Agreement { .. } | BillingError::Calendar(_) => {
+                StatusCode::CONFLICT
+            }
+            BillingError::Busy => return Problem::new(StatusCode::CONFLICT, error.to_string()).retry_after(BUSY_S),
+            BillingError::Unreadable { .. } => {
+                tracing::error!(%error, "an invoice cannot be read");
+                StatusCode::INTERNAL_SERVER_ERROR
             }
         };
         Problem::new(status, error.to_string())

@@ -63,6 +63,17 @@ impl Message {
         let body = serde_json::to_string(&body).unwrap_or_default();
         Message { id: format!("msg_{}", chance::id()), at_ms, body }
     }
+
+    /// With an id that is made of what it tells: should it be told twice, receivers know.
+    #[must_use]
+    pub fn with_id(self, id: &str) -> Message {
+        Message { id: format!("msg_{id}"), ..self }
+    }
+
+    /// By which receivers know copies of it.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
 }
 
 /// Tells messages.

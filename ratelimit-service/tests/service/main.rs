@@ -3,6 +3,7 @@
 mod access;
 mod accounts;
 mod api;
+mod cli;
 mod clickhouse;
 mod collector;
 mod command_line;
@@ -12,6 +13,7 @@ mod ingress;
 mod leases;
 mod limits;
 mod operate;
+mod prices;
 mod reload;
 mod reservations;
 mod rest;

@@ -56,13 +56,9 @@ impl<'p> TenantPrices<'p> {
             asked.provider.is_none_or(|provider| quote.price().provider() == Some(provider))
                 && asked.models.as_ref().is_none_or(|models| models.matches(model))
         };
-        self.layers().flat_map(|(_, table)| table.versions()).filter_map(move |price| {
-            let model = price.model().to_string();
-            let quote = self.at(price.provider(), Some(&model), asked.day).filter(|quote| is_asked(quote, &model))?;
-            std::ptr::eq(quote.price(), price).then(|| {
-                let quote = quote.with_mark_up(asked.mark_up);
-                Compared { quote, picousd: quote.cost_picousd(asked.requests, &asked.tokens) }
-            })
+        self.in_force(asked.day).filter(move |quote| is_asked(quote, &quote.price().model().to_string())).map(|quote| {
+            let quote = quote.with_mark_up(asked.mark_up);
+            Compared { quote, picousd: quote.cost_picousd(asked.requests, &asked.tokens) }
         })
     }
 }

@@ -111,4 +111,14 @@ impl<'p> TenantPrices<'p> {
     pub fn at(self, provider: Option<&str>, model: Option<&str>, day: Day) -> Option<Quote<'p>> {
         self.layers().find_map(|(layer, table)| table.at(provider, model, day).map(|price| Quote::new(price, layer)))
     }
+
+    /// The prices in force on `day`, as they are listed, in the order in which they are looked up. One that another goes
+    /// before is not among them, as it holds for no call; a price for several models goes by its pattern, as if that were a
+    /// name.
+    pub fn in_force(self, day: Day) -> impl Iterator<Item = Quote<'p>> {
+        self.layers().flat_map(|(_, table)| table.versions()).filter_map(move |price| {
+            let quote = self.at(price.provider(), Some(&price.model().to_string()), day);
+            quote.filter(|quote| std::ptr::eq(quote.price(), price))
+        })
+    }
 }

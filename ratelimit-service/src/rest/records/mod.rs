@@ -23,7 +23,8 @@ use super::access::Caller;
 use super::body;
 use super::problem::Problem;
 use super::{Shared, rfc3339};
-use crate::accounts::{Budget, By, Kind, LimitOverrides, MAX_PAGE, Page, Plan, Record, Tenant};
+use crate::accounts::{Budget, By, Kind, LimitOverrides, MAX_PAGE, Page, Plan, PriceRow, Record, Tenant};
+use crate::billing::Agreement;
 use crate::clock;
 use crate::config;
 use crate::limiter::Policy;
@@ -58,7 +59,9 @@ impl Resource for Plan {
     const PATH: &'static str = "/api/v1/plans";
 
     fn check_with(&self, _: &Policy) -> Result<(), Problem> {
-        check_limits(self.limits.text())
+        check_limits(self.limits.text())?;
+        let wrong = |error| Problem::bad_request(format!("billing.{error}"));
+        Agreement::read(self.billing.text()).map(drop).map_err(wrong)
     }
 }
 
@@ -74,6 +77,15 @@ impl Resource for Budget {
     const PATH: &'static str = "/api/v1/budgets";
 }
 
+impl Resource for PriceRow {
+    const PATH: &'static str = "/api/v1/price-rows";
+
+    fn check_with(&self, _: &Policy) -> Result<(), Problem> {
+        let document = self.price.read().map_err(|error| Problem::bad_request(format!("price: {error}")))?;
+        config::price_from_json(document).map(drop).map_err(|what| Problem::bad_request(format!("price: {what}")))
+    }
+}
+
 fn check_limits(json: &str) -> Result<(), Problem> {
     config::limits(json).map(drop).map_err(|what| Problem::bad_request(format!("limits{what}")))
 }
@@ -85,6 +97,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
         .merge(of::<Plan>())
         .merge(of::<LimitOverrides>())
         .merge(of::<Budget>())
+        .merge(of::<PriceRow>())
         .merge(keys::routes())
 }
 
