@@ -111,7 +111,11 @@ impl Agreed {
                 (Err(error), _) => agreed.refused.push(format!("price `{id}`: {error}")),
             }
         }
-        for (tenant, limit) in budgets(accounts.all::<Budget>().await?) {
+        let (of_keys, of_tenants): (Vec<_>, Vec<_>) =
+            accounts.all::<Budget>().await?.into_iter().partition(|budget| budget.value.key.is_some());
+        // Limits know no keys: what is a key's must not hold for all of its tenant's calls.
+        agreed.refused.extend(of_keys.iter().map(|budget| format!("budget `{}`: key: is not enforced", budget.id)));
+        for (tenant, limit) in budgets(of_tenants) {
             let limits = &mut terms.entry(tenant).or_default().limits;
             limits.retain(|other| other.counter() != limit.counter());
             limits.push(limit);

@@ -83,6 +83,8 @@ impl Own {
             shell.env(variable, own);
         }
         shell.env("TOLLGATE_RUN_DIR", self.dir.path());
+        let [_, _, rest, ..] = self.ports.as_slice() else { panic!("{:?}", self.ports) };
+        shell.env("TOLLGATE_URL", format!("http://127.0.0.1:{rest}"));
         shell.args(["-o", "pipefail", "-c", &command]).current_dir(repository()).output().unwrap()
     }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, ensure};
-use hyper::StatusCode;
+use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::screen::Screen;
@@ -17,6 +17,8 @@ const STREAM_TOKENS: &str = "36";
 const TOKEN_DELAY_MS: &str = "25";
 /// More than `starter` admits at once: 60 a minute.
 const BURST: usize = 70;
+/// What `initech` may spend in a month: a nickel.
+const BUDGET_NANOUSD: u64 = 50_000_000;
 
 /// Starts everything on free ports, tells the story and stops everything.
 ///
@@ -44,6 +46,8 @@ async fn tell(dir: &RunDir) -> anyhow::Result<()> {
     scene.usage().await?;
     scene.burst().await?;
     scene.other_tenant().await?;
+    let admitted = scene.budget().await?;
+    scene.invoice(admitted).await?;
     screen.heading("Stopping");
     local.stop().await?;
     screen.line("All stopped. `make up` starts the same and leaves it running.");
@@ -137,6 +141,64 @@ impl Scene<'_> {
         ensure!(reply.status == StatusCode::OK, "globex was answered with {}", reply.status);
         self.screen.note(&format!("HTTP {}", reply.status));
         self.headers(&reply.headers, |name| name == "retry-after" || name.ends_with("-requests"));
+        Ok(())
+    }
+
+    async fn budget(&self) -> anyhow::Result<u64> {
+        self.screen
+            .heading("6. Tenant `initech` gets a budget of $0.05 a month, and calls `gpt-4` until that stops it");
+        let budget = json!({"tenant": "initech", "amount_nanousd": BUDGET_NANOUSD, "enforcement": "hard"});
+        for (path, body) in [("tenants/initech", json!({"tier": "pro"})), ("budgets/initech-monthly", budget)] {
+            let path = format!("/api/v1/{path}");
+            self.screen.note(&format!("PUT http://{}{path}", self.rest));
+            let reply = Request::new(Method::PUT, self.rest, &path).json(&body).send().await?;
+            ensure!(reply.status == StatusCode::CREATED, "{path} was answered with {}: {}", reply.status, reply.text());
+        }
+        eventually("the budget holds", PATIENCE, async || {
+            let limits = Request::get(self.rest, "/api/v1/usage/initech/limit").send().await?.text();
+            ensure!(limits.contains("cost_per_month"), "not yet: {limits}");
+            Ok(())
+        })
+        .await?;
+        let mut admitted = 0;
+        // A call reserves what it may cost at most, before it goes on.
+        let ask = json!({"model": "gpt-4", "max_tokens": 300, "messages": [{"role": "user", "content": "Hello"}]});
+        loop {
+            let reply = chat(self.envoy, "initech", "pro").json(&ask).send().await?;
+            match reply.status {
+                StatusCode::OK => admitted += 1,
+                StatusCode::TOO_MANY_REQUESTS => {
+                    self.screen.line(&format!("{admitted} calls admitted; the next one, as its SDK sees it:"));
+                    self.screen.note(&format!("HTTP {}", reply.status));
+                    self.screen.line(&reply.text());
+                    return Ok(admitted);
+                }
+                other => anyhow::bail!("a call was answered with {other}: {}", reply.text()),
+            }
+            ensure!(admitted < 100, "no budget stopped `initech`");
+        }
+    }
+
+    async fn invoice(&self, calls: u64) -> anyhow::Result<()> {
+        self.screen.heading("7. What `initech` has to pay so far: a draft, in which each line is rounded once");
+        let month = eventually("the recorded usage", PATIENCE, async || {
+            let usage = Request::get(self.rest, "/api/v1/usage/initech?period=month").send().await?.json()?;
+            ensure!(usage["requests"] == calls, "not recorded yet: {usage}");
+            Ok(usage["period_start"].as_str().unwrap_or_default().to_owned())
+        })
+        .await?;
+        let number = |digits: std::ops::Range<usize>| month.get(digits).and_then(|digits| digits.parse::<u16>().ok());
+        let asked = json!({"tenant_id": "initech", "year": number(0..4), "month": number(5..7)});
+        let reply = Request::post(self.rest, "/api/v1/invoices/generate", &asked).send().await?;
+        ensure!(reply.status.is_success(), "the invoice was answered with {}: {}", reply.status, reply.text());
+        let draft = reply.json()?;
+        let path = format!("/api/v1/invoices/{}?format=csv", draft["id"].as_str().unwrap_or_default());
+        self.screen.note(&format!("GET http://{}{path}", self.rest));
+        let invoice = Request::get(self.rest, &path).send().await?.text();
+        ensure!(invoice.contains("gpt-4"), "the invoice has no line for the calls:\n{invoice}");
+        for line in invoice.lines() {
+            self.screen.line(line);
+        }
         Ok(())
     }
 
