@@ -122,7 +122,7 @@ impl InvoicesCommand {
                 let wanted = json!({ "tenant_id": tenant, "year": year, "month": month });
                 client.post(client.at(&["api", "v1", "invoices", "generate"])?, wanted.to_string()).await?
             }
-            InvoicesCommand::Finalize { id } => moved(&client, &id, "finalize").await?,
+            InvoicesCommand::Finalize { id } => moved(&client, &id, "finalise").await?,
             InvoicesCommand::Pay { id } => moved(&client, &id, "pay").await?,
             InvoicesCommand::Void { id } => moved(&client, &id, "void").await?,
         };

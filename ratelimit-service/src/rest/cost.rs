@@ -101,7 +101,7 @@ struct CostRequest {
     tokens: TokenFields,
     /// How many calls.
     #[serde(default = "one", deserialize_with = "limits::tokens")]
-    #[schema(schema_with = openapi::whole::<0, { u64::MAX }>, default = 1)]
+    #[schema(schema_with = openapi::whole::<0, { u64::MAX }>)]
     requests: u64,
 }
 
@@ -212,7 +212,7 @@ struct ComparisonRequest {
     tokens: TokenFields,
     /// How many calls.
     #[serde(default = "one", deserialize_with = "limits::tokens")]
-    #[schema(schema_with = openapi::whole::<0, { u64::MAX }>, default = 1)]
+    #[schema(schema_with = openapi::whole::<0, { u64::MAX }>)]
     requests: u64,
     /// How many models at most; 1000 without.
     #[serde(default = "most", deserialize_with = "limits::tokens")]

@@ -117,7 +117,9 @@ impl<'p> TenantPrices<'p> {
     /// name.
     pub fn in_force(self, day: Day) -> impl Iterator<Item = Quote<'p>> {
         self.layers().flat_map(|(_, table)| table.versions()).filter_map(move |price| {
-            let quote = self.at(price.provider(), Some(&price.model().to_string()), day);
+            // One for all providers holds where no other is for the call's own, such as for one without a name.
+            let provider = price.provider().or(Some(""));
+            let quote = self.at(provider, Some(&price.model().to_string()), day);
             quote.filter(|quote| std::ptr::eq(quote.price(), price))
         })
     }

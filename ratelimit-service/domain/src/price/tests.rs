@@ -81,6 +81,21 @@ fn the_tenants_layer_goes_before_the_operators_and_that_before_the_shipped_one()
 }
 
 #[test]
+fn prices_in_force_are_those_that_hold_for_some_call_in_their_order() {
+    let own = PriceTable::new(vec![price("a", 1).with_from(day(5))]);
+    let theirs = price("c", 4).with_provider(by("openai"));
+    let operator = vec![price("b*", 2), price("b-1", 9), theirs, price("c", 5), price("d", 6).with_from(day(9))];
+    let prices = prices(operator, vec![price("a", 7), price("d", 8), price("d", 10).with_from(day(1))]);
+    let in_force = |at| {
+        let quotes = prices.with_own(Some(&own)).in_force(day(at));
+        quotes.map(|quote| quote.price().unit_picousd(TokenClass::Input, 0)).collect::<Vec<_>>()
+    };
+    assert_eq!(in_force(0), [2, 4, 5, 7, 8]);
+    assert_eq!(in_force(8), [1, 2, 4, 5, 10], "a price that another goes before holds for no call");
+    assert_eq!(in_force(9), [1, 2, 4, 5, 6]);
+}
+
+#[test]
 fn a_long_prompt_prices_all_tokens_of_its_call() {
     let long = [(TokenClass::Input, 20), (TokenClass::CacheRead, 2)].into_iter().collect();
     let per_token = [(TokenClass::Input, 10), (TokenClass::CacheWrite, 7), (TokenClass::Output, 50)];
