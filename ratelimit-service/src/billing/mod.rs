@@ -110,7 +110,7 @@ pub enum BillingError {
     #[error("{0}")]
     Transition(TransitionError),
     /// The plan's document is none.
-    #[error("plan `{plan}`: billing.{error}")]
+    #[error("plan `{plan}`: billing: {error}")]
     Agreement {
         /// The plan.
         plan: String,
