@@ -46,6 +46,10 @@ impl Agreement {
     /// # Errors
     /// When it has an unknown field, a value of the wrong kind, or one past its bounds; with the path of the field.
     pub fn read(json: &str) -> Result<Agreement, AgreementError> {
+        // A list would be read as one of its fields.
+        if !json.trim_start().starts_with('{') {
+            return Err(AgreementError("is no JSON object".to_owned()));
+        }
         let mut deserializer = serde_json::Deserializer::from_str(json);
         let agreement: Agreement =
             serde_path_to_error::deserialize(&mut deserializer).map_err(|error| match error.path().to_string() {
@@ -120,7 +124,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         for (json, expected) in [
-            ("[]", "invalid type"),
+            ("[]", "is no JSON object"),
             (r#"{"minimun": "1"}"#, "minimun: unknown field"),
             (r#"{"minimum": 1.5}"#, "minimum: invalid type"),
             (r#"{"minimum": "-1"}"#, "minimum: is from 0"),

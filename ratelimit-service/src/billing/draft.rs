@@ -50,11 +50,8 @@ impl Billing {
             Some(kept) => kept.id.clone(),
             None => free().find(|number| all.iter().all(|kept| kept.id != *number)).unwrap_or_default(),
         };
-        let others: Vec<_> = all
-            .iter()
-            .filter(|kept| kept.stands() || (kept.is_draft() && kept.bill().month.end_ms <= month.start_ms))
-            .collect();
-        let content = self.content(&today, number, &month, &others).await?;
+        let beside = Beside::new(&all, &month);
+        let content = self.content(&today, number, &month, &beside).await?;
         // Those that another calendar has made; they are in nobody's way before it is known that there is another.
         for old in drafts.by_ref().filter(|draft| existing.is_none_or(|kept| kept.id != draft.id)) {
             let by = By { actor, at_ms: (self.clock)() };
@@ -63,13 +60,13 @@ impl Billing {
         self.written(actor, existing, content).await
     }
 
-    /// What the month's invoice says, beside `others`.
+    /// What the month's invoice says, beside others.
     async fn content(
         &self,
         today: &Today<'_>,
         number: String,
         month: &BillingMonth,
-        others: &[&Kept],
+        beside: &Beside<'_>,
     ) -> Result<Content, BillingError> {
         let tenant = today.tenant;
         // Before the entries: what comes in between is read again.
@@ -77,10 +74,16 @@ impl Billing {
         let rates = Rates::new(today.events.clone());
         let Charges { charges, calls_without_price, rates } =
             charges::read(self.ledger.as_ref(), today.policy, tenant, month, rates).await?;
-        let adjustments = self.adjustments(today, month, others, &mut books).await?;
-        let terms = today.agreement.terms(credits(today.agreement.credits(), others));
+        let mut changes = self.adjustments(today, month, beside, &mut books).await?;
+        let terms = today.agreement.terms(credits(today.agreement.credits(), &beside.counting));
         let heading = Heading { number, tenant: tenant.to_owned(), month: month.clone() };
-        let bill = Bill::new(heading, terms, &charges, adjustments)?;
+        let mut bill = Bill::new(heading.clone(), terms.clone(), &charges, changes.clone())?;
+        // In the place of a void invoice: what was adjusted of that one stands on later ones, and is taken off here.
+        let own = adjust(&bill, &adjustments(beside.counting.iter().copied()), &charges)?;
+        if !own.is_empty() {
+            changes.extend(own);
+            bill = Bill::new(heading, terms, &charges, changes)?;
+        }
         let record = self.accounts.get::<accounts::Tenant>(tenant).await?.map(|record| record.value);
         Ok(Content { bill, parties: self.parties(record.as_ref()), rates, books, calls_without_price })
     }
@@ -113,15 +116,16 @@ impl Billing {
         Ok(Today { policy, tenant, agreement, events })
     }
 
-    /// What earlier months come to after all, beside what `others` have of that; the sums of those months go to `books`.
+    /// What earlier months come to after all, beside what others have of that; the sums of those months go to `books`.
     async fn adjustments(
         &self,
         today: &Today<'_>,
         month: &BillingMonth,
-        others: &[&Kept],
+        beside: &Beside<'_>,
         books: &mut BTreeMap<Date, Sums>,
     ) -> Result<Vec<Adjustment>, BillingError> {
         let mut all = Vec::new();
+        let others = &beside.counting;
         let earlier = others.iter().filter(|kept| kept.stands() && kept.bill().month.end_ms <= month.start_ms);
         for kept in earlier.rev().take(MAX_EARLIER) {
             let of = &kept.bill().month;
@@ -131,7 +135,7 @@ impl Billing {
                 tracing::warn!(invoice = kept.id, "the ledger has less than was invoiced; nothing is taken back");
                 continue;
             }
-            if known == Some(&sums) && !today.has_price_for_unpriced(kept) {
+            if known == Some(&sums) && !beside.has_void_adjustment_of(of) && !today.has_price_for_unpriced(kept) {
                 continue;
             }
             all.extend(self.recomputed(today, kept, others).await?);
@@ -153,6 +157,26 @@ impl Billing {
         let Charges { charges, .. } =
             charges::read(self.ledger.as_ref(), today.policy, today.tenant, month, rates).await?;
         Ok(adjust(kept.bill(), &adjustments(others.iter().copied()), &charges)?)
+    }
+}
+
+/// A tenant's other invoices.
+struct Beside<'k> {
+    /// Final ones, and drafts of earlier months: what stands on these is not billed again.
+    counting: Vec<&'k Kept>,
+    all: &'k [Kept],
+}
+
+impl<'k> Beside<'k> {
+    fn new(all: &'k [Kept], month: &BillingMonth) -> Beside<'k> {
+        let counts = |kept: &&Kept| kept.stands() || (kept.is_draft() && kept.bill().month.end_ms <= month.start_ms);
+        Beside { counting: all.iter().filter(counts).collect(), all }
+    }
+
+    /// Whether a month was adjusted by an invoice that is void by now. Then it is rated anew, though no entries came.
+    fn has_void_adjustment_of(&self, month: &BillingMonth) -> bool {
+        let void = self.all.iter().filter(|kept| matches!(kept.invoice.state(), State::Void { .. }));
+        adjustments(void).iter().any(|adjustment| adjustment.month == *month)
     }
 }
 

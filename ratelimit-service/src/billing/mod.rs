@@ -21,6 +21,7 @@ mod tell;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ring::digest::{SHA256, digest};
 use tollgate_domain::invoice::{Invoice, InvoiceError, State, TransitionError};
@@ -42,8 +43,11 @@ pub use kept::{KIND, Kept};
 pub use metrics::BillingMetrics;
 pub use schedule::{Rounds, TICK};
 
-/// How long a change of a tenant's invoices may take: then another one may begin.
-const CHANGE_MS: u64 = 15 * 60_000;
+/// How long after it has died nobody else changes a tenant's invoices that a service was changing.
+const CHANGE_MS: u64 = 60_000;
+
+/// How often who changes them says that it goes on.
+const GO_ON: Duration = Duration::from_secs(15);
 
 /// How invoices are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +114,7 @@ pub enum BillingError {
     #[error("{0}")]
     Transition(TransitionError),
     /// The plan's document is none.
-    #[error("plan `{plan}`: billing.{error}")]
+    #[error("plan `{plan}`: billing: {error}")]
     Agreement {
         /// The plan.
         plan: String,
@@ -294,11 +298,27 @@ impl Billing {
         if !self.accounts.try_lead(&name, &holder, (self.clock)(), CHANGE_MS).await? {
             return Err(BillingError::Busy);
         }
-        let done = work.await;
+        // Both at once: the work may hold what asking again waits for.
+        let done = tokio::select! {
+            done = work => done,
+            lost = self.go_on(&name, &holder) => Err(lost),
+        };
         if let Err(error) = self.accounts.resign(&name, &holder).await {
             tracing::warn!(tenant, %error, "the tenant's invoices cannot be changed for a while");
         }
         done
+    }
+
+    /// Leads on, until that fails: somebody else has begun, as this took too long.
+    async fn go_on(&self, name: &str, holder: &str) -> BillingError {
+        loop {
+            tokio::time::sleep(GO_ON).await;
+            match self.accounts.try_lead(name, holder, (self.clock)(), CHANGE_MS).await {
+                Ok(true) => {}
+                Ok(false) => return BillingError::Busy,
+                Err(error) => return error.into(),
+            }
+        }
     }
 
     /// Who sends invoices to a tenant. Where to is what its metadata has as `billing_details`, a list of lines.

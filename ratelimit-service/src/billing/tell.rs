@@ -74,6 +74,9 @@ impl Billing {
         let (webhooks, now_ms) = (self.webhooks.clone(), (self.clock)());
         let recent = events(kept).into_iter().filter(|(_, at_ms)| at_ms.saturating_add(TOLD_WITHIN_MS) > now_ms);
         let messages: Vec<_> = recent.map(|(kind, at_ms)| message(kept, kind, at_ms)).collect();
+        if messages.is_empty() {
+            return;
+        }
         let noting = move |transaction: &rusqlite::Transaction<'_>| {
             for message in &messages {
                 if note(transaction, message, now_ms)? {

@@ -211,13 +211,9 @@ impl Service {
         let header = |name: &str| parts.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
         let [content_type, retry_after, etag] = ["content-type", "retry-after", "etag"].map(header);
         let body = body.collect().await.unwrap().to_bytes();
-        Answer {
-            status: parts.status,
-            content_type,
-            retry_after,
-            etag,
-            body: String::from_utf8(body.to_vec()).unwrap(),
-        }
+        // Not all of a PDF is text.
+        let body = String::from_utf8_lossy(&body).into_owned();
+        Answer { status: parts.status, content_type, retry_after, etag, body }
     }
 
     /// Sends it a signal, by its name without `SIG`.

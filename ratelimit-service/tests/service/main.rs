@@ -10,6 +10,7 @@ mod command_line;
 mod crashes;
 mod harness;
 mod ingress;
+mod invoices;
 mod leases;
 mod limits;
 mod operate;

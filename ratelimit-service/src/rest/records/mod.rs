@@ -60,7 +60,7 @@ impl Resource for Plan {
 
     fn check_with(&self, _: &Policy) -> Result<(), Problem> {
         check_limits(self.limits.text())?;
-        let wrong = |error| Problem::bad_request(format!("billing.{error}"));
+        let wrong = |error| Problem::bad_request(format!("billing: {error}"));
         Agreement::read(self.billing.text()).map(drop).map_err(wrong)
     }
 }
