@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tollgate_domain::{Comparison, Day, Layer, MarkUp, Pattern, PriceTable, Prices, TokenClass, Tokens};
+use tollgate_domain::{Comparison, Day, MarkUp, Pattern, PriceTable, Prices, Quote, TokenClass, Tokens};
 
 use super::table::{self, Columns};
 use super::{Asking, Form, day};
@@ -16,7 +16,7 @@ use crate::client::Client;
 use crate::clock;
 use crate::config::price_from_json;
 use crate::decimal;
-use crate::prices::{row, shipped};
+use crate::prices::{self, row, shipped};
 
 /// What is told of a model that is compared.
 const COMPARED: Columns = Columns(&["model", "provider", "cost_usd", "version", "layer"]);
@@ -207,19 +207,12 @@ impl ListArgs {
         let form = asking.form();
         let items: Vec<Value> = if whose.offline.offline {
             let (day, prices) = (whose.day.unwrap_or_else(today), Prices::new(Vec::new(), shipped()));
-            let name = model.as_deref().filter(|model| !model.contains('*'));
-            let pattern = model.as_deref().map(Pattern::new);
-            let is_asked = |price: &tollgate_domain::Price| {
-                whose.provider.as_deref().is_none_or(|provider| price.provider() == Some(provider))
-                    && pattern.as_ref().is_none_or(|pattern| pattern.matches(&price.model().to_string()))
+            let found = prices::asked(prices.with_own(None), whose.provider.as_deref(), model.as_deref(), day);
+            let item = |quote: &Quote<'_>| {
+                let price = quote.price();
+                json!({ "layer": quote.layer().as_str(), "version": price.version(), "price": row::document(price) })
             };
-            let prices = prices.with_own(None);
-            let found: Vec<_> = match name {
-                Some(name) => prices.at(whose.provider.as_deref(), Some(name), day).into_iter().collect(),
-                None => prices.in_force(day).filter(|quote| is_asked(quote.price())).collect(),
-            };
-            let item = |price: &tollgate_domain::Price| json!({ "layer": "shipped", "version": price.version(), "price": row::document(price) });
-            found.iter().map(|quote| item(quote.price())).collect()
+            found.iter().map(item).collect()
         } else {
             let client = asking.service.connect()?;
             in_force(&client, &whose, model.as_deref()).await?
@@ -287,7 +280,7 @@ impl CompareArgs {
                 let price = compared.quote.price();
                 json!({
                     "model": price.model().to_string(), "provider": price.provider(), "version": price.version(),
-                    "cost_usd": decimal::written(compared.picousd, 12), "layer": "shipped",
+                    "cost_usd": decimal::written(compared.picousd, 12), "layer": compared.quote.layer().as_str(),
                 })
             };
             compared.iter().take(limit.into()).map(item).collect()
@@ -316,7 +309,7 @@ impl CostArgs {
                 "model": model, "day": day.to_string(), "cost_known": quote.is_some(),
                 "provider": quote.and_then(|quote| quote.price().provider()),
                 "version": quote.map(|quote| quote.price().version()),
-                "layer": quote.filter(|quote| quote.layer() == Layer::Shipped).map(|_| "shipped"),
+                "layer": quote.map(|quote| quote.layer().as_str()),
                 "cost_usd": picousd.map(|picousd| decimal::written(picousd, 12)),
             })
         } else {

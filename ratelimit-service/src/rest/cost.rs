@@ -18,7 +18,7 @@ use super::Shared;
 use super::access::Caller;
 use super::limits;
 use super::openapi::{self, Sent};
-use super::prices::{Terms, day_of, named, pattern};
+use super::prices::{Terms, day_of, pattern};
 use super::problem::{self, Problem};
 use crate::decimal;
 
@@ -169,7 +169,7 @@ impl Cost {
             cost_known: quote.is_some(),
             cost_usd: rated.as_ref().map(|rated| usd(rated.picousd())),
             version: quote.map(|quote| quote.price().version()),
-            layer: quote.map(|quote| named(quote.layer())),
+            layer: quote.map(|quote| quote.layer().as_str()),
             parts: parts.map(|(meter, part)| PartFields::new(meter, part)).collect(),
         }
     }
@@ -258,7 +258,7 @@ impl From<Compared<'_>> for ComparedFields {
             provider: price.provider().map(str::to_owned),
             cost_usd: usd(picousd),
             version: price.version(),
-            layer: named(quote.layer()),
+            layer: quote.layer().as_str(),
         }
     }
 }

@@ -8,7 +8,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tollgate_domain::{Day, Layer, MarkUp, Pattern, Period, Quote, Span, TenantPrices};
+use tollgate_domain::{Day, MarkUp, Pattern, Period, Quote, Span, TenantPrices};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -22,7 +22,7 @@ use crate::config::MAX_PATTERN_BYTES;
 use crate::ledger::{Dimension, Grain, Series, Usage};
 use crate::limiter::Policy;
 use crate::period;
-use crate::prices::row;
+use crate::prices::{self, row};
 
 /// The most models without a price that are told one by one.
 const MAX_UNPRICED: usize = 1000;
@@ -79,15 +79,6 @@ pub(super) fn pattern(text: &str) -> Result<Pattern, Problem> {
     }
 }
 
-/// As the API calls it.
-pub(super) fn named(layer: Layer) -> &'static str {
-    match layer {
-        Layer::Tenant => "tenant",
-        Layer::Operator => "operator",
-        Layer::Shipped => "shipped",
-    }
-}
-
 /// What may be asked of prices.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -134,7 +125,7 @@ struct PriceFields {
 impl From<Quote<'_>> for PriceFields {
     fn from(quote: Quote<'_>) -> PriceFields {
         let price = quote.price();
-        PriceFields { layer: named(quote.layer()), version: price.version(), price: row::document(price) }
+        PriceFields { layer: quote.layer().as_str(), version: price.version(), price: row::document(price) }
     }
 }
 
@@ -150,21 +141,12 @@ async fn in_force(
 ) -> Result<Json<PricesAnswer>, Problem> {
     let Query(PricesQuery { tenant, provider, model, day }) = query?;
     let (tenant, day) = (caller.asks_about("tenant", tenant)?, day_of(day.as_deref())?);
-    let models = model.as_deref().map(pattern).transpose()?;
+    model.as_deref().map(pattern).transpose()?;
     let policy = shared.limiter.policy();
-    let Terms { prices, mark_up } = shared.terms(&policy, tenant.as_deref()).await?;
-    let items = match model.as_deref().filter(|model| !model.contains('*')) {
-        Some(model) => prices.at(provider.as_deref(), Some(model), day).into_iter().map(PriceFields::from).collect(),
-        None => {
-            let is_asked = |quote: &Quote<'_>| {
-                let price = quote.price();
-                provider.as_deref().is_none_or(|provider| price.provider() == Some(provider))
-                    && models.as_ref().is_none_or(|models| models.matches(&price.model().to_string()))
-            };
-            prices.in_force(day).filter(is_asked).map(PriceFields::from).collect()
-        }
-    };
-    Ok(Json(PricesAnswer { tenant_id: tenant, day: day.to_string(), markup_ppm: mark_up.ppm(), items }))
+    let terms = shared.terms(&policy, tenant.as_deref()).await?;
+    let items = prices::asked(terms.prices, provider.as_deref(), model.as_deref(), day);
+    let items = items.into_iter().map(PriceFields::from).collect();
+    Ok(Json(PricesAnswer { tenant_id: tenant, day: day.to_string(), markup_ppm: terms.mark_up.ppm(), items }))
 }
 
 /// The time that is asked about.

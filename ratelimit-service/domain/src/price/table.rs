@@ -66,6 +66,17 @@ pub enum Layer {
     Shipped,
 }
 
+impl Layer {
+    /// As the API and its command line call it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Layer::Tenant => "tenant",
+            Layer::Operator => "operator",
+            Layer::Shipped => "shipped",
+        }
+    }
+}
+
 /// What is the same for all tenants: the operator's prices, and those that come with the program.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Prices {
