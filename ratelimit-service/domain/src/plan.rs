@@ -426,7 +426,7 @@ mod tests {
             limits: vec![limit(Unit::Requests, 9, Window::Minute), limit(Unit::Tokens, 8, Window::Day)],
             anchor: Anchor::at(5),
             context_tokens: Some(7),
-            prices: Vec::new(),
+            ..Terms::default()
         };
         let tiers = || {
             vec![

@@ -209,7 +209,7 @@ pub fn limits(json: &str) -> Result<Vec<Limit>, String> {
 }
 
 /// An error with the path of its field.
-fn from_yaml<T: DeserializeOwned>(text: &str) -> Result<T, (String, serde_saphyr::Error)> {
+fn from_yaml<T: DeserializeOwned>(text: &str) -> Result<T, (String, Box<serde_saphyr::Error>)> {
     let mut path = String::new();
     let read = serde_saphyr::with_deserializer_from_str(text, |deserializer| {
         serde_path_to_error::deserialize(deserializer).map_err(|error| {
@@ -217,7 +217,7 @@ fn from_yaml<T: DeserializeOwned>(text: &str) -> Result<T, (String, serde_saphyr
             error.into_inner()
         })
     });
-    read.map_err(|error| (path, error))
+    read.map_err(|error| (path, Box::new(error)))
 }
 
 /// What the message of an error begins with that names a field of the value: `.field: what`.

@@ -101,7 +101,7 @@ async fn of_changes_to_one_version_at_once_one_is_made() {
         make_tenants(&one, &["acme"]).await;
         let changes = (0..20_u64).map(|number| {
             let accounts = if number % 2 == 0 { one.clone() } else { other.clone() };
-            let renamed = Tenant { display_name: number.to_string(), ..tenant() };
+            let renamed = Tenant { display_name: Some(number.to_string()), ..tenant() };
             tokio::spawn(async move { accounts.update(&by(number), "acme", 1, renamed).await })
         });
         let changed: Vec<_> = join_all(changes).await.into_iter().map(Result::unwrap).collect();

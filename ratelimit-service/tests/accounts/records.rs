@@ -1,7 +1,7 @@
 //! Records to be kept.
 
 use tollgate::accounts::{
-    Accounts, ApiKey, Budget, BudgetPeriod, By, Enforcement, Invoice, InvoiceStatus, Json, KEY_RANDOM_BYTES, KeyRole,
+    Accounts, ApiKey, Budget, By, Enforcement, Invoice, InvoiceStatus, Json, KEY_RANDOM_BYTES, KeyRole,
     LimitOverrides, NewKey, Plan, PriceRow, Tenant, TenantStatus, WebhookEndpoint,
 };
 use tollgate::secret::Secret;
@@ -22,7 +22,7 @@ pub(crate) fn exact() -> Json {
 
 pub(crate) fn tenant() -> Tenant {
     Tenant {
-        display_name: "Acme – é'\"".to_owned(),
+        display_name: Some("Acme – é'\"".to_owned()),
         tier: Some("pro".to_owned()),
         status: TenantStatus::Active,
         billing_anchor_ms: Some(1_706_688_000_000),
@@ -44,7 +44,6 @@ pub(crate) fn budget(tenant: &str) -> Budget {
         tenant: tenant.to_owned(),
         key: Some("ci".to_owned()),
         amount_nanousd: tollgate_domain::MAX_AMOUNT,
-        period: BudgetPeriod::Anchored,
         enforcement: Enforcement::Hard,
         thresholds: vec![50, 100],
     }
