@@ -280,8 +280,8 @@ mod tests {
             };
             let forth = sums(&mut entries.iter());
             prop_assert_eq!(&forth, &sums(&mut entries.iter().rev()));
-            let all = |entries: &[(Option<String>, u8, u128)]| entries.iter().map(|(.., quantity)| quantity).sum::<u128>();
-            prop_assert_eq!(forth.values().sum::<u128>(), all(&entries));
+            let all = entries.iter().map(|(.., quantity)| quantity).sum::<u128>();
+            prop_assert_eq!(forth.values().sum::<u128>(), all);
             let names = forth.keys().filter_map(|(name, _)| name.as_ref()).collect::<std::collections::BTreeSet<_>>();
             prop_assert!(names.len() <= 3);
         }

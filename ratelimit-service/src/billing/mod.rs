@@ -140,7 +140,7 @@ pub enum BillingError {
     NotOver(String),
     /// All of the month is on invoices that are final.
     #[error(
-        "the month is billed already, by `{0}`: what came in since is on the next invoice; void it to bill the month anew"
+        "the month is billed already, by `{0}`: what came in since is on the next one; void it to bill the month anew"
     )]
     Billed(String),
     /// Another change is under way.

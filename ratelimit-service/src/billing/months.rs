@@ -62,7 +62,7 @@ pub(super) fn unbilled<'b>(
     (left.start_ms < left.end_ms && left.first <= left.last).then_some(left)
 }
 
-/// The id of a tenant's `nth` invoice for a month that begins on this day: `acme-2026-11`, and the next `acme-2026-11-2`.
+/// The id of a tenant's `nth` invoice for a month that begins on this day: `acme-2026-11`, the next `acme-2026-11-2`.
 /// No two tenants' ids are the same.
 pub(super) fn number(tenant: &str, first: Date, nth: usize) -> String {
     let tenant = match tenant.len() {

@@ -345,7 +345,7 @@ async fn void_invoice(
 
 /// What comes of a step.
 #[derive(utoipa::IntoResponses)]
-#[expect(dead_code, reason = "it tells of answers")]
+#[expect(dead_code, clippy::large_enum_variant, reason = "it tells of answers")]
 enum Taken {
     /// The invoice as it is now
     #[response(status = 200)]
