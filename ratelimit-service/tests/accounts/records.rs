@@ -1,8 +1,8 @@
 //! Records to be kept.
 
 use tollgate::accounts::{
-    Accounts, ApiKey, Budget, By, Enforcement, Invoice, InvoiceStatus, Json, KEY_RANDOM_BYTES, KeyRole,
-    LimitOverrides, NewKey, Plan, PriceRow, Tenant, TenantStatus, WebhookEndpoint,
+    Accounts, ApiKey, Budget, By, Enforcement, Invoice, InvoiceStatus, Json, KEY_RANDOM_BYTES, KeyRole, LimitOverrides,
+    NewKey, Plan, PriceRow, Tenant, TenantStatus, WebhookEndpoint,
 };
 use tollgate::secret::Secret;
 

@@ -22,7 +22,7 @@ fn a_config_error_names_the_place_and_the_field() {
         ),
         (
             "grps: {}\n",
-            "1:1: grps: unknown field `grps`, expected one of grpc, rest, limiter, counters, ledger, spool, collector, sinks, \
+            "1:1: grps: unknown field `grps`, expected one of grpc, rest, limiter, counters, ledger, accounts, billing, spool, collector, sinks, \
              webhooks, alerts, metrics, reconcile, log, tiers, tenants, prices",
         ),
         (
