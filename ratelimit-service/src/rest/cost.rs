@@ -1,11 +1,13 @@
 //! What calls would cost: by one model, by all of them, and of a text that is not sent yet.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tollgate_domain::{Compared, Comparison, Day, Part, Quote, TokenClass, Tokens};
@@ -380,9 +382,8 @@ fn of_text(text: &str) -> u64 {
 }
 
 fn of_messages(messages: &RawValue) -> Result<u64, Problem> {
-    if !messages.get().starts_with('[') {
-        return Err(Problem::bad_request("messages: is no array"));
-    }
+    serde_json::from_str::<Vec<BTreeMap<String, IgnoredAny>>>(messages.get())
+        .map_err(|error| Problem::bad_request(format!("messages: {error}")))?;
     let mut reader = RequestReader::without_edits(None);
     reader.feed(format!("{{\"messages\":{}}}", messages.get()).as_bytes());
     Ok(reader.facts().input_estimate)

@@ -1,11 +1,15 @@
 //! How the routes of records are told of in the API's description: alike for each kind, as they are handled alike.
 
+use std::borrow::Cow;
+
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{OperationBuilder, ParameterBuilder, ParameterIn, PathItemBuilder};
 use utoipa::openapi::request_body::RequestBodyBuilder;
-use utoipa::openapi::schema::{ComponentsBuilder, ObjectBuilder, Type};
+use utoipa::openapi::schema::{
+    ArrayBuilder, ComponentsBuilder, KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type,
+};
 use utoipa::openapi::{
-    ContentBuilder, HttpMethod, OpenApi, OpenApiBuilder, PathsBuilder, Ref, Required, Response, ResponseBuilder,
+    ContentBuilder, HttpMethod, OpenApi, OpenApiBuilder, PathsBuilder, Ref, RefOr, Required, Response, ResponseBuilder,
 };
 use utoipa::{PartialSchema, ToSchema};
 
@@ -27,8 +31,8 @@ pub(super) fn of<T: Resource + ToSchema>() -> OpenApi {
     };
     let missing = || refusal(&format!("There is no such {name}, or none that may be seen"));
     let stale = || refusal("It has another version by now");
-    let text = |name: &str, what: &str, place: ParameterIn, required: Required| {
-        let schema = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(256));
+    let any = || ObjectBuilder::new().schema_type(Type::String);
+    let text = |name: &str, what: &str, place: ParameterIn, required: Required, schema: ObjectBuilder| {
         ParameterBuilder::new()
             .name(name)
             .parameter_in(place)
@@ -41,11 +45,13 @@ pub(super) fn of<T: Resource + ToSchema>() -> OpenApi {
         .parameter_in(ParameterIn::Query)
         .schema(Some(whole::<1, { MAX_PAGE as u64 }>()))
         .description(Some("How many at most; 100 unless given"));
-    let id = || text("id", "Its id", ParameterIn::Path, Required::True);
-    let if_match = |required, what| text("If-Match", what, ParameterIn::Header, required);
+    let id =
+        || text("id", "Its id", ParameterIn::Path, Required::True, any().min_length(Some(1)).max_length(Some(256)));
+    let etag = || any().pattern(Some(r#"^"?[0-9]{1,18}"?$"#));
+    let if_match = |what| text("If-Match", what, ParameterIn::Header, Required::False, etag());
     let list = operation("list", &format!("All of the {many}, in the order of their ids"))
-        .parameter(text("tenant", "Those of this tenant alone", ParameterIn::Query, Required::False))
-        .parameter(text("cursor", "`next_cursor` of the page before", ParameterIn::Query, Required::False))
+        .parameter(text("tenant", "Those of this tenant alone", ParameterIn::Query, Required::False, any()))
+        .parameter(text("cursor", "`next_cursor` of the page before", ParameterIn::Query, Required::False, any()))
         .parameter(limit)
         .response("200", shown::<Listed<T>>("A page"))
         .response("400", refusal("A parameter is not what it may be"));
@@ -56,7 +62,7 @@ pub(super) fn of<T: Resource + ToSchema>() -> OpenApi {
         .response("404", missing());
     let put = operation("put", &format!("Makes or changes one of the {many}"))
         .parameter(id())
-        .parameter(if_match(Required::False, "The ETag of the version that is changed; without it, one is made"))
+        .parameter(if_match("The ETag of the version that is changed; without it, one is made"))
         .request_body(Some(
             RequestBodyBuilder::new()
                 .content("application/json", content::<T>())
@@ -73,7 +79,7 @@ pub(super) fn of<T: Resource + ToSchema>() -> OpenApi {
         .response("415", refusal("The body is not said to be `application/json`"));
     let delete = operation("delete", &format!("Deletes one of the {many}"))
         .parameter(id())
-        .parameter(if_match(Required::True, "The ETag of the version that is deleted"))
+        .parameter(if_match("The ETag of the version that is deleted; it has to be named"))
         .response("204", ResponseBuilder::new().description("It is gone"))
         .response("400", refusal("If-Match is no version"))
         .response("404", missing())
@@ -97,6 +103,62 @@ pub(super) fn of<T: Resource + ToSchema>() -> OpenApi {
         .paths(PathsBuilder::new().path(T::PATH, all).path(format!("{}/{{id}}", T::PATH), one).build())
         .components(Some(ComponentsBuilder::new().schemas_from_iter(schemas).build()))
         .build()
+}
+
+/// A record is shown with more beside its own fields, and has no others.
+impl<T: ToSchema> PartialSchema for Shown<T> {
+    fn schema() -> RefOr<Schema> {
+        let moment = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
+            .build();
+        let version = whole::<1, { u64::MAX }>();
+        beside::<T>([
+            ("id", String::schema()),
+            ("version", version.into()),
+            ("created_at", moment.clone().into()),
+            ("updated_at", moment.into()),
+        ])
+    }
+}
+
+impl<T: ToSchema> ToSchema for Shown<T> {
+    fn name() -> Cow<'static, str> {
+        format!("Shown{}", T::name()).into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        T::schemas(schemas);
+    }
+}
+
+impl<T: ToSchema> PartialSchema for Listed<T> {
+    fn schema() -> RefOr<Schema> {
+        let items = ArrayBuilder::new().items(Ref::from_schema_name(Shown::<T>::name())).build();
+        let listed = ObjectBuilder::new().property("items", items).required("items");
+        listed.property("next_cursor", String::schema()).build().into()
+    }
+}
+
+impl<T: ToSchema> ToSchema for Listed<T> {
+    fn name() -> Cow<'static, str> {
+        format!("Listed{}", T::name()).into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((Shown::<T>::name().into_owned(), Shown::<T>::schema()));
+        Shown::<T>::schemas(schemas);
+    }
+}
+
+/// The fields of `T`, and these.
+pub(super) fn beside<T: PartialSchema>(more: impl IntoIterator<Item = (&'static str, RefOr<Schema>)>) -> RefOr<Schema> {
+    let RefOr::T(Schema::Object(mut object)) = T::schema() else { return T::schema() };
+    for (name, schema) in more {
+        object.required.push(name.to_owned());
+        object.properties.insert(name.to_owned(), schema);
+    }
+    Schema::Object(object).into()
 }
 
 fn content<T: ToSchema>() -> utoipa::openapi::Content {

@@ -1,5 +1,6 @@
 //! Keys of the API: made, shown once, revoked.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::Json;
@@ -9,10 +10,12 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::described;
 use super::{ListQuery, Listed, Shown, answer, delete, list, not_found, read};
 use crate::accounts::{ApiKey, KEY_RANDOM_BYTES, KeyRole, NewKey};
 use crate::clock;
@@ -26,9 +29,13 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
     OpenApiRouter::new().routes(routes!(list_keys, create)).routes(routes!(get_key, delete_key)).routes(routes!(revoke))
 }
 
+/// Without their types' parameters, which the attributes below would describe in a way of their own.
+type ShownKey = Shown<ApiKey>;
+type ListedKeys = Listed<ApiKey>;
+
 /// All keys, in the order of their ids
 #[utoipa::path(get, path = "/api/v1/keys", tag = "accounts", params(ListQuery), responses(
-    (status = 200, body = Listed<ApiKey>, description = "A page"), Asked))]
+    (status = 200, body = ListedKeys, description = "A page"), Asked))]
 async fn list_keys(
     shared: State<Arc<Shared>>,
     caller: Caller,
@@ -39,7 +46,7 @@ async fn list_keys(
 
 /// One key
 #[utoipa::path(get, path = "/api/v1/keys/{id}", tag = "accounts", params(Id), responses(
-    (status = 200, body = Shown<ApiKey>, description = "It"),
+    (status = 200, body = ShownKey, description = "It"),
     (status = 404, body = Body, content_type = CONTENT_TYPE, description = "There is none that may be seen"), Asked))]
 async fn get_key(
     shared: State<Arc<Shared>>,
@@ -50,7 +57,7 @@ async fn get_key(
 }
 
 /// Deletes a key
-#[utoipa::path(delete, path = "/api/v1/keys/{id}", tag = "accounts", params(Id, ("If-Match" = String, Header)), responses(
+#[utoipa::path(delete, path = "/api/v1/keys/{id}", tag = "accounts", params(Id, ("If-Match" = Option<String>, Header, pattern = r#"^"?[0-9]{1,18}"?$"#)), responses(
     (status = 204, description = "It is gone"),
     (status = 404, body = Body, content_type = CONTENT_TYPE, description = "There is none that may be seen"),
     (status = 412, body = Body, content_type = CONTENT_TYPE, description = "It has another version by now"),
@@ -89,12 +96,28 @@ fn viewer() -> KeyRole {
 }
 
 /// A key, whole: it is never shown again.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = MadeKey)]
+#[derive(Debug, Serialize)]
 struct Made {
     key: String,
     #[serde(flatten)]
     record: Shown<ApiKey>,
+}
+
+/// The record, and the key.
+impl PartialSchema for Made {
+    fn schema() -> RefOr<Schema> {
+        described::beside::<Shown<ApiKey>>([("key", String::schema())])
+    }
+}
+
+impl ToSchema for Made {
+    fn name() -> Cow<'static, str> {
+        "MadeKey".into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        ApiKey::schemas(schemas);
+    }
 }
 
 /// Makes a key
@@ -128,7 +151,7 @@ async fn create(
 ///
 /// From now on it is refused, for good.
 #[utoipa::path(post, path = "/api/v1/keys/{id}/revoke", tag = "accounts", params(Id), responses(
-    (status = 200, body = Shown<ApiKey>, description = "It"),
+    (status = 200, body = ShownKey, description = "It"),
     (status = 404, body = Body, content_type = CONTENT_TYPE, description = "There is none that may be seen"),
     (status = 412, body = Body, content_type = CONTENT_TYPE, description = "It was changed meanwhile"), Asked))]
 async fn revoke(

@@ -116,7 +116,7 @@ fn of<T: Resource + ToSchema>() -> OpenApiRouter<Arc<Shared>> {
 }
 
 /// A record, as it is shown.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize)]
 struct Shown<T> {
     id: String,
     version: u64,
@@ -133,7 +133,7 @@ impl<T> From<Record<T>> for Shown<T> {
 }
 
 /// Some of a kind, in the order of their ids.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize)]
 struct Listed<T> {
     items: Vec<Shown<T>>,
     /// For `cursor`, where there are more.
