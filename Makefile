@@ -46,8 +46,8 @@ lint: toolchain ## Check formatting and run clippy, for this machine and for was
 	@$(CARGO) fmt --all --check
 	@$(CARGO) fmt --manifest-path filter/usage/fuzz/Cargo.toml --check
 	@scripts/step 'Running clippy'
-	@$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	@$(CARGO) clippy --locked -p tollgate-filter --target wasm32-wasip1 -- -D warnings
+	@$(CARGO) clippy --locked --release --workspace --all-targets -- -D warnings
+	@$(CARGO) clippy --locked --release -p tollgate-filter --target wasm32-wasip1 -- -D warnings
 
 .PHONY: fuzz
 fuzz: toolchain ## Fuzz what reads untrusted bytes, FUZZ_SECONDS (600) for each target

@@ -19,6 +19,14 @@ pub(super) fn json<'a, T: Deserialize<'a>>(headers: &HeaderMap, body: &'a [u8]) 
     }
 }
 
+/// Likewise, of what is an object: a list would be read as one of its fields.
+pub(super) fn object<'a, T: Deserialize<'a>>(headers: &HeaderMap, body: &'a [u8]) -> Result<T, Problem> {
+    match body.trim_ascii_start().first() {
+        Some(b'[') => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "the body is no JSON object")),
+        _ => json(headers, body),
+    }
+}
+
 fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, Problem> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let refused = |error: &serde_json::Error, what: String| {

@@ -76,7 +76,8 @@ pub(super) fn of<T: Resource + ToSchema>() -> OpenApi {
         .response("409", refusal("There is one already: name its version in If-Match to change it"))
         .response("412", stale())
         .response("413", refusal("The body is too long"))
-        .response("415", refusal("The body is not said to be `application/json`"));
+        .response("415", refusal("The body is not said to be `application/json`"))
+        .response("422", refusal("The JSON has another shape"));
     let delete = operation("delete", &format!("Deletes one of the {many}"))
         .parameter(id())
         .parameter(if_match("The ETag of the version that is deleted; it has to be named"))

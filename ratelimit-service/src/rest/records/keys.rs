@@ -131,7 +131,7 @@ async fn create(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let Wanted { tenant, name, role, scopes, expires_at_ms } = body::json(&headers, &body?)?;
+    let Wanted { tenant, name, role, scopes, expires_at_ms } = body::object(&headers, &body?)?;
     caller.check_scopes(&scopes)?;
     let mut random = [0; KEY_RANDOM_BYTES];
     getrandom::fill(&mut random).map_err(|error| {

@@ -196,7 +196,7 @@ async fn put<T: Resource>(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let Path(id) = id?;
-    let value: T = body::json(&headers, &body?)?;
+    let value: T = body::object(&headers, &body?)?;
     value.check_with(&shared.limiter.policy())?;
     let (accounts, by) = (caller.accounts(&shared.accounts), caller.by());
     Ok(match version(&headers)? {
