@@ -17,10 +17,11 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::access::Caller;
+use super::listing::ListQuery;
 use super::openapi::{Asked, Sent};
 use super::problem::{self, Problem};
 use super::{Shared, rfc3339, tenant};
-use crate::accounts::{self, InvoiceStatus, MAX_PAGE, Page};
+use crate::accounts::{self, InvoiceStatus};
 use crate::billing::{Billing, KIND, Kept, Step};
 use crate::invoices;
 
@@ -123,24 +124,6 @@ struct InvoicePage {
     next_cursor: Option<String>,
 }
 
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-struct ListQuery {
-    /// Those of this tenant alone.
-    tenant: Option<String>,
-    /// `next_cursor` of the page before.
-    cursor: Option<String>,
-    /// How many at most.
-    #[serde(default = "page")]
-    #[param(minimum = 1, maximum = 1000, default = 100)]
-    limit: usize,
-}
-
-fn page() -> usize {
-    100
-}
-
 /// Invoices, without their lines
 #[utoipa::path(get, path = "/api/v1/invoices", tag = "invoices", params(ListQuery),
     responses((status = 200, body = InvoicePage, description = "A page"), Asked))]
@@ -149,13 +132,8 @@ async fn list_invoices(
     caller: Caller,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<InvoicePage>, Problem> {
-    let Query(ListQuery { tenant, cursor, limit }) = query?;
-    if limit == 0 || limit > MAX_PAGE {
-        return Err(Problem::bad_request(format!("limit: {limit} is not between 1 and {MAX_PAGE}")));
-    }
-    let page = Page { tenant: tenant.as_deref(), after: cursor.as_deref(), limit };
-    let records = caller.accounts(&shared.accounts).list::<accounts::Invoice>(&page).await?;
-    let next_cursor = records.last().filter(|_| records.len() == limit).map(|last| last.id.clone());
+    let Query(query) = query?;
+    let (records, next_cursor) = query.read::<accounts::Invoice>(&caller, &shared.accounts).await?;
     let seen = records.into_iter().filter(|record| may_see(&caller, &record.value));
     let items = seen.map(|record| Ok(InvoiceSummary::from(&Billing::read(record)?))).collect::<Result<_, Problem>>()?;
     Ok(Json(InvoicePage { items, next_cursor }))

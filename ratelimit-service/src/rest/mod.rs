@@ -11,6 +11,7 @@ mod clients;
 mod cost;
 mod invoices;
 mod limits;
+mod listing;
 mod openapi;
 mod prices;
 mod problem;

@@ -23,23 +23,10 @@ const TOKENS: &str = "tokens.";
 const REQUESTS: &str = "requests";
 const EVENT: &str = "event.";
 
-fn class_name(class: TokenClass) -> &'static str {
-    match class {
-        TokenClass::Input => "input",
-        TokenClass::CacheRead => "cache_read",
-        TokenClass::CacheWrite => "cache_write",
-        TokenClass::CacheWrite1h => "cache_write_1h",
-        TokenClass::AudioInput => "audio_input",
-        TokenClass::Output => "output",
-        TokenClass::Reasoning => "reasoning",
-        TokenClass::AudioOutput => "audio_output",
-    }
-}
-
 impl fmt::Display for Meter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Meter::Tokens(class) => write!(f, "{TOKENS}{}", class_name(*class)),
+            Meter::Tokens(class) => write!(f, "{TOKENS}{}", class.as_str()),
             Meter::Requests => f.write_str(REQUESTS),
             Meter::Event(of) => write!(f, "{EVENT}{of}"),
         }
@@ -68,7 +55,7 @@ impl TryFrom<String> for Meter {
     type Error = UnknownMeter;
 
     fn try_from(text: String) -> Result<Meter, UnknownMeter> {
-        let class = |name: &str| TokenClass::ALL.into_iter().find(|class| class_name(*class) == name);
+        let class = |name: &str| TokenClass::ALL.into_iter().find(|class| class.as_str() == name);
         let meter = if let Some(name) = text.strip_prefix(TOKENS) {
             class(name).map(Meter::Tokens)
         } else if let Some(of) = text.strip_prefix(EVENT) {

@@ -16,12 +16,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::described;
-use super::{ListQuery, Listed, Shown, answer, delete, list, not_found, read};
+use super::{Listed, Shown, answer, delete, list, not_found, read};
 use crate::accounts::{ApiKey, KEY_RANDOM_BYTES, KeyRole, NewKey};
 use crate::clock;
 use crate::rest::Shared;
 use crate::rest::access::Caller;
 use crate::rest::body;
+use crate::rest::listing::ListQuery;
 use crate::rest::openapi::{Asked, Sent};
 use crate::rest::problem::{Body, CONTENT_TYPE, Problem};
 

@@ -15,22 +15,20 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Serialize;
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::access::Caller;
 use super::body;
+use super::listing::ListQuery;
 use super::problem::Problem;
 use super::{Shared, rfc3339};
-use crate::accounts::{Budget, By, Kind, LimitOverrides, MAX_PAGE, Page, Plan, PriceRow, Record, Tenant};
+use crate::accounts::{Budget, By, Kind, LimitOverrides, Plan, PriceRow, Record, Tenant};
 use crate::billing::Agreement;
 use crate::clock;
 use crate::config;
 use crate::limiter::Policy;
-
-/// How many records a page has, unless the request says so.
-const PAGE: usize = 100;
 
 /// A kind of record that the API has.
 pub(super) trait Resource: Kind {
@@ -141,38 +139,14 @@ struct Listed<T> {
     next_cursor: Option<String>,
 }
 
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-struct ListQuery {
-    /// Those of this tenant alone.
-    tenant: Option<String>,
-    /// `next_cursor` of the page before.
-    cursor: Option<String>,
-    /// How many at most.
-    #[serde(default = "page")]
-    #[param(minimum = 1, maximum = 1000, default = 100)]
-    limit: usize,
-}
-
-fn page() -> usize {
-    PAGE
-}
-
 /// `GET …?tenant=&cursor=&limit=100`.
 async fn list<T: Kind>(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<Listed<T>>, Problem> {
-    let Query(ListQuery { tenant, cursor, limit }) = query?;
-    if limit == 0 || limit > MAX_PAGE {
-        return Err(Problem::bad_request(format!("limit: {limit} is not between 1 and {MAX_PAGE}")));
-    }
-    let page = Page { tenant: tenant.as_deref(), after: cursor.as_deref(), limit };
-    let records = caller.accounts(&shared.accounts).list::<T>(&page).await?;
-    // There may be no more after a full page; then the next one is empty.
-    let next_cursor = records.last().filter(|_| records.len() == limit).map(|last| last.id.clone());
+    let Query(query) = query?;
+    let (records, next_cursor) = query.read::<T>(&caller, &shared.accounts).await?;
     Ok(Json(Listed { items: records.into_iter().map(Shown::from).collect(), next_cursor }))
 }
 
