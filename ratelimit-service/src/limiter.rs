@@ -317,7 +317,7 @@ fn is_refused(event: &UsageEvent) -> bool {
 
 /// What a call was, and what it has used. One that used nothing is not paid for.
 fn used<'e>(policy: &Policy, plan: &Plan, event: &'e UsageEvent) -> (Call<'e>, Quantities) {
-    let call = Call { model: event.model(), api: event.api.as_deref() };
+    let call = Call { model: event.model(), api: event.api.as_deref(), key: event.key.as_deref() };
     let tokens = tokens(&event.tokens);
     let cost_nanousd = match event.usage_source {
         UsageSource::None => 0,
@@ -333,6 +333,7 @@ fn held_call(plan: &Plan, asked: &Admission<'_>, output_tokens: u64) -> HeldCall
         tier: plan.tier.clone(),
         model: asked.call.model.map(str::to_owned),
         api: asked.call.api.map(str::to_owned),
+        key: asked.call.key.map(str::to_owned),
         input_tokens: asked.input_tokens,
         output_tokens,
     }
@@ -390,6 +391,7 @@ fn unsettled(tenant: &str, expired: &Expired) -> UsageEvent {
         started_at_ms: expired.started_at_ms,
         duration_ms: expired.expired_at_ms.saturating_sub(expired.started_at_ms),
         api: call.api.clone(),
+        key: call.key.clone(),
         request_model: call.model.clone(),
         input_estimate: Some(call.input_tokens),
         tokens: TokenCounts { input: call.input_tokens, output: call.output_tokens, ..TokenCounts::default() },

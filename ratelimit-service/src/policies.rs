@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use tollgate_domain::{Access, Action, Anchor, Given, Limit, MarkUp, MissingTier, Plan, Terms, Unit, Window};
+use tollgate_domain::{Access, Action, Anchor, Given, Limit, MarkUp, MissingTier, Plan, Scope, Terms, Unit, Window};
 
 use crate::accounts::{
     self, Accounts, AccountsError, Budget, Enforcement, LimitOverrides, PriceRow, Record, Tenant, TenantStatus,
@@ -111,11 +111,7 @@ impl Agreed {
                 (Err(error), _) => agreed.refused.push(format!("price `{id}`: {error}")),
             }
         }
-        let (of_keys, of_tenants): (Vec<_>, Vec<_>) =
-            accounts.all::<Budget>().await?.into_iter().partition(|budget| budget.value.key.is_some());
-        // Limits know no keys: what is a key's must not hold for all of its tenant's calls.
-        agreed.refused.extend(of_keys.iter().map(|budget| format!("budget `{}`: key: is not enforced", budget.id)));
-        for (tenant, limit) in budgets(of_tenants) {
+        for (tenant, limit) in budgets(accounts.all::<Budget>().await?) {
             let limits = &mut terms.entry(tenant).or_default().limits;
             limits.retain(|other| other.counter() != limit.counter());
             limits.push(limit);
@@ -202,19 +198,22 @@ fn terms_of(tenant: &Tenant) -> Terms {
     }
 }
 
-/// Each tenant's budget as a limit. Of several a hard one holds rather than a soft one, and then the smallest.
-fn budgets(records: Vec<Record<Budget>>) -> HashMap<String, Limit> {
-    let mut tightest: HashMap<String, Budget> = HashMap::new();
+/// Budgets as limits, one for each tenant and each of its keys. Of several a hard one holds rather than a soft one, and then
+/// the smallest.
+fn budgets(records: Vec<Record<Budget>>) -> Vec<(String, Limit)> {
+    let mut tightest: HashMap<(String, Option<String>), Budget> = HashMap::new();
     let looseness = |budget: &Budget| (budget.enforcement == Enforcement::Soft, budget.amount_nanousd);
     for Record { value: budget, .. } in records {
-        match tightest.get(&budget.tenant) {
+        let of = (budget.tenant.clone(), budget.key.clone());
+        match tightest.get(&of) {
             Some(known) if looseness(known) <= looseness(&budget) => {}
-            _ => drop(tightest.insert(budget.tenant.clone(), budget)),
+            _ => drop(tightest.insert(of, budget)),
         }
     }
     let limit = |budget: Budget| {
         let capacity = NonZeroU64::new(budget.amount_nanousd)?;
-        let limit = Limit::new(Unit::Cost, Some(Window::Month), capacity).ok()?;
+        let scope = Scope { keys: budget.key.into_iter().collect(), ..Scope::default() };
+        let limit = Limit::new(Unit::Cost, Some(Window::Month), capacity).ok()?.with_scope(scope);
         let action = match budget.enforcement {
             Enforcement::Hard => Action::Enforce,
             Enforcement::Soft => Action::Warn,

@@ -1,7 +1,7 @@
 //! Envoy's rate limit service v3 over the limiter.
 //!
 //! What it answers:
-//! - All descriptors of one tenant, tier, model and api are one call, decided together against all limits of the plan. A
+//! - All descriptors of one tenant, tier, model, api and key are one call, decided together against all limits of the plan. A
 //!   denial by a limit that no descriptor asks for is told by the call's first descriptor.
 //! - A call with a reservation id (gRPC metadata) is held until its usage event comes or it expires. Without one, what is
 //!   asked for is taken for good.
@@ -154,7 +154,7 @@ fn reservation_id(metadata: &MetadataMap) -> Result<Option<&str>, Status> {
     id.map(Some).ok_or_else(|| Status::invalid_argument(message()))
 }
 
-/// What the descriptors of one tenant, tier, model and api ask for together.
+/// What the descriptors of one tenant, tier, model, api and key ask for together.
 struct Call<'a> {
     asked: Admission<'a>,
     /// Their places in the request, at least one, and what each counts.
@@ -178,8 +178,8 @@ fn demands(request: &RateLimitRequest) -> Result<Vec<(usize, Demand<'_>)>, Statu
 /// The id is the first call's: the filter's requests have one.
 fn calls<'a>(demands: Vec<(usize, Demand<'a>)>, mut id: Option<&'a str>) -> Vec<Call<'a>> {
     let mut calls: Vec<Call<'a>> = Vec::with_capacity(1);
-    for (place, Demand { tenant, tier, model, api, unit, amount }) in demands {
-        let counted = Counted { model, api };
+    for (place, Demand { tenant, tier, model, api, key, unit, amount }) in demands {
+        let counted = Counted { model, api, key };
         let is_same = |asked: &Admission<'_>| (asked.tenant, asked.tier, asked.call) == (tenant, tier, counted);
         let at = calls.iter().position(|call| is_same(&call.asked)).unwrap_or_else(|| {
             let asked = Admission { tenant, tier, call: counted, reservation_id: id.take(), ..Admission::default() };

@@ -1,6 +1,6 @@
 //! Leases: calls that were reserved for ahead and go on without asking, and denials that hold for a while.
 //!
-//! Calls of one tenant, tier, model and API are of one kind. For a kind that is called often a lease is asked for, aside from its
+//! Calls of one tenant, tier, model, API and key are of one kind. For a kind that is called often a lease is asked for, aside from its
 //! calls, so that no client that leaves takes one along. It is spent here, call by call; while it lasts the next one is asked for,
 //! and what is not used goes back among the events. A call that asks for more than a lease has for each asks for itself.
 //!
@@ -46,6 +46,7 @@ pub(crate) struct Kind<'a> {
     pub(crate) tier: &'a str,
     pub(crate) model: Option<&'a str>,
     pub(crate) api: Option<&'a str>,
+    pub(crate) key: Option<&'a str>,
 }
 
 /// The kind of a question that is under way.
@@ -55,12 +56,13 @@ pub struct OwnedKind {
     pub(crate) tier: String,
     pub(crate) model: Option<String>,
     pub(crate) api: Option<String>,
+    pub(crate) key: Option<String>,
 }
 
 impl OwnedKind {
     pub(crate) fn borrowed(&self) -> Kind<'_> {
-        let OwnedKind { tenant, tier, model, api } = self;
-        Kind { tenant, tier, model: model.as_deref(), api: api.as_deref() }
+        let OwnedKind { tenant, tier, model, api, key } = self;
+        Kind { tenant, tier, model: model.as_deref(), api: api.as_deref(), key: key.as_deref() }
     }
 }
 
@@ -71,6 +73,7 @@ impl From<Kind<'_>> for OwnedKind {
             tier: kind.tier.to_owned(),
             model: kind.model.map(str::to_owned),
             api: kind.api.map(str::to_owned),
+            key: kind.key.map(str::to_owned),
         }
     }
 }
@@ -273,8 +276,8 @@ impl Slot {
 
 impl OwnedKind {
     fn returned(&self, lease: &Lease, used: u32) -> LeaseReturned {
-        let OwnedKind { tenant, tier, model, api } = self.clone();
-        LeaseReturned { id: lease.id.clone(), tenant, tier, model, api, calls: lease.calls, used }
+        let OwnedKind { tenant, tier, model, api, key } = self.clone();
+        LeaseReturned { id: lease.id.clone(), tenant, tier, model, api, key, calls: lease.calls, used }
     }
 }
 

@@ -27,17 +27,18 @@ impl Report {
         let tokens = &event.tokens;
         let input_tokens = tokens.input.saturating_add(tokens.extra_input);
         let output_tokens = tokens.output.saturating_add(tokens.extra_output);
-        let UsageEvent { tenant, tier, api, .. } = event;
-        let kind = Kind { tenant, tier, model: event.request_model.as_deref(), api: api.as_deref() }.into();
+        let UsageEvent { tenant, tier, request_model: model, api, key, .. } = event;
+        let [model, api, key] = [model, api, key].map(Option::as_deref);
+        let kind = Kind { tenant, tier, model, api, key }.into();
         (input_tokens > 0 || output_tokens > 0).then_some(Report { kind, input_tokens, output_tokens })
     }
 
     /// The encoded `RateLimitRequest` that takes it.
     pub(crate) fn encode(&self, domain: &str) -> Vec<u8> {
-        let Kind { tenant, tier, model, api } = self.kind.borrowed();
+        let Kind { tenant, tier, model, api, key } = self.kind.borrowed();
         let [input_tokens, output_tokens] =
             [self.input_tokens, self.output_tokens].map(|tokens| Some(tokens).filter(|tokens| *tokens > 0));
-        AdmissionRequest { requests: None, domain, tenant, tier, model, api, input_tokens, output_tokens }.encode()
+        AdmissionRequest { requests: None, domain, tenant, tier, model, api, key, input_tokens, output_tokens }.encode()
     }
 
     /// Its two sides, as far as there is something to tell.

@@ -60,7 +60,7 @@ impl Shared {
     /// Looks after the leases, every [`LOOK_MS`](crate::LOOK_MS) or so: what is to be asked for now.
     pub fn lease_asks(&self, now_ms: u64) -> Vec<LeaseAsk> {
         let asks = self.leases().look(now_ms).into_iter().map(|ask| {
-            let Kind { tenant, tier, model, api } = ask.kind.borrowed();
+            let Kind { tenant, tier, model, api, key } = ask.kind.borrowed();
             let output_tokens = ask.has_output.then_some(0);
             let domain = &self.config.admission.domain;
             let request = AdmissionRequest {
@@ -70,6 +70,7 @@ impl Shared {
                 tier,
                 model,
                 api,
+                key,
                 input_tokens: Some(0),
                 output_tokens,
             };

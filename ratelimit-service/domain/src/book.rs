@@ -26,6 +26,8 @@ pub struct HeldCall {
     pub model: Option<String>,
     /// The API called.
     pub api: Option<String>,
+    /// Which of the tenant's keys the caller showed.
+    pub key: Option<String>,
     /// As estimated.
     pub input_tokens: u64,
     /// The request's cap, or as estimated.

@@ -96,6 +96,8 @@ pub struct Scope {
     pub models: Vec<Pattern>,
     /// APIs called.
     pub apis: Vec<Pattern>,
+    /// Keys that the tenant's callers show, each by its name; a call without one is of no key.
+    pub keys: Vec<String>,
 }
 
 impl Scope {
@@ -103,7 +105,10 @@ impl Scope {
         let any = |patterns: &[Pattern], name: Option<&str>| {
             patterns.is_empty() || name.is_some_and(|name| patterns.iter().any(|pattern| pattern.matches(name)))
         };
-        any(&self.models, call.model) && any(&self.apis, call.api)
+        let is_of_key = |key: &str| self.keys.iter().any(|name| name == key);
+        any(&self.models, call.model)
+            && any(&self.apis, call.api)
+            && (self.keys.is_empty() || call.key.is_some_and(is_of_key))
     }
 }
 
@@ -114,6 +119,8 @@ pub struct Call<'a> {
     pub model: Option<&'a str>,
     /// The API called.
     pub api: Option<&'a str>,
+    /// Which of the tenant's keys the caller shows.
+    pub key: Option<&'a str>,
 }
 
 /// Names what a limit counts: the same in all plans and replicas, whatever the capacity. A hash of the limit's name.
@@ -262,12 +269,11 @@ impl Limit {
             name.push_str(window.as_str());
         }
         let list = |patterns: &[Pattern]| patterns.iter().map(Pattern::to_string).collect::<Vec<_>>().join(",");
-        let scopes = [("model", &self.scope.models), ("api", &self.scope.apis)];
-        let scopes: Vec<_> = scopes
-            .into_iter()
-            .filter(|(_, patterns)| !patterns.is_empty())
-            .map(|(what, patterns)| format!("{what}={}", list(patterns)))
-            .collect();
+        let Scope { models, apis, keys } = &self.scope;
+        let keys: Vec<_> = keys.iter().map(|key| escaped(key)).collect();
+        let scopes = [("model", list(models)), ("api", list(apis)), ("key", keys.join(","))];
+        let scopes = scopes.into_iter().filter(|(_, list)| !list.is_empty());
+        let scopes: Vec<_> = scopes.map(|(what, list)| format!("{what}={list}")).collect();
         if !scopes.is_empty() {
             name.push_str(&format!("{{{}}}", scopes.join(";")));
         }
@@ -310,6 +316,18 @@ impl Limit {
     }
 }
 
+/// A key may have any characters; those that end it in a limit's name are told apart.
+fn escaped(key: &str) -> String {
+    let mut escaped = String::with_capacity(key.len());
+    for character in key.chars() {
+        if matches!(character, '\\' | ',' | ';' | '}') {
+            escaped.push('\\');
+        }
+        escaped.push(character);
+    }
+    escaped
+}
+
 /// Prints its name.
 impl std::fmt::Display for Limit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -326,14 +344,29 @@ mod tests {
         let limit = |unit, window| Limit::new(unit, window, NonZeroU64::MIN);
         let plain = limit(Unit::Tokens, Some(Window::Day)).unwrap();
         let scope =
-            Scope { models: vec![Pattern::new("gpt-4*"), Pattern::new("o1")], apis: vec![Pattern::new("*chat")] };
+            Scope { models: vec![Pattern::new("gpt-4*"), Pattern::new("o1")], apis: vec![Pattern::new("*chat")], keys: Vec::new() };
         let scoped = plain.clone().with_scope(scope);
         assert_eq!((plain.name(), scoped.name()), ("tokens_per_day", "tokens_per_day{model=gpt-4*,o1;api=*chat}"));
         assert_ne!(plain.counter(), scoped.counter());
-        let call = |model, api| Call { model: Some(model), api: Some(api) };
+        let call = |model, api| Call { model: Some(model), api: Some(api), key: None };
         assert!(scoped.counts(&call("gpt-4o", "openai.chat")) && scoped.counts(&call("o1", "chat")));
         assert!(!scoped.counts(&call("o1-mini", "chat")) && !scoped.counts(&call("o1", "responses")));
         assert!(!scoped.counts(&Call::default()) && plain.counts(&Call::default()));
+    }
+
+    #[test]
+    fn a_key_is_counted_by_its_whole_name() {
+        let of = |keys: &[&str]| {
+            let keys = keys.iter().map(|key| (*key).to_owned()).collect();
+            let limit = Limit::new(Unit::Cost, Some(Window::Month), NonZeroU64::MIN).unwrap();
+            limit.with_scope(Scope { keys, ..Scope::default() })
+        };
+        let call = |key| Call { key: Some(key), ..Call::default() };
+        let limit = of(&["ci", "a,b"]);
+        assert_eq!(limit.name(), "cost_per_month{key=ci,a\\,b}");
+        assert!(limit.counts(&call("ci")) && limit.counts(&call("a,b")));
+        assert!(!limit.counts(&call("c*")) && !limit.counts(&call("a")) && !limit.counts(&Call::default()));
+        assert_ne!(of(&["a,b"]).counter(), of(&["a", "b"]).counter());
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl World {
     async fn admit(&self, id: &str) -> Outcome {
         let asked = Admission {
             tenant: "acme",
-            call: Call { model: Some("priced"), api: None },
+            call: Call { model: Some("priced"), api: None, key: None },
             requests: 1,
             input_tokens: 10,
             output_tokens: Some(10),

@@ -9,7 +9,7 @@ use tollgate_domain::{Action, Limit, LimitError, MAX_LIMITS, Scope, TokenClass, 
 
 use super::FIELD;
 use super::by_class::by_class;
-use super::scalar::{self, Capacity, Pattern, TokenWeight};
+use super::scalar::{self, Capacity, Name, Pattern, TokenWeight};
 
 by_class! {
     RawWeights<TokenWeight> {
@@ -70,17 +70,19 @@ struct Match(Scope);
 struct RawMatch {
     models: Vec<Pattern>,
     apis: Vec<Pattern>,
+    keys: Vec<Name>,
 }
 
 impl TryFrom<RawMatch> for Match {
     type Error = &'static str;
 
     fn try_from(raw: RawMatch) -> Result<Match, &'static str> {
-        if raw.models.is_empty() && raw.apis.is_empty() {
-            return Err("names neither models nor apis; leave it out for all calls");
+        if raw.models.is_empty() && raw.apis.is_empty() && raw.keys.is_empty() {
+            return Err("names no models, apis or keys; leave it out for all calls");
         }
         let patterns = |patterns: &[Pattern]| patterns.iter().map(Into::into).collect();
-        Ok(Match(Scope { models: patterns(&raw.models), apis: patterns(&raw.apis) }))
+        let keys = raw.keys.into_iter().map(|Name(key)| key).collect();
+        Ok(Match(Scope { models: patterns(&raw.models), apis: patterns(&raw.apis), keys }))
     }
 }
 

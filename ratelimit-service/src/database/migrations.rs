@@ -22,6 +22,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { sql: include_str!("../../migrations/0004_sums.sql"), then: ledger::sum_all },
     sql(include_str!("../../migrations/0005_alerts.sql")),
     sql(include_str!("../../migrations/0006_invoice_events.sql")),
+    sql(include_str!("../../migrations/0007_unsettled_keys.sql")),
 ];
 
 /// The statements of each version.

@@ -217,6 +217,7 @@ fn kept(event: &UsageEvent) -> UsageEvent {
         tier: event.tier.clone(),
         started_at_ms: event.started_at_ms,
         api: event.api.clone(),
+        key: event.key.clone(),
         request_model: event.model().map(str::to_owned),
         tokens: TokenCounts { input: event.tokens.input, output: event.tokens.output, ..TokenCounts::default() },
         cost_nanousd: event.cost_nanousd,
@@ -306,6 +307,8 @@ pub struct Spent {
     pub model: Option<String>,
     /// The answers' format, as `tollgate-usage` names it; `None` when none was recognised.
     pub api: Option<String>,
+    /// Which of the tenant's keys the callers showed; `None` when they showed none.
+    pub key: Option<String>,
     /// What they used. The histograms may be left empty.
     pub usage: Usage,
 }

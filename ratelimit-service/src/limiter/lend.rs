@@ -107,7 +107,8 @@ impl Limiter {
     pub async fn take_back(&self, returned: &LeaseReturned) -> Result<(), Unavailable> {
         let policy = self.policy();
         let Some(plan) = used_plan(&policy, &returned.tenant, &returned.tier) else { return Ok(()) };
-        let call = Call { model: returned.model.as_deref(), api: returned.api.as_deref() };
+        let LeaseReturned { model, api, key, .. } = returned;
+        let call = Call { model: model.as_deref(), api: api.as_deref(), key: key.as_deref() };
         let one = Quantities { requests: 1, ..Quantities::default() };
         let asks = plan.asks(&call, &one, self.counters.now_ms());
         let ids = returned.unused_ids();

@@ -138,7 +138,8 @@ impl Limiter {
     /// What was spent of the limits of a window.
     fn calendar_asks<'p>(&self, policy: &'p Policy, spent: &Spent, window: Window) -> Vec<Ask<'p>> {
         let Some(plan) = used_plan(policy, &spent.tenant, &spent.tier) else { return Vec::new() };
-        let call = Call { model: spent.model.as_deref(), api: spent.api.as_deref() };
+        let Spent { model, api, key, .. } = spent;
+        let call = Call { model: model.as_deref(), api: api.as_deref(), key: key.as_deref() };
         let tokens = tokens(&token_counts(&spent.usage));
         let now_ms = self.counters.now_ms();
         // Calls that were rated when there was no price, or before costs were kept, are rated now: all of them

@@ -100,7 +100,7 @@ impl World {
         let asked = Admission {
             tenant,
             tier: Some("free"),
-            call: Call { model: Some("gpt-4o"), api: Some("openai-chat") },
+            call: Call { model: Some("gpt-4o"), api: Some("openai-chat"), key: None },
             requests: 1,
             input_tokens: input,
             output_tokens: Some(output),

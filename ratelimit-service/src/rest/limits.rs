@@ -153,6 +153,8 @@ struct CheckRequest {
     plan_tier: Option<String>,
     model: Option<String>,
     api: Option<String>,
+    /// Which of the tenant's keys it would show.
+    key: Option<String>,
     /// Of its input.
     #[serde(default, deserialize_with = "tokens")]
     #[schema(schema_with = openapi::whole::<0, { u64::MAX }>)]
@@ -288,7 +290,8 @@ async fn check(
     caller: Caller,
     request: Result<Json<CheckRequest>, JsonRejection>,
 ) -> Result<Response, Problem> {
-    let Json(CheckRequest { tenant_id, plan_tier, model, api, estimated_tokens, estimated_output_tokens }) = request?;
+    let Json(CheckRequest { tenant_id, plan_tier, model, api, key, estimated_tokens, estimated_output_tokens }) =
+        request?;
     tenant::check("tenant_id", &tenant_id)?;
     caller.check_tenant(&tenant_id)?;
     let now_ms = clock::now_ms();
@@ -298,7 +301,7 @@ async fn check(
             let asked = Admission {
                 tenant: &tenant_id,
                 tier: Some(&plan.tier),
-                call: Call { model: model.as_deref(), api: api.as_deref() },
+                call: Call { model: model.as_deref(), api: api.as_deref(), key: key.as_deref() },
                 requests: 1,
                 input_tokens: estimated_tokens,
                 output_tokens: Some(estimated_output_tokens),

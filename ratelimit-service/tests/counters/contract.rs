@@ -54,7 +54,7 @@ enum How {
 fn plans() -> Vec<Plan> {
     let limit = |unit, window, capacity| Limit::new(unit, window, NonZeroU64::new(capacity).unwrap()).unwrap();
     let burst = |limit: Limit, burst| limit.with_burst(NonZeroU64::new(burst).unwrap()).unwrap();
-    let scope = Scope { models: vec![Pattern::new("gpt-*")], apis: Vec::new() };
+    let scope = Scope { models: vec![Pattern::new("gpt-*")], ..Scope::default() };
     let (second, minute, hour) = (Some(Window::Second), Some(Window::Minute), Some(Window::Hour));
     let (day, month) = (Some(Window::Day), Some(Window::Month));
     let mut anchored = Plan::new(
@@ -173,7 +173,7 @@ fn quantities(asked: &Asked, slots: u64) -> Quantities {
 fn hold(id: u8, timeout_ms: u64) -> Hold {
     let model = id.is_multiple_of(2).then(|| "mödel \"o3\" \n".to_owned());
     let call =
-        HeldCall { tier: "all".to_owned(), model, api: None, input_tokens: u64::from(id), output_tokens: u64::MAX };
+        HeldCall { tier: "all".to_owned(), model, api: None, key: None, input_tokens: u64::from(id), output_tokens: u64::MAX };
     Hold { id: format!("id {id}"), timeout_ms, call }
 }
 
@@ -194,7 +194,7 @@ impl Pair<'_> {
             Step::Settle { tenant, plan, asked, id, began_ago_ms, took_ms, settles } => {
                 let tenant = TENANTS[*tenant];
                 let quantities = quantities(asked, 0);
-                let call = Call { model: MODELS[asked.model], api: None };
+                let call = Call { model: MODELS[asked.model], api: None, key: None };
                 let asks = self.plans[*plan].asks(&call, &quantities, now_ms);
                 let extent = if quantities.is_void() { Extent::Nothing } else { Extent::Something };
                 let started_at_ms = now_ms.saturating_sub(*began_ago_ms);
@@ -205,7 +205,7 @@ impl Pair<'_> {
                 prop_assert_eq!(self.engine.settle(tenant, &id, &used).await.unwrap(), expected);
             }
             Step::Lend { tenant, plan, asked, ids, timeout_ms } => {
-                let call = Call { model: MODELS[asked.model], api: None };
+                let call = Call { model: MODELS[asked.model], api: None, key: None };
                 let asks = self.plans[*plan].asks(&call, &quantities(asked, asked.requests.min(1)), now_ms);
                 let Hold { timeout_ms, call, .. } = hold(ids.start, *timeout_ms);
                 let lend = Lend { ids: ids.clone().map(|id| hold(id, 0).id).collect(), timeout_ms, call };
@@ -214,7 +214,7 @@ impl Pair<'_> {
                 prop_assert_eq!(lent, expected);
             }
             Step::GiveBack { tenant, plan, asked, ids, lent } => {
-                let call = Call { model: MODELS[asked.model], api: None };
+                let call = Call { model: MODELS[asked.model], api: None, key: None };
                 let asks = self.plans[*plan].asks(&call, &quantities(asked, 0), now_ms);
                 let ids: Vec<_> = ids.clone().map(|id| hold(id, 0).id).collect();
                 let unused = Unused { ids: &ids, lent: *lent, asks: &asks };
@@ -252,7 +252,7 @@ impl Pair<'_> {
     async fn admit(&mut self, tenant: &'static str, plan: usize, asked: &Asked, how: How) -> Result<(), TestCaseError> {
         let now_ms = self.hand.now_ms();
         prop_assert_eq!(self.engine.now_ms(), now_ms);
-        let call = Call { model: MODELS[asked.model], api: None };
+        let call = Call { model: MODELS[asked.model], api: None, key: None };
         let asks = self.plans[plan].asks(&call, &quantities(asked, asked.requests.min(1)), now_ms);
         let model = self.model.entry(tenant).or_default();
         let held;

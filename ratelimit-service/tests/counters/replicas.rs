@@ -56,6 +56,7 @@ async fn ask(client: &mut RateLimitServiceClient<Channel>, id: &str) -> Result<b
         tier,
         model: None,
         api: None,
+        key: None,
         input_tokens: Some(1),
         output_tokens: Some(1),
     };

@@ -26,6 +26,7 @@ fn kept(event: &UsageEvent) -> UsageEvent {
         tier: event.tier.clone(),
         started_at_ms: event.started_at_ms,
         api: event.api.clone(),
+        key: event.key.clone(),
         request_model: event.request_model.clone(),
         tokens: TokenCounts { input: event.tokens.input, output: event.tokens.output, ..TokenCounts::default() },
         cost_nanousd: event.cost_nanousd,
@@ -142,20 +143,22 @@ impl Model {
 
     /// Without histograms, in an order that tests can name.
     pub(crate) fn spent_since(&self, from_ms: u64, tenant: Option<&str>) -> Vec<Spent> {
-        type Key = (String, String, Option<String>, Option<String>);
+        type Key = (String, String, Option<String>, Option<String>, Option<String>);
         let mut spent: BTreeMap<Key, Usage> = BTreeMap::new();
         for event in self.calls().filter(|event| event.started_at_ms >= from_ms) {
             if tenant.is_none_or(|tenant| tenant == event.tenant) {
                 let model = event.model().map(str::to_owned);
-                let key = (event.tenant.clone(), event.tier.clone(), model, event.api.clone());
+                let (tenant, tier) = (event.tenant.clone(), event.tier.clone());
+                let key = (tenant, tier, model, event.api.clone(), event.key.clone());
                 spent.entry(key).or_default().add(&Usage::of(event));
             }
         }
-        let spent = spent.into_iter().map(|((tenant, tier, model, api), usage)| Spent {
+        let spent = spent.into_iter().map(|((tenant, tier, model, api, key), usage)| Spent {
             tenant,
             tier,
             model,
             api,
+            key,
             usage: plain(usage),
         });
         spent.collect()

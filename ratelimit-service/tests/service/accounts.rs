@@ -33,6 +33,7 @@ async fn ask(service: &Service, tenant: &str, id: &str, output_tokens: u64) -> A
         tier: "small",
         model: Some("m"),
         api: None,
+        key: None,
         input_tokens: Some(0),
         output_tokens: Some(output_tokens),
     };

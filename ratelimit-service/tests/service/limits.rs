@@ -18,6 +18,7 @@ fn call(tenant: &str, tier: &str, input_tokens: u64, output_tokens: u64) -> Rate
         tier,
         model: Some("gpt-4o"),
         api: None,
+        key: None,
         input_tokens: Some(input_tokens),
         output_tokens: Some(output_tokens),
     };

@@ -38,6 +38,7 @@ async fn admit(service: &Service) -> Decision {
         tier: "small",
         model: None,
         api: None,
+        key: None,
         input_tokens: Some(1),
         output_tokens: Some(1),
     };

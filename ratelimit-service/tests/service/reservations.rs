@@ -47,6 +47,7 @@ fn call(id: &str, tier: &str, input_tokens: u64, output_tokens: u64) -> tonic::R
         tier,
         model,
         api: None,
+        key: None,
         input_tokens: Some(input_tokens),
         output_tokens: Some(output_tokens),
     };

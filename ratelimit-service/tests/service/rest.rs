@@ -264,6 +264,7 @@ async fn a_check_is_denied_while_every_slot_is_taken() {
         tier: "one",
         model: None,
         api: None,
+        key: None,
         input_tokens: Some(1),
         output_tokens: Some(1),
     };

@@ -1,13 +1,14 @@
 //! Admission over Envoy's rate limit service (RLS) v3.
 //!
-//! A call asks with one descriptor for each [`Unit`]; all carry the same `tenant`, `tier`, `model` and `api` entries, so
-//! that any RLS server can match on them. Answers come back with one status for each descriptor, in the same order.
+//! A call asks with one descriptor for each [`Unit`]; all carry the same `tenant`, `tier`, `model`, `api` and `key`
+//! entries, so that any RLS server can match on them. Answers come back with one status for each descriptor, in the same order.
 
 use prost::{DecodeError, Message};
 
 use crate::field;
 use crate::proto::envoy::config::core::v3::{GrpcService, grpc_service};
 use crate::proto::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse, rate_limit_response};
+use crate::usage_event::MAX_NAME_BYTES;
 
 pub use added_headers::{MAX_ADDED_HEADER_BYTES, MAX_ADDED_HEADERS};
 pub use lease::{LEASE_METADATA, Lease, LeaseRequest, MAX_LEASED_CALLS, denied_until};
@@ -50,6 +51,8 @@ pub mod key {
     pub const MODEL: &str = "model";
     /// The API that is called, as `tollgate-usage` names its formats.
     pub const API: &str = "api";
+    /// Which of the tenant's keys the caller shows, by its name.
+    pub const KEY: &str = "key";
     /// What the descriptor's amount counts: a [`Unit`](super::Unit).
     pub const UNIT: &str = "unit";
 }
@@ -103,6 +106,8 @@ pub struct AdmissionRequest<'a> {
     pub model: Option<&'a str>,
     /// The API called, where it is known.
     pub api: Option<&'a str>,
+    /// Which of the tenant's keys the caller shows, where keys are told apart.
+    pub key: Option<&'a str>,
     /// Estimated tokens of the prompt; 0 when unknown. `None` where a report tells none.
     pub input_tokens: Option<u64>,
     /// The request's cap on output tokens, 0 when it has none; `None` where the answer will have no tokens.
@@ -148,6 +153,7 @@ impl AdmissionRequest<'_> {
             (key::TIER, Some(self.tier).filter(|tier| !tier.is_empty())),
             (key::MODEL, self.model),
             (key::API, self.api),
+            (key::KEY, self.key),
             (key::UNIT, Some(unit.as_str())),
         ];
         for (key, value) in entries {
@@ -172,6 +178,8 @@ pub struct Demand<'a> {
     pub model: Option<&'a str>,
     /// The API called.
     pub api: Option<&'a str>,
+    /// The caller's key, at most [`MAX_NAME_BYTES`](crate::usage_event::MAX_NAME_BYTES) long: no longer one is known.
+    pub key: Option<&'a str>,
     /// What `amount` counts. A descriptor without a unit, as Envoy's own rate limit filter sends it, counts requests.
     pub unit: Unit,
     /// How much is asked for; 0 asks without taking.
@@ -197,6 +205,7 @@ impl<'a> Demand<'a> {
             tier: entry(key::TIER),
             model: entry(key::MODEL),
             api: entry(key::API),
+            key: entry(key::KEY).filter(|key| (1..=MAX_NAME_BYTES).contains(&key.len())),
             unit,
             amount: descriptor.hits_addend.unwrap_or(u64::from(request.hits_addend.max(1))),
         })

@@ -109,9 +109,9 @@ fn path() -> String {
 /// asked for is taken for good.
 fn admission() -> Vec<u8> {
     let (domain, tenant, tier) = ("tollgate", "bench", "bench");
-    let (model, api) = (Some("gpt-4o-mini"), Some("openai_chat"));
+    let (model, api, key) = (Some("gpt-4o-mini"), Some("openai_chat"), None);
     let (input_tokens, output_tokens) = (Some(INPUT_TOKENS), Some(OUTPUT_TOKENS));
-    AdmissionRequest { requests: Some(1), domain, tenant, tier, model, api, input_tokens, output_tokens }.encode()
+    AdmissionRequest { requests: Some(1), domain, tenant, tier, model, api, key, input_tokens, output_tokens }.encode()
 }
 
 /// The message as gRPC frames it: not compressed, and its length.

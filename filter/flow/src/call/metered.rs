@@ -120,7 +120,7 @@ impl Metered {
     /// Which calls share its leases.
     pub(super) fn kind(&self) -> Kind<'_> {
         let (event, model) = (&self.event, self.question.model.as_deref());
-        Kind { tenant: &event.tenant, tier: &event.tier, model, api: event.api.as_deref() }
+        Kind { tenant: &event.tenant, tier: &event.tier, model, api: event.api.as_deref(), key: event.key.as_deref() }
     }
 
     /// What the limiter is asked.
@@ -134,9 +134,9 @@ impl Metered {
             // Its tokens are told when they are known; until then they are only asked whether there are any.
             Settle::Rls => Amounts { input_tokens: 0, output_tokens: self.question.amounts.output_tokens.map(|_| 0) },
         };
-        let Kind { tenant, tier, model, api } = self.kind();
+        let Kind { tenant, tier, model, api, key } = self.kind();
         let (domain, requests, input_tokens) = (config.admission.domain.as_str(), Some(1), Some(input_tokens));
-        let message = AdmissionRequest { requests, domain, tenant, tier, model, api, input_tokens, output_tokens };
+        let message = AdmissionRequest { requests, domain, tenant, tier, model, api, key, input_tokens, output_tokens };
         Ask { message: message.encode(), reservation_id: self.event.reservation_id.clone(), lease }
     }
 

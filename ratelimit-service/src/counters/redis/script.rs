@@ -242,15 +242,15 @@ fn exact(number: u64) -> u64 {
     number.min(MAX_AMOUNT + 1)
 }
 
-/// JSON: the tier, the model, the API, tokens in and out.
+/// JSON: the tier, the model, the API, the key, tokens in and out.
 fn written(call: &HeldCall) -> String {
-    let HeldCall { tier, model, api, input_tokens, output_tokens } = call;
-    serde_json::json!([tier, model, api, input_tokens, output_tokens]).to_string()
+    let HeldCall { tier, model, api, key, input_tokens, output_tokens } = call;
+    serde_json::json!([tier, model, api, key, input_tokens, output_tokens]).to_string()
 }
 
 fn read(call: &str) -> Result<HeldCall, Failure> {
-    let (tier, model, api, input_tokens, output_tokens) = serde_json::from_str(call).map_err(unexpected)?;
-    Ok(HeldCall { tier, model, api, input_tokens, output_tokens })
+    let (tier, model, api, key, input_tokens, output_tokens) = serde_json::from_str(call).map_err(unexpected)?;
+    Ok(HeldCall { tier, model, api, key, input_tokens, output_tokens })
 }
 
 /// Redis answered what the scripts do not.

@@ -208,6 +208,7 @@ struct SpentRow {
     tier: String,
     requested: Option<String>,
     format: Option<String>,
+    shown: Option<String>,
     sums: Vec<i64>,
 }
 
@@ -219,13 +220,15 @@ pub(super) async fn spent_since(
     let made = sums::made_since(database, from_ms, tenant).await?;
     let query = format!(
         "SELECT tenant, tier, CAST(model, 'Nullable(String)') AS requested, CAST(api, 'Nullable(String)') AS format, \
-         [{}] AS sums FROM {made} GROUP BY tenant, tier, requested, format HAVING sum(requests) != 0",
+         CAST(key, 'Nullable(String)') AS shown, [{}] AS sums FROM {made} \
+         GROUP BY tenant, tier, requested, format, shown HAVING sum(requests) != 0",
         sum_columns()
     );
     let rows: Vec<SpentRow> = database.rows(database.query(&query)).await?;
     let spent = |row: SpentRow| {
         let usage = usage(&row.sums, Vec::new(), Vec::new())?;
-        Ok(Spent { tenant: row.tenant, tier: row.tier, model: row.requested, api: row.format, usage })
+        let SpentRow { tenant, tier, requested: model, format: api, shown: key, .. } = row;
+        Ok(Spent { tenant, tier, model, api, key, usage })
     };
     rows.into_iter().map(spent).collect()
 }

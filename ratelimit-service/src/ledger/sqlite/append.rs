@@ -18,8 +18,8 @@ static INSERT: LazyLock<String> = LazyLock::new(|| {
 
 const INSERT_UNSETTLED: &str = "
     INSERT INTO unsettled_events
-        (event_id, tenant, tier, started_at_ms, api, request_model, input_tokens, output_tokens, cost_nanousd)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING";
+        (event_id, tenant, tier, started_at_ms, api, key, request_model, input_tokens, output_tokens, cost_nanousd)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING";
 
 const INSERT_TRACKED: &str = "
     INSERT INTO tracked_events (id, tenant, event_type, at_ms, quantity_micros, metadata) VALUES (?, ?, ?, ?, ?, ?)
@@ -119,6 +119,7 @@ impl<'b> Append<'_, 'b> {
             event.tier,
             integer(event.started_at_ms),
             event.api,
+            event.key,
             event.model(),
             integer(event.tokens.input),
             integer(event.tokens.output),

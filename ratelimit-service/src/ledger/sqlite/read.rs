@@ -17,13 +17,11 @@ pub(super) const EVENTS: &str = "SELECT * FROM usage_events";
 
 /// All unsettled ones, as [`unsettled`] reads them.
 pub(super) const UNSETTLED: &str = "
-    SELECT event_id, tenant, tier, started_at_ms, api, request_model, input_tokens, output_tokens, cost_nanousd
-    FROM unsettled_events";
+    SELECT * FROM unsettled_events";
 
 /// Those of them whose event has not come.
 pub(super) const OPEN: &str = "
-    SELECT event_id, tenant, tier, started_at_ms, api, request_model, input_tokens, output_tokens, cost_nanousd
-    FROM unsettled_events
+    SELECT * FROM unsettled_events
     WHERE NOT EXISTS (SELECT 1 FROM corrections WHERE corrections.event_id = unsettled_events.event_id)";
 
 /// The tier of the tenant's latest call that has an event, or may still get one.
@@ -222,6 +220,11 @@ pub(super) fn unsettled(row: &Row<'_>) -> Result<UsageEvent> {
         tier: row.get("tier")?,
         started_at_ms: count("started_at_ms")?,
         api: row.get("api")?,
+        // A file that is being migrated has no keys yet.
+        key: row.get("key").or_else(|error| match error {
+            rusqlite::Error::InvalidColumnName(_) => Ok(None),
+            error => Err(error),
+        })?,
         request_model: row.get("request_model")?,
         tokens: TokenCounts {
             input: count("input_tokens")?,
@@ -235,7 +238,7 @@ pub(super) fn unsettled(row: &Row<'_>) -> Result<UsageEvent> {
     })
 }
 
-type SpentKey = (String, String, String, String);
+type SpentKey = (String, String, String, String, String);
 
 /// From the beginning of the next day on, from days; before, from hours; and before the next hour, from events.
 pub(super) fn spent_since(transaction: &Transaction<'_>, from_ms: u64, tenant: Option<&str>) -> Result<Vec<Spent>> {
@@ -258,18 +261,20 @@ pub(super) fn spent_since(transaction: &Transaction<'_>, from_ms: u64, tenant: O
             let (after, limit) = ((0, String::new()), i64::MAX);
             let page = OwnedPage { tenant, from_ms: integer(from_ms), to_ms: integer(hour), after, limit };
             for event in events(transaction, &page)? {
-                let (model, api) =
-                    (event.model().unwrap_or_default().to_owned(), event.api.clone().unwrap_or_default());
-                let key = (event.tenant.clone(), event.tier.clone(), model, api);
-                spent.entry(key).or_default().add(&Usage::of(&event));
+                let label = |name: Option<&str>| name.unwrap_or_default().to_owned();
+                let [model, api, key] = [event.model(), event.api.as_deref(), event.key.as_deref()].map(label);
+                let of = (event.tenant.clone(), event.tier.clone(), model, api, key);
+                spent.entry(of).or_default().add(&Usage::of(&event));
             }
         }
     }
     let named = |name: String| Some(name).filter(|name| !name.is_empty());
     let spent = spent.into_iter().filter(|(_, usage)| usage.requests > 0);
-    Ok(spent
-        .map(|((tenant, tier, model, api), usage)| Spent { tenant, tier, model: named(model), api: named(api), usage })
-        .collect())
+    let spent = spent.map(|((tenant, tier, model, api, key), usage)| {
+        let [model, api, key] = [model, api, key].map(named);
+        Spent { tenant, tier, model, api, key, usage }
+    });
+    Ok(spent.collect())
 }
 
 fn add_sums(
@@ -280,15 +285,15 @@ fn add_sums(
 ) -> Result<()> {
     let of_tenant = if tenant.is_some() { "tenant = ?4" } else { "?4 IS NULL" };
     let query = format!(
-        "SELECT tenant, tier, model, api, {} FROM usage_sums \
-         WHERE grain = ?1 AND start_ms >= ?2 AND start_ms < ?3 AND {of_tenant} GROUP BY tenant, tier, model, api",
+        "SELECT tenant, tier, model, api, key, {} FROM usage_sums \
+         WHERE grain = ?1 AND start_ms >= ?2 AND start_ms < ?3 AND {of_tenant} GROUP BY tenant, tier, model, api, key",
         *SUMS
     );
     let mut query = transaction.prepare_cached(&query)?;
     let mut rows = query.query(params![number(grain), integer(from_ms), integer(to_ms), tenant])?;
     while let Some(row) = rows.next()? {
-        let key = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-        spent.entry(key).or_default().add(&usage(row)?);
+        let of = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
+        spent.entry(of).or_default().add(&usage(row)?);
     }
     Ok(())
 }

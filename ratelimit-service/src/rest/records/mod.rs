@@ -74,12 +74,6 @@ impl Resource for LimitOverrides {
 impl Resource for Budget {
     const PATH: &'static str = "/api/v1/budgets";
 
-    fn check_with(&self, _: &Policy) -> Result<(), Problem> {
-        match self.key {
-            None => Ok(()),
-            Some(_) => Err(Problem::bad_request("key: budgets of single keys are not enforced yet; leave it out")),
-        }
-    }
 }
 
 impl Resource for PriceRow {

@@ -11,6 +11,7 @@ fn request() -> AdmissionRequest<'static> {
         tier: "pro",
         model: Some("gpt-4o"),
         api: None,
+        key: Some("ci"),
         input_tokens: Some(12),
         output_tokens: Some(0),
     }
@@ -26,6 +27,7 @@ fn a_request_reads_back_as_one_demand_for_each_unit() {
     );
     for demand in demands {
         assert_eq!((demand.tenant, demand.tier, demand.model, demand.api), ("acme", Some("pro"), Some("gpt-4o"), None));
+        assert_eq!(demand.key, Some("ci"));
     }
     assert_eq!(Demand::read(&message, 3), None);
 }

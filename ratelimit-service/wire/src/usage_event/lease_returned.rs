@@ -24,6 +24,8 @@ pub struct LeaseReturned {
     pub model: Option<String>,
     /// The API called.
     pub api: Option<String>,
+    /// The callers' key.
+    pub key: Option<String>,
     /// How many calls it was for.
     pub calls: u32,
     /// How many went on by it.
@@ -43,6 +45,7 @@ impl LeaseReturned {
         attributes.text(attribute::TIER, Some(self.tier.as_str()).filter(|tier| !tier.is_empty()));
         attributes.text(attribute::REQUEST_MODEL, self.model.as_deref());
         attributes.text(attribute::API, self.api.as_deref());
+        attributes.text(attribute::KEY, self.key.as_deref());
         attributes.count(attribute::LEASE_CALLS, Some(self.calls.into()));
         attributes.count(attribute::LEASE_USED, Some(self.used.into()));
         attributes.encode(ATTRIBUTES, &mut bytes);
@@ -71,6 +74,7 @@ impl LeaseReturned {
                 tier: from.name(attribute::TIER)?.unwrap_or_default(),
                 model: from.text(attribute::REQUEST_MODEL)?,
                 api: from.text(attribute::API)?,
+                key: from.name(attribute::KEY)?,
                 calls: calls(attribute::LEASE_CALLS)?,
                 used: calls(attribute::LEASE_USED)?,
             })
@@ -94,6 +98,7 @@ mod tests {
             tier: String::new(),
             model: Some("gpt-4o".into()),
             api: None,
+            key: Some("ci".into()),
             calls: 70,
             used: 68,
         }
