@@ -12,16 +12,28 @@ use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use tollgate_domain::{Access, Action, Anchor, Given, Limit, MarkUp, MissingTier, Plan, Scope, Terms, Unit, Window};
+use tokio::sync::Notify;
+use tollgate_domain::{
+    Access, Action, Anchor, Given, Limit, MarkUp, MissingTier, Plan, Scope, Tenants, Terms, Unit, Window,
+};
 
 use crate::accounts::{
     self, Accounts, AccountsError, Budget, Enforcement, LimitOverrides, PriceRow, Record, Tenant, TenantStatus,
 };
+use crate::audit::Audit;
 use crate::config;
+use crate::ledger::Ledger;
 use crate::limiter::{Limiter, Policy};
 
 /// How long the accounts are left alone after they were read, or did not answer. Changes come together meanwhile.
 pub const PAUSE: Duration = Duration::from_millis(200);
+
+/// How long after a limit has begun to count it is looked into the ledger once more: what was settled before had come there by
+/// then, if it ever takes what comes in as it comes.
+const SETTLED: Duration = Duration::from_secs(5);
+
+/// How long the ledger is left alone that could not be read.
+const LEDGER_PAUSE: Duration = Duration::from_secs(1);
 
 /// Keeps the limiter's policy as the configuration and the accounts have it.
 pub struct Policies {
@@ -29,6 +41,8 @@ pub struct Policies {
     accounts: Accounts,
     metrics: PolicyMetrics,
     parts: Mutex<Parts>,
+    begun: Mutex<Tenants>,
+    has_begun: Notify,
 }
 
 /// How the copy of the accounts is.
@@ -147,7 +161,8 @@ impl Policies {
         agreed: Agreed,
         metrics: PolicyMetrics,
     ) -> Policies {
-        let policies = Policies { limiter, accounts, metrics, parts: Mutex::new(Parts { configured, agreed }) };
+        let (parts, begun) = (Mutex::new(Parts { configured, agreed }), Mutex::default());
+        let policies = Policies { limiter, accounts, metrics, parts, begun, has_begun: Notify::new() };
         policies.change(|_| {});
         policies
     }
@@ -173,11 +188,37 @@ impl Policies {
         }
     }
 
+    /// Brings counters that begin to count to what was used in their period already, as long as it is not dropped.
+    pub async fn count_what_was(&self, ledger: &dyn Ledger, audit: &dyn Audit) {
+        loop {
+            let begun = std::mem::take(&mut *self.begun.lock());
+            if begun.is_empty() {
+                self.has_begun.notified().await;
+                continue;
+            }
+            for pause in [SETTLED, Duration::ZERO] {
+                while let Err(error) = self.limiter.restore(ledger, audit, &begun).await {
+                    tracing::warn!(%error, "a limit that is new does not know yet what was used before; it is tried again");
+                    tokio::time::sleep(LEDGER_PAUSE).await;
+                }
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+
+    /// Counters of these tenants may not know what was used.
+    pub fn begin(&self, tenants: Tenants) {
+        self.begun.lock().add(tenants);
+        self.has_begun.notify_one();
+    }
+
     fn change(&self, change: impl FnOnce(&mut Parts)) {
         let mut parts = self.parts.lock();
         change(&mut parts);
         let (policy, refused) = parts.agreed.over(&parts.configured);
+        let begun = policy.plans.begun_since(&self.limiter.policy().plans);
         self.limiter.replace(policy);
+        self.begin(begun);
         for what in &refused {
             tracing::error!("the accounts have what can't be gone by: {what}");
         }

@@ -14,6 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
+use tollgate_domain::Tenants;
 use tollgate_wire::proto::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer;
 use tollgate_wire::{admission, proto, usage_event};
 use tonic::transport::Server;
@@ -109,9 +110,13 @@ impl Service {
             .with_usage_metrics(usage)
             .with_alerts(alerts.clone());
         let mut drain = Drain { consumer, ledger: ledger.clone(), collector: collector.clone() };
-        if !outlives {
+        if outlives {
+            // Most of it is there already.
+            policies.begin(Tenants::All);
+        } else {
             drain.catch_up(Settling::Never).await.context("ledger")?;
-            limiter.restore(ledger.as_ref(), audit.as_ref()).await.context("ledger")?;
+            limiter.restore(ledger.as_ref(), audit.as_ref(), &Tenants::All).await.context("ledger")?;
+            limiter.restore_expired(ledger.as_ref()).await.context("ledger")?;
         }
         let (status, open_to) = (Arc::new(Status::new()), config.rest_open_to);
         let clients = Clients::new(config.rest_rate, &mut registry);
@@ -130,6 +135,7 @@ impl Service {
             webhooks.run().boxed(),
             billing.clone().run().boxed(),
             follow(policies.clone()).boxed(),
+            count_what_was(policies.clone(), ledger.clone(), audit.clone()).boxed(),
             watch_file(config, source, hangups, policies, metrics, status.clone()).boxed(),
         ];
         let registries = [registry, usage_registry];
@@ -272,6 +278,11 @@ async fn watch_limits(alerts: Arc<Alerts>, ledger: Arc<dyn Ledger>) {
 /// Takes over what changes in the accounts.
 async fn follow(policies: Arc<Policies>) {
     policies.follow().await;
+}
+
+/// Has new limits know what was used before.
+async fn count_what_was(policies: Arc<Policies>, ledger: Arc<dyn Ledger>, audit: Arc<dyn Audit>) {
+    policies.count_what_was(ledger.as_ref(), audit.as_ref()).await;
 }
 
 /// Takes over what the configuration's file says.

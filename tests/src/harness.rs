@@ -19,6 +19,7 @@ pub mod redis;
 pub mod run_dir;
 pub mod service;
 pub mod stack;
+pub mod stores;
 pub mod upload;
 pub mod wait;
 

@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use tollgate_e2e::harness::bootstrap::Bootstrap;
 use tollgate_e2e::harness::envoy::Envoy;
 use tollgate_e2e::harness::http::Request;
-use tollgate_e2e::harness::ledger;
 use tollgate_e2e::harness::process::End;
 use tollgate_e2e::harness::redis::Redis;
 use tollgate_e2e::harness::run_dir::RunDir;
@@ -176,7 +175,7 @@ async fn law(service: &Service, clients: &Clients) -> anyhow::Result<Books> {
     ensure!(in_flight == 0, "{in_flight} calls are in flight");
     let usage = get(format!("/api/v1/usage/{TENANT}")).await?;
     let unsettled = usage["requests_by_usage_source"]["unsettled"].as_u64().context("no unsettled")?;
-    let events = ledger::events(&service.ledger_file(), TENANT)?;
+    let events = service.events(TENANT)?;
     // Refused before the limiter was known to have admitted it: it may or may not have.
     let is_void = |event: &&Value| event["usage_source"] == "none" && event["finish"] == "local_reply";
     let (completed, refused) = (clients.completed.load(Ordering::Relaxed), clients.refused.load(Ordering::Relaxed));

@@ -34,8 +34,8 @@ pub use history::AnswerLengths;
 pub use lease::{LeaseTerms, Loan};
 pub use limit::{Action, Call, CounterId, Limit, LimitError, Scope, Unit, Window};
 pub use plan::{
-    Access, CONTEXT_TOLERANCE_PERCENT, ContextExceeded, Found, Given, MAX_LIMITS, MissingTier, Plan, Plans, Terms,
-    Tier, TierUnknown, UnknownTier,
+    Access, CONTEXT_TOLERANCE_PERCENT, ContextExceeded, Found, Given, MAX_LIMITS, MissingTier, Plan, Plans, Tenants,
+    Terms, Tier, TierUnknown, UnknownTier,
 };
 pub use price::{
     Compared, Comparison, Layer, LongContext, MarkUp, Part, PerToken, Price, PriceTable, Prices, Quote, Rated,

@@ -343,8 +343,11 @@ mod tests {
     fn a_name_tells_unit_window_and_scope() {
         let limit = |unit, window| Limit::new(unit, window, NonZeroU64::MIN);
         let plain = limit(Unit::Tokens, Some(Window::Day)).unwrap();
-        let scope =
-            Scope { models: vec![Pattern::new("gpt-4*"), Pattern::new("o1")], apis: vec![Pattern::new("*chat")], keys: Vec::new() };
+        let scope = Scope {
+            models: vec![Pattern::new("gpt-4*"), Pattern::new("o1")],
+            apis: vec![Pattern::new("*chat")],
+            keys: Vec::new(),
+        };
         let scoped = plain.clone().with_scope(scope);
         assert_eq!((plain.name(), scoped.name()), ("tokens_per_day", "tokens_per_day{model=gpt-4*,o1;api=*chat}"));
         assert_ne!(plain.counter(), scoped.counter());

@@ -1,6 +1,6 @@
 //! What a tenant has bought: limits, and how long a prompt may be.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::amount::Quantities;
 use crate::calendar::Anchor;
@@ -123,6 +123,12 @@ impl Plan {
 
     fn counts(&self, limit: &Limit) -> bool {
         self.limits.iter().chain(&self.tracked).any(|own| own.counter() == limit.counter())
+    }
+
+    /// Whether it counts days or months that were not counted so before.
+    fn begins_after(&self, before: Option<&Plan>) -> bool {
+        let is_new = |limit: &Limit| before.is_none_or(|before| before.anchor != self.anchor || !before.counts(limit));
+        self.limits.iter().chain(&self.tracked).any(|limit| limit.is_calendar() && is_new(limit))
     }
 
     fn track(&mut self, others: &[Limit]) {
@@ -298,6 +304,24 @@ impl Plans {
         }
     }
 
+    /// Whose days or months are counted here that were not counted so `before`.
+    pub fn begun_since(&self, before: &Plans) -> Tenants {
+        let of_default = before.tiers.get(&before.default_tier);
+        let then = |tier: &str| before.tiers.get(tier).or(of_default);
+        if self.tiers.iter().any(|(tier, plan)| plan.begins_after(then(tier))) {
+            return Tenants::All;
+        }
+        let has_begun = |name: &str, tenant: &Tenant| {
+            let own = before.tenants.get(name);
+            tenant.plans.iter().any(|(tier, plan)| match own {
+                Some(own) => plan.begins_after(own.plans.get(tier).or(own.plans.get(&before.default_tier))),
+                None => plan.begins_after(then(tier)),
+            })
+        };
+        let begun = self.tenants.iter().filter(|(name, tenant)| has_begun(name, tenant));
+        Tenants::These(begun.map(|(name, _)| name.clone()).collect())
+    }
+
     /// What models cost a tenant.
     pub fn prices(&self, tenant: &str) -> TenantPrices<'_> {
         self.prices.with_own(self.tenants.get(tenant).map(|tenant| &tenant.prices))
@@ -314,6 +338,38 @@ impl Plans {
     /// Every plan, tenants' own ones too.
     pub fn all(&self) -> impl Iterator<Item = &Plan> {
         self.tiers.values().chain(self.tenants.values().flat_map(|tenant| tenant.plans.values()))
+    }
+}
+
+/// Some tenants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tenants {
+    /// Those of these names.
+    These(BTreeSet<String>),
+    /// Every one.
+    All,
+}
+
+impl Default for Tenants {
+    /// None.
+    fn default() -> Tenants {
+        Tenants::These(BTreeSet::new())
+    }
+}
+
+impl Tenants {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Tenants::These(names) if names.is_empty())
+    }
+
+    /// These and others.
+    pub fn add(&mut self, others: Tenants) {
+        match (&mut *self, others) {
+            (Tenants::These(names), Tenants::These(others)) => names.extend(others),
+            (Tenants::All, _) => {}
+            (_, Tenants::All) => *self = Tenants::All,
+        }
     }
 }
 
@@ -389,6 +445,35 @@ mod tests {
         let [requests, tokens, cost] = [("requests_per_minute", 3), ("tokens_per_month", 2), ("cost_per_hour", 4)]
             .map(|(limit, capacity)| name(limit, capacity, Role::Binding));
         assert_eq!(asks(Some("b")), [requests, tokens, cost]);
+    }
+
+    #[test]
+    fn whose_months_begin_with_another_policy_is_told() {
+        let (minute, month) = (limit(Unit::Requests, 1, Window::Minute), limit(Unit::Cost, 2, Window::Month));
+        let of = |limits: &[Limit], terms: &[(&str, Terms)]| {
+            let terms = terms.iter().map(|(name, terms)| ((*name).to_owned(), terms.clone())).collect();
+            plans(vec![plan("a", limits), plan("b", &[])], UnknownTier::Default, terms).unwrap()
+        };
+        let own = |limits: &[Limit]| Terms { limits: limits.to_vec(), ..Terms::default() };
+        let nobody = || Tenants::default();
+        let these = |name: &str| Tenants::These(BTreeSet::from([name.to_owned()]));
+        let plain = of(std::slice::from_ref(&minute), &[]);
+        let limited = of(&[minute.clone(), month.clone()], &[]);
+        assert_eq!((plain.begun_since(&plain), plain.begun_since(&limited)), (nobody(), nobody()));
+        assert_eq!(limited.begun_since(&plain), Tenants::All);
+        let larger = of(&[minute.clone(), limit(Unit::Cost, 9, Window::Month)], &[]);
+        assert_eq!(larger.begun_since(&limited), nobody(), "the counter is the same");
+        let acme =
+            of(std::slice::from_ref(&minute), &[("acme", own(std::slice::from_ref(&month))), ("bolt", own(&[]))]);
+        assert_eq!((acme.begun_since(&plain), acme.begun_since(&acme)), (these("acme"), nobody()));
+        let anchored = Terms { anchor: Anchor::at(1), ..own(std::slice::from_ref(&month)) };
+        let anchored = of(&[minute], &[("acme", anchored)]);
+        assert_eq!(anchored.begun_since(&acme), these("acme"), "its month is another");
+        let mut all = these("acme");
+        all.add(these("bolt"));
+        assert_eq!(all, Tenants::These(["acme", "bolt"].map(str::to_owned).into()));
+        all.add(Tenants::All);
+        assert!(all == Tenants::All && !all.is_empty() && nobody().is_empty());
     }
 
     #[test]

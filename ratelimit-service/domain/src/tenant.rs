@@ -236,12 +236,18 @@ impl TenantCounters {
         settled
     }
 
-    /// Takes what a ledger says was used in the present periods, after a restart.
+    /// Brings counters to at least what a ledger says was used in the period that each is asked about, one ask for each: after a
+    /// restart, or when a limit begins to count. A counter whose period is another by now stays as it is.
     pub fn restore(&mut self, asks: &[Ask<'_>], now_ms: u64) {
         for ask in asks {
             let mut counter = self.advanced(ask, now_ms);
-            counter.spend(ask.amount, ask.most_spent());
-            self.keep(ask, counter, now_ms);
+            let is_of_period = |begin_ms| counter.at_ms == begin_ms;
+            if let Rule::Calendar { edges: [_, begin_ms, ..], .. } = ask.rule
+                && is_of_period(begin_ms)
+            {
+                counter.spend(ask.amount.saturating_sub(counter.spent), ask.most_spent());
+                self.keep(ask, counter, now_ms);
+            }
         }
     }
 

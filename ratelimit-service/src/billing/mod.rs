@@ -50,7 +50,7 @@ const CHANGE_MS: u64 = 60_000;
 const GO_ON: Duration = Duration::from_secs(15);
 
 /// How long who wants to change them waits for whoever does: the scheduler, most of the time, which is quick.
-const WAIT_MS: u64 = 10_000;
+const WAIT: Duration = Duration::from_secs(10);
 
 /// How often it is looked whether they are free.
 const LOOK: Duration = Duration::from_millis(50);
@@ -149,7 +149,7 @@ pub enum BillingError {
         "the month is billed already, by `{0}`: what came in since is on the next one; void it to bill the month anew"
     )]
     Billed(String),
-    /// Another change is under way, and was not done in [`WAIT_MS`].
+    /// Another change is under way, and was not done in [`WAIT`].
     #[error("the tenant's invoices are being changed; try again later")]
     Busy,
     /// What the accounts have is no invoice.
@@ -301,13 +301,13 @@ impl Billing {
         // A tenant's name may be as long as such a name.
         let name = format!("invoices {}", hex(&digest(&SHA256, tenant.as_bytes()).as_ref()[..16]));
         let holder = chance::id();
-        let give_up_ms = (self.clock)().saturating_add(WAIT_MS);
-        while !self.accounts.try_lead(&name, &holder, (self.clock)(), CHANGE_MS).await? {
-            if (self.clock)() >= give_up_ms {
-                return Err(BillingError::Busy);
+        let free = async {
+            while !self.accounts.try_lead(&name, &holder, (self.clock)(), CHANGE_MS).await? {
+                tokio::time::sleep(LOOK).await;
             }
-            tokio::time::sleep(LOOK).await;
-        }
+            Ok::<_, BillingError>(())
+        };
+        tokio::time::timeout(WAIT, free).await.unwrap_or(Err(BillingError::Busy))?;
         // Both at once: the work may hold what asking again waits for.
         let done = tokio::select! {
             done = work => done,

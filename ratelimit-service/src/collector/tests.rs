@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tempfile::TempDir;
-use tollgate_domain::{Call, OFFER_AGAIN_MS, Outcome};
+use tollgate_domain::{Call, OFFER_AGAIN_MS, Outcome, Tenants};
 use tollgate_wire::usage_event::{TokenCounts, UsageEvent};
 
 use super::*;
@@ -69,7 +69,8 @@ impl World {
         ledger.close().await;
         let mut world = World::started(folder, now_ms).await;
         world.drain.catch_up(Settling::Never).await.unwrap();
-        world.limiter.restore(world.ledger.as_ref(), &world.audit).await.unwrap();
+        world.limiter.restore(world.ledger.as_ref(), &world.audit, &Tenants::All).await.unwrap();
+        world.limiter.restore_expired(world.ledger.as_ref()).await.unwrap();
         world
     }
 

@@ -37,11 +37,10 @@ pub trait Counters: Send + Sync {
     /// The tenant's expired reservation is in the ledger.
     async fn posted(&self, tenant: &str, id: &str) -> Result<(), Unavailable>;
 
-    /// Whether what it knows outlives the service: then there is nothing to restore.
+    /// Whether what it knows outlives the service.
     fn outlives(&self) -> bool;
 
-    /// Takes what the ledger says was used in the present periods, after a restart. An engine that outlives the service
-    /// does nothing.
+    /// Brings counters of days and months to at least what the ledger says was used in the present periods, one ask for each.
     async fn restore(&self, tenant: &str, asks: &[Ask<'_>]) -> Result<(), Unavailable>;
 
     /// Knows again of a reservation that ran out before a restart, so that a late event corrects what was restored of its

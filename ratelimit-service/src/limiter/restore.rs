@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use tollgate_domain::{
-    Anchor, Ask, Call, CounterId, EXPIRED_KEPT_MS, Expired, HeldCall, Limit, Quantities, Unit, Window,
+    Anchor, Ask, Call, CounterId, EXPIRED_KEPT_MS, Expired, HeldCall, Limit, Quantities, Tenants, Unit, Window,
 };
 use tollgate_wire::usage_event::TokenCounts;
 
@@ -22,25 +22,32 @@ const CALENDAR: [Window; 2] = [Window::Day, Window::Month];
 const LONGEST_PERIOD_MS: u64 = 31 * 86_400_000;
 
 impl Limiter {
-    /// Brings the counters of days and months to what `ledger` holds, of a tenant that was reset to what it holds since then.
-    /// Call it once, before the first decision.
+    /// Brings tenants' counters of days and months to at least what `ledger` holds, of a tenant that was reset to what it holds
+    /// since then: after a start, and when limits begin to count.
     ///
-    /// Requests count there only when their usage event came; admissions whose calls were still going on are not known.
+    /// Requests count there only when their usage event came; admissions whose calls were still going on are not known. Nor is
+    /// what waits for the ledger.
     ///
     /// # Errors
-    /// When the ledger or the audit log cannot be read.
-    pub async fn restore(&self, ledger: &dyn Ledger, audit: &dyn Audit) -> anyhow::Result<()> {
+    /// When the ledger, the audit log or the counters cannot be read.
+    pub async fn restore(&self, ledger: &dyn Ledger, audit: &dyn Audit, tenants: &Tenants) -> anyhow::Result<()> {
         let policy = self.policy();
-        let now_ms = self.counters.now_ms();
         for window in CALENDAR {
-            for spent in &self.spent(&policy, ledger, audit, window).await? {
-                let asks = self.calendar_asks(&policy, spent, window);
-                if !asks.is_empty() {
-                    self.counters.restore(&spent.tenant, &asks).await?;
+            let mut sums: HashMap<String, Vec<Ask<'_>>> = HashMap::new();
+            for spent in self.spent(&policy, ledger, audit, window, tenants).await? {
+                let sums = sums.entry(spent.tenant.clone()).or_default();
+                for ask in self.calendar_asks(&policy, &spent, window) {
+                    match sums.iter_mut().find(|sum| sum.limit.counter() == ask.limit.counter()) {
+                        Some(sum) => sum.amount = sum.amount.saturating_add(ask.amount),
+                        None => sums.push(ask),
+                    }
                 }
             }
+            for (tenant, sums) in sums {
+                self.counters.restore(&tenant, &sums).await?;
+            }
         }
-        self.restore_expired(&policy, ledger, now_ms).await
+        Ok(())
     }
 
     /// What calendar limits should have spent by `ledger`, and what they have, where these are not the same: of the present
@@ -54,7 +61,7 @@ impl Limiter {
         let mut differences = Vec::new();
         for window in CALENDAR {
             let mut expected: HashMap<(String, CounterId), Expected> = HashMap::new();
-            for spent in self.spent(&policy, ledger, audit, window).await? {
+            for spent in self.spent(&policy, ledger, audit, window, &Tenants::All).await? {
                 for ask in self.calendar_asks(&policy, &spent, window) {
                     let sum = expected.entry((spent.tenant.clone(), ask.limit.counter())).or_default();
                     sum.amount = sum.amount.saturating_add(ask.amount);
@@ -86,6 +93,7 @@ impl Limiter {
         ledger: &dyn Ledger,
         audit: &dyn Audit,
         window: Window,
+        tenants: &Tenants,
     ) -> anyhow::Result<Vec<Spent>> {
         if !policy.plans.all().any(|plan| plan.has_calendar(window)) {
             return Ok(Vec::new());
@@ -102,7 +110,16 @@ impl Limiter {
             Window::Day => anchor.days(now_ms)[1],
             _ => anchor.months(now_ms)[1],
         };
-        let mut all = ledger.spent_since(begin_ms(Anchor::UTC), None).await?;
+        let mut all = match tenants {
+            Tenants::All => ledger.spent_since(begin_ms(Anchor::UTC), None).await?,
+            Tenants::These(tenants) => {
+                alone.retain(|tenant, _| tenants.contains(*tenant));
+                for tenant in tenants {
+                    alone.entry(tenant).or_default();
+                }
+                Vec::new()
+            }
+        };
         all.retain(|spent| !alone.contains_key(spent.tenant.as_str()));
         for (tenant, (anchor, reset_at_ms)) in &alone {
             all.extend(ledger.spent_since(begin_ms(*anchor).max(*reset_at_ms), Some(tenant)).await?);
@@ -110,8 +127,13 @@ impl Limiter {
         Ok(all)
     }
 
-    /// Knows again of what ran out: a late event takes its estimate's place, as it does in the ledger.
-    async fn restore_expired(&self, policy: &Policy, ledger: &dyn Ledger, now_ms: u64) -> anyhow::Result<()> {
+    /// Knows again of what ran out: a late event takes its estimate's place, as it does in the ledger. Call it once, before the
+    /// first decision.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read, or the counters do not answer.
+    pub async fn restore_expired(&self, ledger: &dyn Ledger) -> anyhow::Result<()> {
+        let (policy, now_ms) = (self.policy(), self.counters.now_ms());
         let kept_ms = policy.reservation_timeout_ms.saturating_add(EXPIRED_KEPT_MS);
         let events = ledger.unsettled_since(now_ms.saturating_sub(kept_ms), MAX_RESTORED).await?;
         if events.len() == MAX_RESTORED {
@@ -121,7 +143,7 @@ impl Limiter {
             );
         }
         for event in &events {
-            let Some(plan) = used_plan(policy, &event.tenant, &event.tier) else { continue };
+            let Some(plan) = used_plan(&policy, &event.tenant, &event.tier) else { continue };
             let expired = Expired {
                 // When that was is not kept.
                 expired_at_ms: event.started_at_ms.saturating_add(policy.reservation_timeout_ms),
@@ -129,7 +151,7 @@ impl Limiter {
                 id: event.event_id.clone(),
                 call: HeldCall::default(),
             };
-            let (call, quantities) = used(policy, plan, event);
+            let (call, quantities) = used(&policy, plan, event);
             self.counters.restore_expired(&event.tenant, &expired, &plan.asks(&call, &quantities, now_ms)).await?;
         }
         Ok(())

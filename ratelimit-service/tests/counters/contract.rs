@@ -31,6 +31,7 @@ enum Step {
     GiveBack { tenant: usize, plan: usize, asked: Asked, ids: Range<u8>, lent: u64 },
     Unposted,
     Posted { tenant: usize, id: u8 },
+    Restore { tenant: usize, plan: usize, asked: Asked },
     Reset(usize),
 }
 
@@ -154,6 +155,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (tenant.clone(), plan.clone(), asked(), ids(), 0..12u64).prop_map(
             |(tenant, plan, asked, ids, lent)| Step::GiveBack { tenant, plan, asked, ids, lent }
         ),
+        1 => (tenant.clone(), plan.clone(), asked())
+            .prop_map(|(tenant, plan, asked)| Step::Restore { tenant, plan, asked }),
         5 => (tenant.clone(), plan, asked(), 0..40u8, ago, 0..80_000u64, settles).prop_map(
             |(tenant, plan, asked, id, began_ago_ms, took_ms, settles)| {
                 Step::Settle { tenant, plan, asked, id, began_ago_ms, took_ms, settles }
@@ -172,8 +175,14 @@ fn quantities(asked: &Asked, slots: u64) -> Quantities {
 
 fn hold(id: u8, timeout_ms: u64) -> Hold {
     let model = id.is_multiple_of(2).then(|| "mödel \"o3\" \n".to_owned());
-    let call =
-        HeldCall { tier: "all".to_owned(), model, api: None, key: None, input_tokens: u64::from(id), output_tokens: u64::MAX };
+    let call = HeldCall {
+        tier: "all".to_owned(),
+        model,
+        api: None,
+        key: None,
+        input_tokens: u64::from(id),
+        output_tokens: u64::MAX,
+    };
     Hold { id: format!("id {id}"), timeout_ms, call }
 }
 
@@ -240,6 +249,12 @@ impl Pair<'_> {
                 let (tenant, id) = (TENANTS[*tenant], hold(*id, 0).id);
                 self.model.entry(tenant).or_default().posted(&id);
                 self.engine.posted(tenant, &id).await.unwrap();
+            }
+            Step::Restore { tenant, plan, asked } => {
+                let call = Call { model: MODELS[asked.model], ..Call::default() };
+                let asks = self.plans[*plan].asks(&call, &quantities(asked, 0), now_ms);
+                self.model.entry(TENANTS[*tenant]).or_default().restore(&asks, now_ms);
+                self.engine.restore(TENANTS[*tenant], &asks).await.unwrap();
             }
             Step::Reset(tenant) => {
                 self.model.entry(TENANTS[*tenant]).or_default().reset();

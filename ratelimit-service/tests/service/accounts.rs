@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use tollgate_e2e::harness::wait::{PATIENCE, eventually};
 use tollgate_wire::admission::{AdmissionRequest, AdmissionResponse, Decision, RESERVATION_ID_METADATA};
 use tollgate_wire::proto::envoy::service::ratelimit::v3::RateLimitRequest;
+use tollgate_wire::usage_event::{UsageEvent, UsageSource};
 
-use crate::harness::{Answer, Folder, Service};
+use crate::harness::{Answer, Folder, Service, event};
 
 async fn put(service: &Service, path: &str, version: Option<&str>, body: &Value) -> Answer {
     let mut request = Request::put(path).header("content-type", "application/json");
@@ -26,6 +27,16 @@ async fn made(service: &Service, path: &str, body: Value) -> Value {
 
 /// Asks as the filter does, under this id.
 async fn ask(service: &Service, tenant: &str, id: &str, output_tokens: u64) -> AdmissionResponse {
+    ask_by_key(service, tenant, None, id, output_tokens).await
+}
+
+async fn ask_by_key(
+    service: &Service,
+    tenant: &str,
+    key: Option<&str>,
+    id: &str,
+    output_tokens: u64,
+) -> AdmissionResponse {
     let asked = AdmissionRequest {
         requests: Some(1),
         domain: "tollgate",
@@ -33,7 +44,7 @@ async fn ask(service: &Service, tenant: &str, id: &str, output_tokens: u64) -> A
         tier: "small",
         model: Some("m"),
         api: None,
-        key: None,
+        key,
         input_tokens: Some(0),
         output_tokens: Some(output_tokens),
     };
@@ -149,15 +160,90 @@ async fn parallel_calls_do_not_overspend_a_hard_budget() {
     made(&service, "/api/v1/tenants/acme", json!({"tier": "large"})).await;
     let budget = json!({"tenant": "acme", "amount_nanousd": 10 * CALL_NANOUSD + 1, "enforcement": "hard"});
     made(&service, "/api/v1/budgets/acme-monthly", budget).await;
-    let has_budget = |limits: &Value| {
-        limits["limits"].as_array().is_some_and(|limits| limits.iter().any(|limit| limit["name"] == "cost_per_month"))
-    };
-    holds(&service, "acme", has_budget).await;
+    holds(&service, "acme", |limits| has_limit(limits, "cost_per_month")).await;
     let ids: Vec<_> = (0..40).map(|call| format!("call-{call}")).collect();
     let calls = ids.iter().map(|id| ask(&service, "acme", id, 1));
     let answers = futures_util::future::join_all(calls).await;
     let admitted = answers.iter().filter(|answer| answer.decision == Decision::Admitted).count();
     assert_eq!(admitted, 10, "each call reserves a tenth of the budget");
+}
+
+fn has_limit(limits: &Value, name: &str) -> bool {
+    limits["limits"].as_array().is_some_and(|limits| limits.iter().any(|limit| limit["name"] == name))
+}
+
+#[tokio::test]
+async fn a_keys_budget_holds_for_that_key_alone() {
+    const CALL_NANOUSD: u64 = 1_000_000;
+    let folder = Folder::new();
+    let service = Service::start_with_config(&folder, "prices: [{ model: m, output: 1000 }]\n");
+    made(&service, "/api/v1/tenants/acme", json!({"tier": "large"})).await;
+    let budget = |key: &str, calls: u64| json!({"tenant": "acme", "key": key, "amount_nanousd": calls * CALL_NANOUSD, "enforcement": "hard"});
+    made(&service, "/api/v1/budgets/ci", budget("ci", 3)).await;
+    made(&service, "/api/v1/budgets/ci-wider", budget("ci", 30)).await;
+    made(&service, "/api/v1/budgets/odd", budget("a,b", 1)).await;
+    holds(&service, "acme", |limits| {
+        has_limit(limits, "cost_per_month{key=ci}") && has_limit(limits, "cost_per_month{key=a\\,b}")
+    })
+    .await;
+    let mut admitted = Vec::new();
+    for (key, calls) in [(Some("ci"), 5), (Some("a,b"), 2), (Some("chat"), 5), (None, 5)] {
+        let mut count = 0;
+        for call in 0..calls {
+            let answer = ask_by_key(&service, "acme", key, &format!("{key:?}-{call}"), 1).await;
+            count += u32::from(answer.decision == Decision::Admitted);
+        }
+        admitted.push(count);
+    }
+    assert_eq!(admitted, [3, 1, 5, 5]);
+    // What was reserved is settled to what was used, of this key too.
+    let used = UsageEvent {
+        event_id: "Some(\"ci\")-0".to_owned(),
+        reservation_id: Some("Some(\"ci\")-0".to_owned()),
+        key: Some("ci".to_owned()),
+        request_model: Some("m".to_owned()),
+        usage_source: UsageSource::None,
+        ..event("", "acme", 0, 0)
+    };
+    service.export(&[used]).await;
+    eventually("its room comes back", PATIENCE, async || {
+        let check = json!({"tenant_id": "acme", "key": "ci", "model": "m", "estimated_output_tokens": 1});
+        let answer = service.post("/api/v1/usage/check", check.to_string()).await;
+        ensure!(answer.status == 200, "{}", answer.body);
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_budget_that_is_made_later_knows_what_was_spent() {
+    let folder = Folder::new();
+    let service = Service::start_with_config(&folder, "prices: [{ model: m, output: 1000 }]\n");
+    made(&service, "/api/v1/tenants/acme", json!({"tier": "large"})).await;
+    let spent = |id: &str, key: &str, output| UsageEvent {
+        key: Some(key.to_owned()),
+        request_model: Some("m".to_owned()),
+        usage_source: UsageSource::Reported,
+        ..event(id, "acme", 0, output)
+    };
+    service.export(&[spent("a", "ci", 700), spent("b", "chat", 300)]).await;
+    let budget = |nanousd: u64| json!({"tenant": "acme", "amount_nanousd": nanousd, "enforcement": "hard"});
+    made(&service, "/api/v1/budgets/all", budget(2_000_000_000)).await;
+    let mut of_ci = budget(700_000_000);
+    of_ci["key"] = json!("ci");
+    made(&service, "/api/v1/budgets/ci", of_ci).await;
+    let used = |limits: &Value, name: &str| {
+        let limits = limits["limits"].as_array().cloned().unwrap_or_default();
+        limits.iter().find(|limit| limit["name"] == name).map(|limit| limit["used"].clone())
+    };
+    let limits = holds(&service, "acme", |limits| {
+        used(limits, "cost_per_month") == Some(json!(1.0)) && used(limits, "cost_per_month{key=ci}") == Some(json!(0.7))
+    })
+    .await;
+    assert_eq!(used(&limits, "requests_per_minute"), None, "{limits}");
+    assert_eq!(ask_by_key(&service, "acme", Some("ci"), "one", 1).await.decision, Decision::Denied);
+    assert_eq!(ask_by_key(&service, "acme", Some("chat"), "two", 1).await.decision, Decision::Admitted);
 }
 
 #[tokio::test]

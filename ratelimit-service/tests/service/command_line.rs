@@ -133,7 +133,7 @@ fn what_a_limit_a_price_or_a_tenant_cannot_be_is_told_at_its_place() {
         ),
         (
             limit("unit: tokens, match: {}"),
-            "5:58: tiers.pro.limits[0].match: names neither models nor apis; leave it out for all calls",
+            "5:58: tiers.pro.limits[0].match: names no models, apis or keys; leave it out for all calls",
         ),
         (
             limit("unit: tokens, weights: { output: 0.0001 }"),

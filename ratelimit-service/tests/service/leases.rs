@@ -60,7 +60,8 @@ async fn ask(service: &Service, tier: &str, requests: u64, calls_per_s: u64) -> 
 
 async fn give_back(service: &Service, lease: &Lease, used: u32) {
     let (tenant, tier, model) = ("acme".into(), "free".into(), Some("gpt-4o".into()));
-    let returned = LeaseReturned { id: lease.id.clone(), tenant, tier, model, api: None, key: None, calls: lease.calls, used };
+    let returned =
+        LeaseReturned { id: lease.id.clone(), tenant, tier, model, api: None, key: None, calls: lease.calls, used };
     let export = encode_export("test", [&returned.encode(NOW_MS)]);
     let export = ExportLogsServiceRequest::decode(export.as_slice()).unwrap();
     let answer = service.collector().await.export(export).await.unwrap().into_inner();

@@ -1,4 +1,4 @@
-//! The ledger's file, read past the service: each event as it was stored.
+//! The ledger, read past the service: each event as it was stored.
 
 use std::path::Path;
 
@@ -6,6 +6,8 @@ use anyhow::Context;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Row};
 use serde_json::{Map, Value};
+
+use super::clickhouse::ClickHouse;
 
 /// A tenant's events, oldest first: each an object with the columns of `usage_events`.
 ///
@@ -19,6 +21,19 @@ pub fn events(file: &Path, tenant: &str) -> anyhow::Result<Vec<Value>> {
     let columns: Vec<String> = query.column_names().into_iter().map(str::to_owned).collect();
     let rows = query.query_map([tenant], |row| object(&columns, row))?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The same of a ledger in ClickHouse.
+///
+/// # Errors
+/// When it doesn't answer.
+pub fn events_in_clickhouse(clickhouse: &ClickHouse, tenant: &str) -> anyhow::Result<Vec<Value>> {
+    let tenant = tenant.replace('\\', "\\\\").replace('\'', "\\'");
+    let rows = clickhouse.query(&format!(
+        "SELECT * FROM usage_events WHERE tenant = '{tenant}' AND kind = 'real' ORDER BY started_at_ms, event_id \
+         FORMAT JSONEachRow SETTINGS output_format_json_quote_64bit_integers = 0"
+    ))?;
+    rows.lines().map(|row| Ok(serde_json::from_str(row)?)).collect()
 }
 
 fn object(columns: &[String], row: &Row<'_>) -> rusqlite::Result<Value> {

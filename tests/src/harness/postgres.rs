@@ -80,13 +80,12 @@ impl Postgres {
     /// # Errors
     /// When it is there already, or the server does not answer.
     pub async fn database(&self, name: &str) -> anyhow::Result<String> {
-        self.execute(SUPERUSER, &format!("CREATE DATABASE {name} OWNER {USER}")).await?;
-        Ok(self.url(USER, name))
+        create_database(&self.superuser_url(SUPERUSER), name).await
     }
 
     /// The URL of a superuser, whom row-level security does not bind.
     pub fn superuser_url(&self, database: &str) -> String {
-        self.url(SUPERUSER, database)
+        format!("postgres://{SUPERUSER}:{PASSWORD}@127.0.0.1:{}/{database}", self.port)
     }
 
     /// The certificate that a client has to trust, as a PEM file.
@@ -99,13 +98,7 @@ impl Postgres {
     /// # Errors
     /// When the server refuses it, or does not answer.
     pub async fn execute(&self, database: &str, sql: &str) -> anyhow::Result<()> {
-        let options: PgConnectOptions = self.superuser_url(database).parse()?;
-        let done = async {
-            let mut connection: PgConnection = options.disable_statement_logging().connect().await?;
-            connection.execute(AssertSqlSafe(sql.to_owned())).await?;
-            connection.close().await
-        };
-        patiently("a statement", done).await?.with_context(|| sql.to_owned())
+        execute(&self.superuser_url(database), sql).await
     }
 
     /// Ends the running server at once, with all connections.
@@ -157,10 +150,6 @@ impl Postgres {
         self.process = Some(process);
         Ok(())
     }
-
-    fn url(&self, user: &str, database: &str) -> String {
-        format!("postgres://{user}:{PASSWORD}@127.0.0.1:{}/{database}", self.port)
-    }
 }
 
 /// At once and by itself, so that it leaves no shared memory behind, as it does when it is killed.
@@ -171,6 +160,26 @@ impl Drop for Postgres {
             process.leave(PATIENCE);
         }
     }
+}
+
+/// Makes a database of a server that a [`Postgres`] has started, in this process or another, and gives the URL of its owner.
+///
+/// # Errors
+/// When it is there already, or the server does not answer.
+pub(super) async fn create_database(superuser_url: &str, name: &str) -> anyhow::Result<String> {
+    execute(superuser_url, &format!("CREATE DATABASE {name} OWNER {USER}")).await?;
+    let superuser: PgConnectOptions = superuser_url.parse()?;
+    Ok(format!("postgres://{USER}:{PASSWORD}@{}:{}/{name}", superuser.get_host(), superuser.get_port()))
+}
+
+async fn execute(superuser_url: &str, sql: &str) -> anyhow::Result<()> {
+    let options: PgConnectOptions = superuser_url.parse()?;
+    let done = async {
+        let mut connection: PgConnection = options.disable_statement_logging().connect().await?;
+        connection.execute(AssertSqlSafe(sql.to_owned())).await?;
+        connection.close().await
+    };
+    patiently("a statement", done).await?.with_context(|| sql.to_owned())
 }
 
 fn is_root() -> bool {

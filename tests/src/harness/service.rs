@@ -8,8 +8,9 @@ use anyhow::Context;
 use serde_json::{Value, json};
 
 use super::process::{End, Process};
+use super::stores::Stores;
 use super::wait::{PATIENCE, eventually};
-use super::{artifacts, merge};
+use super::{artifacts, ledger, merge};
 
 /// The ledger's file name.
 const LEDGER: &str = "ledger.db";
@@ -19,6 +20,7 @@ const LEDGER: &str = "ledger.db";
 pub struct Service {
     dir: PathBuf,
     config: Value,
+    stores: Option<Stores>,
     starts: u32,
     process: Option<Process>,
     addrs: Addrs,
@@ -33,7 +35,7 @@ struct Addrs {
 
 impl Service {
     /// Starts the service with its files in `dir`, and waits until it serves. `patch` is merged into a config of free
-    /// ports and a ledger in `dir`.
+    /// ports and a ledger in `dir`, or the stores that the environment names.
     ///
     /// # Errors
     /// When it does not come up; the error has the end of its log.
@@ -44,10 +46,14 @@ impl Service {
             "ledger": { "sqlite": dir.join(LEDGER) },
             "log": { "format": "json", "filter": "info" },
         });
+        let stores = Stores::of_environment(dir).await?;
+        if let Some(stores) = &stores {
+            merge(&mut config, stores.config());
+        }
         merge(&mut config, patch);
         let (process, addrs) = launch(dir, &config, 1).await?;
         merge(&mut config, &json!({"grpc": {"listen": addrs.grpc}, "rest": {"listen": addrs.rest}}));
-        Ok(Service { dir: dir.to_owned(), config, starts: 1, process: Some(process), addrs })
+        Ok(Service { dir: dir.to_owned(), config, stores, starts: 1, process: Some(process), addrs })
     }
 
     /// Changes the configuration of the running service, which takes it over by itself. `patch` is merged into it.
@@ -72,6 +78,17 @@ impl Service {
     /// Where its ledger is.
     pub fn ledger_file(&self) -> PathBuf {
         self.dir.join(LEDGER)
+    }
+
+    /// A tenant's events, oldest first, as the ledger has them: each an object with the columns of `usage_events`.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn events(&self, tenant: &str) -> anyhow::Result<Vec<Value>> {
+        match &self.stores {
+            None => ledger::events(&self.ledger_file(), tenant),
+            Some(stores) => ledger::events_in_clickhouse(&stores.clickhouse, tenant),
+        }
     }
 
     /// The running process.

@@ -11,7 +11,6 @@ use super::artifacts;
 use super::bootstrap::Bootstrap;
 use super::envoy::Envoy;
 use super::http::Request;
-use super::ledger;
 use super::run_dir::RunDir;
 use super::service::Service;
 use super::wait::{PATIENCE, eventually};
@@ -249,6 +248,6 @@ impl Stack {
     /// When it has not in time, or has counted more.
     pub async fn events(&self, tenant: &str, calls: u64) -> anyhow::Result<Vec<Value>> {
         self.usage_after(tenant, calls, PATIENCE).await?;
-        ledger::events(&self.service.ledger_file(), tenant)
+        self.service.events(tenant)
     }
 }

@@ -217,10 +217,13 @@ fn a_call_needs_a_tenant() {
 fn the_key_is_recorded_and_refuses_no_call() {
     let key = |config: &str, headers: Pairs<'_>| {
         let mut scene = Scene::new(config);
-        asks(scene.request(&[&[("x-tenant-id", b"acme".as_slice())], headers].concat(), false));
+        let ask = asks(scene.request(&[&[("x-tenant-id", b"acme".as_slice())], headers].concat(), false));
+        let asked = RateLimitRequest::decode(ask.message.as_slice()).unwrap();
+        let key = Demand::read(&asked, 0).unwrap().key.map(str::to_owned);
         scene.answer(Some(&answer(Code::Ok, 59)));
         let event = scene.end("via_upstream").unwrap();
-        (event.key, scene.counts.of(Counter::KeysInvalid))
+        assert_eq!(event.key, key, "the limiter is told of it, too");
+        (key, scene.counts.of(Counter::KeysInvalid))
     };
     let config = r#"{"identity":{"key":[{"header":"x-client","match":"^app-(.*)$"},{"header":"x-user"}]}}"#;
     assert_eq!(key(config, &[("x-client", b"app-chat"), ("x-user", b"ada")]), (Some("chat".to_owned()), 0));

@@ -550,6 +550,20 @@ local function posted()
   return { now }
 end
 
+-- To at least what was used in the period that is asked about.
+local function restore()
+  local asks = read_asks()
+  for _, ask in ipairs(asks) do
+    local counter = advanced(ask)
+    if ask.rule.kind == 'C' and counter.at == ask.rule.begin then
+      spend(counter, max(ask.amount - counter.spent, 0), ask.most)
+      keep(ask.name, counter, ask.rule)
+    end
+  end
+  write(false)
+  return { now }
+end
+
 local function reset()
   local fields = call('HGETALL', counters_key)
   for place = 1, #fields, 2 do
@@ -564,6 +578,7 @@ end
 
 local operations = {
   settle = settle, void = settle, settle_known = settle, void_known = settle,
-  lend = lend, give_back = give_back, unposted = unposted, posted = posted, reset = reset,
+  lend = lend, give_back = give_back, unposted = unposted, posted = posted, restore = restore,
+  reset = reset,
 }
 return (operations[op] or admit)()

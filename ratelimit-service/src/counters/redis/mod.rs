@@ -341,13 +341,13 @@ impl Counters for RedisCounters {
         true
     }
 
-    async fn restore(&self, _tenant: &str, _asks: &[Ask<'_>]) -> Result<(), Unavailable> {
-        // Redis has it all still.
-        Ok(())
+    async fn restore(&self, tenant: &str, asks: &[Ask<'_>]) -> Result<(), Unavailable> {
+        let call = self.scripts.restore(tenant, asks, self.given_ms());
+        Ok(self.on_tenant(tenant, &call, Repeat::Harmless).await.map(drop)?)
     }
 
     async fn restore_expired(&self, _tenant: &str, _expired: &Expired, _asks: &[Ask<'_>]) -> Result<(), Unavailable> {
-        // Nor has it forgotten this.
+        // Redis has not forgotten it.
         Ok(())
     }
 

@@ -175,6 +175,13 @@ impl Scripts {
         self.on_tenant(tenant, "posted", now_ms, id)
     }
 
+    pub(super) fn restore(&self, tenant: &str, asks: &[Ask<'_>], now_ms: Option<u64>) -> Invocation {
+        let mut call = self.on_tenant(tenant, "restore", now_ms, "");
+        call.cmd.arg("").arg("");
+        add_asks(&mut call.cmd, &[], asks);
+        call
+    }
+
     pub(super) fn reset(&self, tenant: &str, now_ms: Option<u64>) -> Invocation {
         self.on_tenant(tenant, "reset", now_ms, "")
     }

@@ -73,7 +73,6 @@ impl Resource for LimitOverrides {
 
 impl Resource for Budget {
     const PATH: &'static str = "/api/v1/budgets";
-
 }
 
 impl Resource for PriceRow {
