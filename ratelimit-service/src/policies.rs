@@ -1,4 +1,5 @@
-//! What the limiter goes by: what is configured, and what the accounts have beside it or in its place.
+//! What the limiter goes by: what is configured, and what the accounts have beside it or in its place. And whom webhooks tell: the
+//! copy of the accounts is one.
 //!
 //! The limiter never asks the accounts: it goes by a copy, which is made anew whenever the configuration or a record changes. While
 //! the accounts do not answer, the copy stays as it is.
@@ -16,9 +17,12 @@ use tollgate_domain::{Access, Action, Anchor, Given, Limit, MarkUp, MissingTier,
 
 use crate::accounts::{
     self, Accounts, AccountsError, Budget, Enforcement, LimitOverrides, PriceRow, Record, Tenant, TenantStatus,
+    WebhookEndpoint,
 };
+use crate::budgets::{Budgets, Marked};
 use crate::config;
 use crate::limiter::{Limiter, Policy};
+use crate::webhooks::{MAX_AGREED, Recipient, Webhooks};
 
 /// How long the accounts are left alone after they were read, or did not answer. Changes come together meanwhile.
 pub const PAUSE: Duration = Duration::from_millis(200);
@@ -26,6 +30,7 @@ pub const PAUSE: Duration = Duration::from_millis(200);
 /// Keeps the limiter's policy as the configuration and the accounts have it.
 pub struct Policies {
     limiter: Arc<Limiter>,
+    webhooks: Arc<Webhooks>,
     accounts: Accounts,
     metrics: PolicyMetrics,
     parts: Mutex<Parts>,
@@ -49,7 +54,7 @@ impl PolicyMetrics {
             "The change of the accounts up to which the limiter goes by them",
             revision,
         );
-        registry.register("accounts_refused", "Records of the accounts that the limiter can't go by", refused);
+        registry.register("accounts_refused", "Records of the accounts that can't be gone by", refused);
         registry.register("accounts_read_failures", "Times that the accounts could not be read", failed);
         metrics
     }
@@ -66,6 +71,8 @@ struct Parts {
 pub struct Agreed {
     revision: u64,
     given: Given,
+    budgets: Arc<Budgets>,
+    told: Vec<Recipient>,
     /// Records that can't be gone by, each with why.
     refused: Vec<String>,
 }
@@ -115,10 +122,20 @@ impl Agreed {
             accounts.all::<Budget>().await?.into_iter().partition(|budget| budget.value.key.is_some());
         // Limits know no keys: what is a key's must not hold for all of its tenant's calls.
         agreed.refused.extend(of_keys.iter().map(|budget| format!("budget `{}`: key: is not enforced", budget.id)));
+        agreed.budgets = Arc::new(marked(&of_tenants));
         for (tenant, limit) in budgets(of_tenants) {
             let limits = &mut terms.entry(tenant).or_default().limits;
             limits.retain(|other| other.counter() != limit.counter());
             limits.push(limit);
+        }
+        for record in accounts.all::<WebhookEndpoint>().await? {
+            match Recipient::agreed(&record) {
+                Ok(_) if agreed.told.len() == MAX_AGREED => {
+                    agreed.refused.push(format!("webhook `{}`: there are more than {MAX_AGREED}", record.id));
+                }
+                Ok(recipient) => agreed.told.push(recipient),
+                Err(error) => agreed.refused.push(format!("webhook `{}`: {error}", record.id)),
+            }
         }
         Ok(agreed)
     }
@@ -135,7 +152,7 @@ impl Agreed {
             }
         }
         match configured.plans.with(given) {
-            Ok(plans) => (Policy { plans, ..configured.clone() }, refused),
+            Ok(plans) => (Policy { plans, budgets: self.budgets.clone(), ..configured.clone() }, refused),
             // There is none: the default tier's plan is replaced at the most.
             Err(MissingTier::Default | MissingTier::Of(_)) => (configured.clone(), refused),
         }
@@ -143,15 +160,17 @@ impl Agreed {
 }
 
 impl Policies {
-    /// Has `limiter` go by what is configured and agreed on from now on.
+    /// Has `limiter` go by what is configured and agreed on from now on, and `webhooks` tell who is agreed on.
     pub fn new(
         limiter: Arc<Limiter>,
+        webhooks: Arc<Webhooks>,
         accounts: Accounts,
         configured: Policy,
         agreed: Agreed,
         metrics: PolicyMetrics,
     ) -> Policies {
-        let policies = Policies { limiter, accounts, metrics, parts: Mutex::new(Parts { configured, agreed }) };
+        let policies =
+            Policies { limiter, webhooks, accounts, metrics, parts: Mutex::new(Parts { configured, agreed }) };
         policies.change(|_| {});
         policies
     }
@@ -182,6 +201,7 @@ impl Policies {
         change(&mut parts);
         let (policy, refused) = parts.agreed.over(&parts.configured);
         self.limiter.replace(policy);
+        self.webhooks.agree(&parts.agreed.told);
         for what in &refused {
             tracing::error!("the accounts have what can't be gone by: {what}");
         }
@@ -212,14 +232,28 @@ fn budgets(records: Vec<Record<Budget>>) -> HashMap<String, Limit> {
             _ => drop(tightest.insert(budget.tenant.clone(), budget)),
         }
     }
-    let limit = |budget: Budget| {
-        let capacity = NonZeroU64::new(budget.amount_nanousd)?;
-        let limit = Limit::new(Unit::Cost, Some(Window::Month), capacity).ok()?;
-        let action = match budget.enforcement {
-            Enforcement::Hard => Action::Enforce,
-            Enforcement::Soft => Action::Warn,
-        };
-        Some((budget.tenant, limit.with_action(action)))
+    tightest.into_values().filter_map(|budget| Some((budget.tenant.clone(), limit(&budget)?))).collect()
+}
+
+/// A budget as a limit; `None` for an amount that no budget has.
+fn limit(budget: &Budget) -> Option<Limit> {
+    let capacity = NonZeroU64::new(budget.amount_nanousd)?;
+    let limit = Limit::new(Unit::Cost, Some(Window::Month), capacity).ok()?;
+    let action = match budget.enforcement {
+        Enforcement::Hard => Action::Enforce,
+        Enforcement::Soft => Action::Warn,
     };
-    tightest.into_values().filter_map(limit).collect()
+    Some(limit.with_action(action))
+}
+
+/// All of them as alerts look at them: also those that are not their tenant's limit, for what is spent is counted once.
+fn marked(records: &[Record<Budget>]) -> Budgets {
+    let mut budgets = Budgets::default();
+    for Record { id, value: budget, .. } in records {
+        let Some(limit) = limit(budget) else { continue };
+        let thresholds = budget.thresholds.clone();
+        let marked = Marked { id: id.clone(), amount_nanousd: limit.capacity, thresholds, counter: limit.counter() };
+        budgets.insert(budget.tenant.clone(), marked);
+    }
+    budgets
 }
