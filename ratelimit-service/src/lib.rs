@@ -7,8 +7,8 @@
 //! - [`limiter`] over [`counters`]: the rules of `tollgate-domain` for all tenants.
 //! - [`ledger`]: every usage event once, and daily sums; [`audit`]: who changed what, in the same database.
 //! - [`accounts`]: tenants, plans, budgets, keys, prices and invoices.
-//! - [`sinks`]: where entries go beside the ledger; [`alerts`]: who nears a monthly limit; [`webhooks`]: how that is told;
-//!   [`http`]: how requests go out; [`secret`]: what is never shown.
+//! - [`sinks`]: where entries go beside the ledger; [`alerts`]: who nears a monthly limit, or one of the [`budgets`];
+//!   [`webhooks`]: how that is told; [`http`]: how requests go out; [`secret`]: what is never shown.
 //! - [`prices`]: what models cost, by the table that is shipped and by others' tables.
 //! - [`billing`]: invoices, made of the ledger; [`invoices`]: how one is written.
 //! - [`cli`]: what operators ask of a running service from the command line, by [`client`]; [`operate`]: what they have it do.
@@ -19,6 +19,7 @@ pub mod alerts;
 mod answers;
 pub mod audit;
 pub mod billing;
+pub mod budgets;
 mod chance;
 pub mod cli;
 pub mod client;

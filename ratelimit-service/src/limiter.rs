@@ -15,6 +15,7 @@ use tollgate_domain::{
 use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
 
 use crate::answers::Answers;
+use crate::budgets::Budgets;
 use crate::counters::{Counters, Unavailable};
 use crate::metrics::Metrics;
 
@@ -26,6 +27,8 @@ pub use restore::{LimitDifference, MAX_RESTORED};
 pub struct Policy {
     /// All plans.
     pub plans: Plans,
+    /// What alerts look at beside the plans' limits.
+    pub budgets: Arc<Budgets>,
     /// After so long without a usage event, a reservation expires.
     pub reservation_timeout_ms: u64,
     /// A call without a cap reserves the length that so many percent of the tenant's recent answers by that model did not

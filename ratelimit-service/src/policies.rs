@@ -1,4 +1,5 @@
-//! What the limiter goes by: what is configured, and what the accounts have beside it or in its place.
+//! What the limiter goes by: what is configured, and what the accounts have beside it or in its place. And whom webhooks tell: the
+//! copy of the accounts is one.
 //!
 //! The limiter never asks the accounts: it goes by a copy, which is made anew whenever the configuration or a record changes. While
 //! the accounts do not answer, the copy stays as it is.
@@ -19,11 +20,14 @@ use tollgate_domain::{
 
 use crate::accounts::{
     self, Accounts, AccountsError, Budget, Enforcement, LimitOverrides, PriceRow, Record, Tenant, TenantStatus,
+    WebhookEndpoint,
 };
 use crate::audit::Audit;
+use crate::budgets::{Budgets, Marked};
 use crate::config;
 use crate::ledger::Ledger;
 use crate::limiter::{Limiter, Policy};
+use crate::webhooks::{MAX_AGREED, Recipient, Webhooks};
 
 /// How long the accounts are left alone after they were read, or did not answer. Changes come together meanwhile.
 pub const PAUSE: Duration = Duration::from_millis(200);
@@ -38,6 +42,7 @@ const LEDGER_PAUSE: Duration = Duration::from_secs(1);
 /// Keeps the limiter's policy as the configuration and the accounts have it.
 pub struct Policies {
     limiter: Arc<Limiter>,
+    webhooks: Arc<Webhooks>,
     accounts: Accounts,
     metrics: PolicyMetrics,
     parts: Mutex<Parts>,
@@ -63,7 +68,7 @@ impl PolicyMetrics {
             "The change of the accounts up to which the limiter goes by them",
             revision,
         );
-        registry.register("accounts_refused", "Records of the accounts that the limiter can't go by", refused);
+        registry.register("accounts_refused", "Records of the accounts that can't be gone by", refused);
         registry.register("accounts_read_failures", "Times that the accounts could not be read", failed);
         metrics
     }
@@ -80,6 +85,8 @@ struct Parts {
 pub struct Agreed {
     revision: u64,
     given: Given,
+    budgets: Arc<Budgets>,
+    told: Vec<Recipient>,
     /// Records that can't be gone by, each with why.
     refused: Vec<String>,
 }
@@ -125,10 +132,21 @@ impl Agreed {
                 (Err(error), _) => agreed.refused.push(format!("price `{id}`: {error}")),
             }
         }
-        for (tenant, limit) in budgets(accounts.all::<Budget>().await?) {
+        let records = accounts.all::<Budget>().await?;
+        agreed.budgets = Arc::new(marked(&records));
+        for (tenant, limit) in budgets(records) {
             let limits = &mut terms.entry(tenant).or_default().limits;
             limits.retain(|other| other.counter() != limit.counter());
             limits.push(limit);
+        }
+        for record in accounts.all::<WebhookEndpoint>().await? {
+            match Recipient::agreed(&record) {
+                Ok(_) if agreed.told.len() == MAX_AGREED => {
+                    agreed.refused.push(format!("webhook `{}`: there are more than {MAX_AGREED}", record.id));
+                }
+                Ok(recipient) => agreed.told.push(recipient),
+                Err(error) => agreed.refused.push(format!("webhook `{}`: {error}", record.id)),
+            }
         }
         Ok(agreed)
     }
@@ -145,7 +163,7 @@ impl Agreed {
             }
         }
         match configured.plans.with(given) {
-            Ok(plans) => (Policy { plans, ..configured.clone() }, refused),
+            Ok(plans) => (Policy { plans, budgets: self.budgets.clone(), ..configured.clone() }, refused),
             // There is none: the default tier's plan is replaced at the most.
             Err(MissingTier::Default | MissingTier::Of(_)) => (configured.clone(), refused),
         }
@@ -153,16 +171,17 @@ impl Agreed {
 }
 
 impl Policies {
-    /// Has `limiter` go by what is configured and agreed on from now on.
+    /// Has `limiter` go by what is configured and agreed on from now on, and `webhooks` tell who is agreed on.
     pub fn new(
         limiter: Arc<Limiter>,
+        webhooks: Arc<Webhooks>,
         accounts: Accounts,
         configured: Policy,
         agreed: Agreed,
         metrics: PolicyMetrics,
     ) -> Policies {
         let (parts, begun) = (Mutex::new(Parts { configured, agreed }), Mutex::default());
-        let policies = Policies { limiter, accounts, metrics, parts, begun, has_begun: Notify::new() };
+        let policies = Policies { limiter, webhooks, accounts, metrics, parts, begun, has_begun: Notify::new() };
         policies.change(|_| {});
         policies
     }
@@ -219,6 +238,7 @@ impl Policies {
         let begun = policy.plans.begun_since(&self.limiter.policy().plans);
         self.limiter.replace(policy);
         self.begin(begun);
+        self.webhooks.agree(&parts.agreed.told);
         for what in &refused {
             tracing::error!("the accounts have what can't be gone by: {what}");
         }
@@ -251,15 +271,29 @@ fn budgets(records: Vec<Record<Budget>>) -> Vec<(String, Limit)> {
             _ => drop(tightest.insert(of, budget)),
         }
     }
-    let limit = |budget: Budget| {
-        let capacity = NonZeroU64::new(budget.amount_nanousd)?;
-        let scope = Scope { keys: budget.key.into_iter().collect(), ..Scope::default() };
-        let limit = Limit::new(Unit::Cost, Some(Window::Month), capacity).ok()?.with_scope(scope);
-        let action = match budget.enforcement {
-            Enforcement::Hard => Action::Enforce,
-            Enforcement::Soft => Action::Warn,
-        };
-        Some((budget.tenant, limit.with_action(action)))
+    tightest.into_values().filter_map(|budget| Some((budget.tenant.clone(), limit(&budget)?))).collect()
+}
+
+/// A budget as a limit; `None` for an amount that no budget has.
+fn limit(budget: &Budget) -> Option<Limit> {
+    let capacity = NonZeroU64::new(budget.amount_nanousd)?;
+    let scope = Scope { keys: budget.key.clone().into_iter().collect(), ..Scope::default() };
+    let limit = Limit::new(Unit::Cost, Some(Window::Month), capacity).ok()?.with_scope(scope);
+    let action = match budget.enforcement {
+        Enforcement::Hard => Action::Enforce,
+        Enforcement::Soft => Action::Warn,
     };
-    tightest.into_values().filter_map(limit).collect()
+    Some(limit.with_action(action))
+}
+
+/// All of them as alerts look at them: also those that are not their tenant's limit, for what is spent is counted once.
+fn marked(records: &[Record<Budget>]) -> Budgets {
+    let mut budgets = Budgets::default();
+    for Record { id, value: budget, .. } in records {
+        let Some(limit) = limit(budget) else { continue };
+        let thresholds = budget.thresholds.clone();
+        let marked = Marked { id: id.clone(), amount_nanousd: limit.capacity, thresholds, counter: limit.counter() };
+        budgets.insert(budget.tenant.clone(), marked);
+    }
+    budgets
 }

@@ -86,9 +86,17 @@ impl Service {
         let agreed = Agreed::read(&accounts).await.context("accounts")?;
         let limiter = Arc::new(Limiter::new(config.policy.clone(), counters, metrics.clone()));
         let policy_metrics = PolicyMetrics::new(&mut registry);
-        let policies = Policies::new(limiter.clone(), accounts.clone(), config.policy.clone(), agreed, policy_metrics);
+        let webhooks = webhooks(&config, &database, &mut registry)?;
+        let policies = Policies::new(
+            limiter.clone(),
+            webhooks.clone(),
+            accounts.clone(),
+            config.policy.clone(),
+            agreed,
+            policy_metrics,
+        );
         let policies = Arc::new(policies);
-        let (alerts, webhooks) = alerts(&config, &limiter, &database, &mut registry)?;
+        let alerts = alerts(&config, &limiter, &database, &webhooks, &mut registry);
         let billing = Billing::new(
             config.billing.clone(),
             Sources {
@@ -132,7 +140,7 @@ impl Service {
             post_unsettled(collector.clone()).boxed(),
             books.boxed(),
             watch_limits(alerts, ledger.clone()).boxed(),
-            webhooks.run().boxed(),
+            webhooks.clone().run().boxed(),
             billing.clone().run().boxed(),
             follow(policies.clone()).boxed(),
             count_what_was(policies.clone(), ledger.clone(), audit.clone()).boxed(),
@@ -144,6 +152,7 @@ impl Service {
             ledger,
             accounts,
             billing,
+            webhooks,
             audit,
             collector,
             clients,
@@ -252,19 +261,22 @@ fn spool(
     Ok((Arc::new(spool), ledger, sinks))
 }
 
+fn webhooks(config: &Config, database: &Arc<Database>, registry: &mut Registry) -> anyhow::Result<Arc<Webhooks>> {
+    let metrics = WebhookMetrics::new(registry);
+    let webhooks = Webhooks::new(&config.webhooks, database.clone(), clock::system(), metrics);
+    Ok(Arc::new(webhooks.map_err(|error| anyhow::anyhow!("webhooks: {error}"))?))
+}
+
 fn alerts(
     config: &Config,
     limiter: &Arc<Limiter>,
     database: &Arc<Database>,
+    webhooks: &Arc<Webhooks>,
     registry: &mut Registry,
-) -> anyhow::Result<(Arc<Alerts>, Arc<Webhooks>)> {
-    let webhook_metrics = WebhookMetrics::new(registry);
-    let webhooks = Webhooks::new(&config.webhooks, database.clone(), clock::system(), webhook_metrics);
-    let webhooks = Arc::new(webhooks.map_err(|error| anyhow::anyhow!("webhooks: {error}"))?);
-    let alert_metrics = AlertMetrics::new(registry);
+) -> Arc<Alerts> {
+    let metrics = AlertMetrics::new(registry);
     let (thresholds, limiter) = (config.alert_thresholds.clone(), limiter.clone());
-    let alerts = Alerts::new(thresholds, limiter, database.clone(), webhooks.clone(), clock::system(), alert_metrics);
-    Ok((Arc::new(alerts), webhooks))
+    Arc::new(Alerts::new(thresholds, limiter, database.clone(), webhooks.clone(), clock::system(), metrics))
 }
 
 /// Gives alerts, first those that were due when the service ended.
@@ -272,7 +284,7 @@ async fn watch_limits(alerts: Arc<Alerts>, ledger: Arc<dyn Ledger>) {
     if let Err(error) = alerts.look_at_known(ledger.as_ref()).await {
         tracing::warn!(%error, "alerts that were due at the start are given when their tenants call again");
     }
-    alerts.run().await;
+    alerts.run(ledger).await;
 }
 
 /// Takes over what changes in the accounts.

@@ -37,6 +37,7 @@ impl Accounts {
         let (mut transaction, revision) = self.begin_change(by).await?;
         let record = Record { id: id.to_owned(), version: 1, created_at_ms: by.at_ms, updated_at_ms: by.at_ms, value };
         let tenant = record.value.tenant(id);
+        check_number::<T>(transaction.as_mut(), tenant).await?;
         let mut values: Vec<Value> = vec![id.into(), tenant.into(), 1.into(), by.at_ms.into(), by.at_ms.into()];
         values.push(document.text().into());
         values.extend(record.value.columns().into_iter().map(Value::from));
@@ -162,6 +163,18 @@ impl Accounts {
         transaction.commit().await?;
         raise(&self.shared.revision, revision);
         Ok(())
+    }
+}
+
+/// Whether there may be one more of them. Who changes anything waits for all who do, so nobody makes one meanwhile.
+async fn check_number<T: Kind>(transaction: &mut dyn Transaction, tenant: Option<&str>) -> Result<(), AccountsError> {
+    let Some(most) = T::MOST_OF_ONE else { return Ok(()) };
+    let (of, values) = tenant.map_or(("IS NULL", Vec::new()), |tenant| ("= $1", vec![tenant.into()]));
+    let count = format!("SELECT count(*) FROM {} WHERE tenant {of}", T::TABLE);
+    let counted = transaction.rows(&count, &values).await?.into_iter().next();
+    match counted.map(|mut row| row.integer()).transpose()? {
+        Some(number) if number >= most as u64 => Err(AccountsError::TooMany { kind: T::NAME, most }),
+        _ => Ok(()),
     }
 }
 

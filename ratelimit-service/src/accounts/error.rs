@@ -39,6 +39,14 @@ pub enum AccountsError {
     /// It names a tenant that has no record.
     #[error("there is no tenant `{0}`: make it first")]
     NoTenant(String),
+    /// There are as many as one may have.
+    #[error("there are {most} of the kind {kind} already, and one has no more: delete one first")]
+    TooMany {
+        /// What was to be made.
+        kind: &'static str,
+        /// How many there may be.
+        most: usize,
+    },
     /// Other records name it.
     #[error("{kind} `{id}` has keys, budgets or other records: delete these first")]
     InUse {

@@ -23,6 +23,9 @@ pub const MAX_URL_BYTES: usize = 2048;
 /// The most kinds of events that a webhook is told of.
 pub const MAX_EVENT_KINDS: usize = 32;
 
+/// The most webhooks of one tenant, and of the operator.
+pub const MAX_WEBHOOKS_OF_ONE: usize = 16;
+
 /// Who pays. Its id is its name in the tenant's header.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -214,6 +217,9 @@ pub struct WebhookEndpoint {
     pub tenant: Option<String>,
     /// Of which events it is told, by their types; none at all: of every one.
     pub event_kinds: Vec<String>,
+    /// Whether it may be on this machine or a private network: the operator's alone.
+    #[serde(default)]
+    pub allow_private_addresses: bool,
     /// Where it is. Its path may be a secret, so it is no part of its JSON.
     #[serde(skip, default = "nothing")]
     pub url: Secret,
@@ -230,6 +236,7 @@ impl Kind for WebhookEndpoint {
     const NAME: &'static str = "webhook_endpoint";
     const TABLE: &'static str = "webhook_endpoints";
     const COLUMNS: &'static [&'static str] = &["url", "secret"];
+    const MOST_OF_ONE: Option<usize> = Some(MAX_WEBHOOKS_OF_ONE);
 
     fn tenant<'a>(&'a self, _: &'a str) -> Option<&'a str> {
         self.tenant.as_deref()
@@ -238,6 +245,9 @@ impl Kind for WebhookEndpoint {
     fn check(&self) -> Result<(), Invalid> {
         check_names("event_kinds", &self.event_kinds, MAX_EVENT_KINDS)?;
         check_name("secret", self.secret.expose())?;
+        if self.tenant.is_some() && self.allow_private_addresses {
+            return Err(Invalid::new("allow_private_addresses", "is for the operator's own: a tenant's are public"));
+        }
         match self.url.expose() {
             "" => Err(Invalid::new("url", "is missing")),
             url if url.contains(char::is_control) => Err(Invalid::new("url", "has control characters")),

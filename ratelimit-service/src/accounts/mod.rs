@@ -43,8 +43,8 @@ pub use idempotency::{Answer, Begun, IDEMPOTENCY_KEPT_MS, MAX_ANSWER_BYTES, TAKE
 pub use invoice::{Invoice, InvoiceStatus};
 pub use journal::{Action, Change};
 pub use kinds::{
-    Budget, Enforcement, LimitOverrides, MAX_EVENT_KINDS, MAX_MARKUP_PPM, MAX_THRESHOLD_PERCENT, MAX_URL_BYTES, Plan,
-    PriceRow, Tenant, TenantStatus, WebhookEndpoint,
+    Budget, Enforcement, LimitOverrides, MAX_EVENT_KINDS, MAX_MARKUP_PPM, MAX_THRESHOLD_PERCENT, MAX_URL_BYTES,
+    MAX_WEBHOOKS_OF_ONE, Plan, PriceRow, Tenant, TenantStatus, WebhookEndpoint,
 };
 pub use postgres::PostgresSettings;
 pub use record::{Json, Kind, MAX_DOCUMENT_BYTES, MAX_METADATA_BYTES, Record};

@@ -7,13 +7,20 @@ use tollgate_domain::{Anchor, Standing, Window};
 /// How far before its end a period is looked at to find it. Clocks that differ by less than this find the same.
 const DAY_MS: u64 = 86_400_000;
 
-/// What is spent of a monthly limit in one of its periods.
+/// What is spent of a monthly limit or a budget in one of its periods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Spending {
     pub(super) spent: u64,
     pub(super) capacity: NonZeroU64,
     pub(super) period_start_ms: u64,
     pub(super) period_end_ms: u64,
+}
+
+impl Spending {
+    /// The same of another amount.
+    pub(super) fn of(self, capacity: NonZeroU64) -> Spending {
+        Spending { capacity, ..self }
+    }
 }
 
 /// What is spent of a limit, without what open calls hold; `None` for one that is not of a month, or of which nothing is.

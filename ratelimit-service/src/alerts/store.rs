@@ -14,9 +14,9 @@ pub(super) fn note(connection: &Connection, crossing: &Crossing, now_ms: u64) ->
         "INSERT INTO alerts (tenant, limit_name, period_start_ms, threshold_percent, fired_at_ms)
          VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
     )?;
-    let Crossing { tenant, limit, spending, threshold, .. } = crossing;
+    let (tenant, known_by, period_start_ms) = crossing.counted();
     let noted =
-        insert.execute(params![tenant, limit, integer(spending.period_start_ms), threshold, integer(now_ms)])?;
+        insert.execute(params![tenant, known_by, integer(period_start_ms), crossing.threshold, integer(now_ms)])?;
     Ok(noted == 1)
 }
 

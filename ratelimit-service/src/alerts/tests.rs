@@ -11,6 +11,7 @@ use tollgate_domain::Settles;
 use tollgate_wire::usage_event::{TokenCounts, UsageEvent, UsageSource};
 
 use super::*;
+use crate::accounts::{Accounts, AccountsSettings, Budget, By, Enforcement, Kind, Tenant};
 use crate::config::Config;
 use crate::counters::MemoryCounters;
 use crate::entry::Batch;
@@ -18,6 +19,7 @@ use crate::http::Reach;
 use crate::ledger::SqliteLedger;
 use crate::limiter::Admission;
 use crate::metrics::Metrics;
+use crate::policies::Agreed;
 use crate::secret::Secret;
 use crate::webhooks::{EndpointSettings, WebhookMetrics};
 
@@ -78,6 +80,26 @@ impl World {
         let ledger = SqliteLedger::new(database.clone());
         let alerts = Arc::new(Alerts::new(thresholds.to_vec(), limiter, database, webhooks, clock, metrics));
         Service { alerts, ledger, registry }
+    }
+
+    /// Keeps a record, and has the service go by all that are kept.
+    async fn agree<T: Kind>(&self, service: &Service, id: &str, value: T) {
+        let settings = AccountsSettings::Sqlite(self.folder.path().join("accounts.db"));
+        let accounts = Accounts::open(&settings).await.unwrap();
+        accounts.create(&By { actor: "test", at_ms: 1 }, id, value).await.unwrap();
+        let configured = Config::parse(PLANS, "test").unwrap().policy;
+        let (policy, refused) = Agreed::read(&accounts).await.unwrap().over(&configured);
+        assert!(refused.is_empty(), "{refused:?}");
+        service.alerts.limiter.replace(policy);
+        accounts.close().await;
+    }
+
+    /// Likewise, a budget of acme.
+    async fn agree_budget(&self, service: &Service, id: &str, dollars: u64, enforcement: Enforcement, own: &[u16]) {
+        let amount_nanousd = dollars * 1_000_000_000;
+        let thresholds = own.to_vec();
+        let budget = Budget { tenant: "acme".to_owned(), key: None, amount_nanousd, enforcement, thresholds };
+        self.agree(service, id, budget).await;
     }
 
     fn at(&self, now_ms: u64) {
@@ -193,6 +215,67 @@ async fn a_budget_is_told_in_dollars() {
 }
 
 #[tokio::test]
+async fn each_budget_is_told_of_at_its_own_amounts() {
+    let world = World::new();
+    let service = world.start(&[80]).await;
+    world.agree(&service, "acme", serde_json::from_value::<Tenant>(json!({})).unwrap()).await;
+    // The tightest hard one is the limit.
+    world.agree_budget(&service, "soft", 50, Enforcement::Soft, &[50, 100]).await;
+    world.agree_budget(&service, "hard", 100, Enforcement::Hard, &[]).await;
+    world.agree_budget(&service, "loose", 400, Enforcement::Hard, &[20, 90]).await;
+    let mut told = Vec::new();
+    for (number, (dollars, expected)) in [
+        (24, &[][..]),
+        (1, &[("soft", 50)]),
+        (25, &[("soft", 100)]),
+        (29, &[]),
+        (1, &[("hard", 80), ("loose", 20)]),
+        (500, &[("loose", 90)]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        service.used(&format!("e{number}"), "acme", "paid", dollars).await;
+        service.alerts.look().await;
+        service.alerts.touched("acme", "paid");
+        service.alerts.look().await;
+        told.extend(expected.iter().map(|(id, percent)| (json!(id), json!(percent))));
+        let data = |body: &Value| (body["data"]["budget_id"].clone(), body["data"]["threshold_percent"].clone());
+        assert_eq!(service.told().await.iter().map(data).collect::<Vec<_>>(), told, "after {number}");
+    }
+    let last = service.told().await.pop().unwrap();
+    let data = &last["data"];
+    assert_eq!((&last["type"], &data["limit"]), (&json!("budget.threshold_reached"), &json!("cost_per_month")));
+    assert_eq!((&data["used"], &data["capacity"], &data["percent"]), (&json!(580.0), &json!(400.0), &json!(145.0)));
+    // In April anew.
+    world.at(NOON_MS + 12 * DAY_MS);
+    service.used("april", "acme", "paid", 25).await;
+    service.alerts.look().await;
+    assert_eq!(service.told().await.last().unwrap()["data"]["budget_id"], "soft");
+}
+
+#[tokio::test]
+async fn a_budget_that_is_spent_when_it_is_made_is_told_of_without_another_call() {
+    let world = World::new();
+    let service = world.start(&[]).await;
+    world.agree(&service, "acme", serde_json::from_value::<Tenant>(json!({})).unwrap()).await;
+    service.used("e1", "acme", "paid", 6).await;
+    service.ledger.append(Batch::from(vec![service.call("e1", "acme", "paid", 6)])).await.unwrap();
+    world.agree_budget(&service, "silent", 5, Enforcement::Soft, &[]).await;
+    service.alerts.touch_changed(&service.ledger).await;
+    service.alerts.look().await;
+    assert!(service.told().await.is_empty(), "it has no thresholds, and none are configured");
+    world.agree_budget(&service, "hard", 5, Enforcement::Hard, &[100]).await;
+    service.alerts.touch_changed(&service.ledger).await;
+    service.alerts.look().await;
+    let told = service.told().await;
+    let data = &told[0]["data"];
+    assert_eq!((told.len(), &data["budget_id"], &data["plan_tier"]), (1, &json!("hard"), &json!("paid")));
+    service.alerts.touch_changed(&service.ledger).await;
+    assert!(service.alerts.touched.lock().is_empty(), "nothing has changed since");
+}
+
+#[tokio::test]
 async fn several_limits_of_a_month_are_told_of_and_others_are_not() {
     let world = World::new();
     let service = world.start(&[1]).await;
@@ -302,7 +385,9 @@ async fn an_alert_reaches_a_webhook() {
     tokio::spawn(async move { axum::serve(listener, router).await });
     let world = World { url, ..World::new() };
     let service = world.start(&[80, 100]).await;
-    let running = [tokio::spawn(service.alerts.clone().run()), tokio::spawn(service.alerts.webhooks.clone().run())];
+    let ledger = Arc::new(SqliteLedger::new(service.alerts.database.clone()));
+    let running =
+        [tokio::spawn(service.alerts.clone().run(ledger)), tokio::spawn(service.alerts.webhooks.clone().run())];
     service.used("e1", "acme", "free", 1000).await;
     let mut thresholds = Vec::new();
     for _ in 0..2 {

@@ -4,16 +4,15 @@
 //! messages, after the invoice has changed: it is told once by each database, and should the service end in between,
 //! the scheduler tells it later. Copies have the same `webhook-id`.
 
-use ring::digest::{SHA256, digest};
 use rusqlite::{Connection, params};
 use serde::Serialize;
 use tollgate_domain::invoice::{Cents, State};
 
-use super::{Billing, Kept, hex};
+use super::{Billing, Kept};
 use crate::clock::rfc3339;
 use crate::database::integer;
 use crate::invoices::CURRENCY;
-use crate::webhooks::Message;
+use crate::webhooks::{Event, Message};
 
 /// What happened longer ago is not told any more.
 pub(super) const TOLD_WITHIN_MS: u64 = 7 * 86_400_000;
@@ -30,22 +29,22 @@ struct Data<'a> {
 }
 
 /// What has happened to an invoice, each with the time.
-fn events(kept: &Kept) -> Vec<(&'static str, u64)> {
-    let mut events = vec![("invoice.created", kept.created_at_ms)];
+fn events(kept: &Kept) -> Vec<(Event, u64)> {
+    let mut events = vec![(Event::InvoiceCreated, kept.created_at_ms)];
     match kept.invoice.state() {
         State::Draft => {}
-        State::Finalised { finalised_at_ms } => events.push(("invoice.finalized", finalised_at_ms)),
+        State::Finalised { finalised_at_ms } => events.push((Event::InvoiceFinalised, finalised_at_ms)),
         State::Paid { finalised_at_ms, paid_at_ms } => {
-            events.extend([("invoice.finalized", finalised_at_ms), ("invoice.paid", paid_at_ms)]);
+            events.extend([(Event::InvoiceFinalised, finalised_at_ms), (Event::InvoicePaid, paid_at_ms)]);
         }
         State::Void { finalised_at_ms, voided_at_ms } => {
-            events.extend([("invoice.finalized", finalised_at_ms), ("invoice.voided", voided_at_ms)]);
+            events.extend([(Event::InvoiceFinalised, finalised_at_ms), (Event::InvoiceVoided, voided_at_ms)]);
         }
     }
     events
 }
 
-fn message(kept: &Kept, kind: &str, at_ms: u64) -> Message {
+fn message(kept: &Kept, event: Event, at_ms: u64) -> Message {
     let bill = kept.bill();
     let data = Data {
         invoice_id: &kept.id,
@@ -56,9 +55,8 @@ fn message(kept: &Kept, kind: &str, at_ms: u64) -> Message {
         total: bill.totals.total,
     };
     // A draft may be deleted and made again.
-    let what = format!("{}\n{}\n{kind}", kept.id, kept.created_at_ms);
-    let id = hex(&digest(&SHA256, what.as_bytes()).as_ref()[..16]);
-    Message::new(kind, at_ms, &data).with_id(&id)
+    let what = format!("{}\n{}\n{}", kept.id, kept.created_at_ms, event.name());
+    Message::new(event, Some(&bill.tenant), at_ms, &data).with_id_of(&what)
 }
 
 /// Notes an event, and tells whether it is new.
@@ -73,7 +71,7 @@ impl Billing {
     pub(super) async fn tell(&self, kept: &Kept) {
         let (webhooks, now_ms) = (self.webhooks.clone(), (self.clock)());
         let recent = events(kept).into_iter().filter(|(_, at_ms)| at_ms.saturating_add(TOLD_WITHIN_MS) > now_ms);
-        let messages: Vec<_> = recent.map(|(kind, at_ms)| message(kept, kind, at_ms)).collect();
+        let messages: Vec<_> = recent.map(|(event, at_ms)| message(kept, event, at_ms)).collect();
         if messages.is_empty() {
             return;
         }

@@ -13,6 +13,7 @@ mod prices;
 mod records;
 mod table;
 mod usage;
+mod webhooks;
 
 use std::fs;
 use std::io::Write;
@@ -105,6 +106,8 @@ pub enum Command {
     Budgets(Asked<records::BudgetsCommand>),
     /// Keys for the API.
     Keys(Asked<keys::KeysCommand>),
+    /// Webhooks: who is told of what happens.
+    Webhooks(Asked<webhooks::WebhooksCommand>),
     /// What a tenant has used in the present period.
     Usage(usage::UsageArgs),
     /// Invoices.
@@ -126,6 +129,7 @@ impl Command {
             Command::Plans(Asked { asking, command }) => command.run(asking, out).await,
             Command::Budgets(Asked { asking, command }) => command.run(asking, out).await,
             Command::Keys(Asked { asking, command }) => command.run(asking, out).await,
+            Command::Webhooks(Asked { asking, command }) => command.run(asking, out).await,
             Command::Usage(args) => args.run(out).await,
             Command::Invoices(Asked { asking, command }) => command.run(asking, out).await,
             Command::Prices(Asked { asking, command }) => command.run(asking, out).await,

@@ -174,7 +174,7 @@ impl Kind {
     }
 
     /// Deletes the version that there is now.
-    async fn delete(&self, client: &Client, id: &str, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    pub(super) async fn delete(&self, client: &Client, id: &str, out: &mut impl Write) -> anyhow::Result<ExitCode> {
         let url = client.at(&["api", "v1", self.path, id])?;
         let known: Fields = client.get(url.clone()).await?;
         client.asked(client.request(Method::DELETE, url).header(IF_MATCH, etag(&known)?)).await?;
@@ -387,11 +387,15 @@ impl BudgetsCommand {
 
 /// JSON, or the file behind an `@` that has it.
 fn json(text: &str) -> anyhow::Result<Box<RawValue>> {
-    let text = match text.strip_prefix('@') {
-        Some(file) => std::fs::read_to_string(file).with_context(|| format!("cannot read {file}"))?,
-        None => text.to_owned(),
-    };
-    Ok(RawValue::from_string(text)?)
+    Ok(RawValue::from_string(given(text)?)?)
+}
+
+/// A text, or the file behind an `@` that has it.
+pub(super) fn given(text: &str) -> anyhow::Result<String> {
+    match text.strip_prefix('@') {
+        Some(file) => std::fs::read_to_string(file).with_context(|| format!("cannot read {file}")),
+        None => Ok(text.to_owned()),
+    }
 }
 
 /// A moment in RFC 3339, in milliseconds since the Unix epoch.

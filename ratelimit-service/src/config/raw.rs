@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -294,6 +295,7 @@ impl Config {
             domain: limiter.domain.0,
             policy: Policy {
                 plans,
+                budgets: Arc::default(),
                 reservation_timeout_ms: limiter.reservation_timeout_s.get() * 1000,
                 answer_percentile: limiter.answer_percentile.get() as u8,
                 unknown_answer_tokens: limiter.unknown_answer_tokens.get(),

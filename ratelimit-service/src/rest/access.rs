@@ -147,13 +147,14 @@ enum Action {
 const PUBLIC: [&str; 3] = ["/health", "/openapi.json", "/docs"];
 
 /// What tenants may ask for whose path names no tenant: `true` where they may change it too.
-const OWN: [(&str, bool); 9] = [
+const OWN: [(&str, bool); 10] = [
     ("/api/v1/usage/check", true),
     ("/api/v1/track", true),
     ("/api/v1/tenants", false),
     ("/api/v1/budgets", false),
     ("/api/v1/limit-overrides", false),
     ("/api/v1/keys", true),
+    ("/api/v1/webhooks", true),
     ("/api/v1/invoices", false),
     ("/api/v1/prices", false),
     ("/api/v1/cost", true),
@@ -288,6 +289,8 @@ mod tests {
         assert_eq!(whose(Method::GET, "/api/v1/budgets/{id}", None), own(Action::Read, "budgets"));
         assert_eq!(whose(Method::PUT, "/api/v1/budgets/{id}", None), operators(Action::Change, "budgets"));
         assert_eq!(whose(Method::POST, "/api/v1/keys", None), own(Action::Change, "keys"));
+        let test = "/api/v1/webhooks/{id}/test";
+        assert_eq!(whose(Method::POST, test, None), own(Action::Change, "webhooks"));
         assert_eq!(whose(Method::GET, "/api/v1/plans", None), operators(Action::Read, "plans"));
         assert_eq!(whose(Method::GET, "/metrics", None), operators(Action::Read, "metrics"));
         assert_eq!(whose(Method::GET, "/api/v1/tenantsx", None), operators(Action::Read, "tenantsx"));

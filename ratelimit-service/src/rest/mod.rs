@@ -43,6 +43,7 @@ use crate::collector::{self, Collector};
 use crate::ledger::Ledger;
 use crate::limiter::Limiter;
 use crate::reload::Status;
+use crate::webhooks::Webhooks;
 pub use access::{GUESSING_MS, Guesses, MAX_GUESSING, MAX_WRONG_KEYS, OpenTo};
 pub(crate) use books::{Purged, Reconciled};
 pub use clients::{Clients, MAX_RATE, Rate};
@@ -63,6 +64,8 @@ pub struct Shared {
     pub accounts: Accounts,
     /// Makes invoices.
     pub billing: Arc<Billing>,
+    /// Tells who is to be told.
+    pub webhooks: Arc<Webhooks>,
     /// Who changed what.
     pub audit: Arc<dyn Audit>,
     /// The configuration in force.

@@ -39,7 +39,7 @@ const PAGE: &str = "/docs";
         (name = "usage", description = "What tenants used"),
         (name = "limits", description = "What tenants may still use"),
         (name = "events", description = "What is to be billed"),
-        (name = "accounts", description = "Tenants, plans, limits, budgets, prices and keys"),
+        (name = "accounts", description = "Tenants, plans, limits, budgets, prices, keys and webhooks"),
         (name = "prices", description = "What models cost, and what calls would"),
         (name = "invoices", description = "What tenants have to pay"),
         (name = "admin", description = "What operators do"),

@@ -92,7 +92,9 @@ impl From<AccountsError> for Problem {
     fn from(error: AccountsError) -> Problem {
         let status = match &error {
             AccountsError::NotFound { .. } => StatusCode::NOT_FOUND,
-            AccountsError::Exists { .. } | AccountsError::InUse { .. } => StatusCode::CONFLICT,
+            AccountsError::Exists { .. } | AccountsError::InUse { .. } | AccountsError::TooMany { .. } => {
+                StatusCode::CONFLICT
+            }
             AccountsError::Conflict { .. } => StatusCode::PRECONDITION_FAILED,
             AccountsError::Invalid(_) | AccountsError::NoTenant(_) => StatusCode::BAD_REQUEST,
             AccountsError::OutOfScope => StatusCode::FORBIDDEN,

@@ -1,14 +1,14 @@
-//! Who is told, and one attempt to tell.
+//! Where messages go, and one attempt to tell one.
 
 use std::fmt;
-use std::fmt::Write;
 use std::time::Duration;
 
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, StatusCode, Url};
-use ring::digest;
 
+use super::message::hash;
 use super::outbox::Delivery;
+use super::recipient::Recipient;
 use super::signature::SigningKey;
 use crate::http::{self, Reach};
 use crate::secret::Secret;
@@ -32,28 +32,25 @@ impl EndpointSettings {
     pub fn new(url: &str, secret: Secret, reach: Reach) -> Result<EndpointSettings, String> {
         let url = http::url(url).map_err(|error| format!("url: {error}"))?;
         http::check_reach(reach, &url)
-            .map_err(|error| format!("url: {error}; set allow_private_addresses if it is meant"))?;
+            .map_err(|error| format!("url: {error}; one of the operator's may, with allow_private_addresses"))?;
         let key = SigningKey::new(secret).map_err(|error| format!("secret: {error}"))?;
         Ok(EndpointSettings { url, key, reach })
     }
 
+    /// Where it is, as it may be shown.
+    pub fn origin(&self) -> String {
+        http::origin(&self.url)
+    }
+
     /// What it is known by, also after a restart: a hash of its URL.
     pub fn id(&self) -> String {
-        let hash = digest::digest(&digest::SHA256, self.url.as_str().as_bytes());
-        hash.as_ref()[..16].iter().fold(String::new(), |mut id, byte| {
-            // Writing to a text cannot fail.
-            let _ = write!(id, "{byte:02x}");
-            id
-        })
+        hash(self.url.as_str())
     }
 }
 
 impl fmt::Debug for EndpointSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EndpointSettings")
-            .field("origin", &http::origin(&self.url))
-            .field("reach", &self.reach)
-            .finish()
+        f.debug_struct("EndpointSettings").field("origin", &self.origin()).field("reach", &self.reach).finish()
     }
 }
 
@@ -73,24 +70,44 @@ pub(super) enum Attempt {
     },
 }
 
-/// Who is told.
+/// What messages are sent by: one for each reach, whatever the number of endpoints.
+pub(super) struct Clients {
+    any: Client,
+    public: Client,
+}
+
+impl Clients {
+    pub(super) fn new() -> Result<Clients, String> {
+        let client = |reach| http::client(reach, TIMEOUT, None);
+        Ok(Clients { any: client(Reach::Any)?, public: client(Reach::Public)? })
+    }
+}
+
+/// Who is told, and by what.
 pub(super) struct Endpoint {
-    pub(super) id: String,
+    pub(super) recipient: Recipient,
     /// As it is shown.
     pub(super) origin: String,
-    settings: EndpointSettings,
     client: Client,
 }
 
 impl Endpoint {
-    pub(super) fn new(settings: EndpointSettings) -> Result<Endpoint, String> {
-        let client = http::client(settings.reach, TIMEOUT, None)?;
-        Ok(Endpoint { id: settings.id(), origin: http::origin(&settings.url), client, settings })
+    pub(super) fn new(recipient: Recipient, clients: &Clients) -> Endpoint {
+        let client = match recipient.settings.reach {
+            Reach::Any => &clients.any,
+            Reach::Public => &clients.public,
+        };
+        Endpoint { origin: recipient.settings.origin(), client: client.clone(), recipient }
+    }
+
+    /// What its deliveries are kept by.
+    pub(super) fn id(&self) -> &str {
+        &self.recipient.id
     }
 
     /// Tells once. Of the answer, only the status is read.
     pub(super) async fn attempt(&self, delivery: &Delivery, now_ms: u64) -> Attempt {
-        let EndpointSettings { url, key, .. } = &self.settings;
+        let EndpointSettings { url, key, .. } = &self.recipient.settings;
         let timestamp_s = now_ms / 1000;
         let request = self
             .client

@@ -68,6 +68,21 @@ pub(super) fn is_due(connection: &Connection, endpoint: &str, now_ms: u64) -> ru
     Ok(select.query_row(params![endpoint, integer(now_ms)], |_| Ok(())).optional()?.is_some())
 }
 
+/// The endpoints for which [`claim`] would find something. However much waits, an endpoint is a few steps in the index.
+pub(super) fn due(connection: &Connection, now_ms: u64) -> rusqlite::Result<Vec<String>> {
+    let mut select = connection.prepare_cached(
+        "WITH RECURSIVE endpoints (name) AS (
+             SELECT min(endpoint) FROM webhook_deliveries
+             UNION ALL
+             SELECT (SELECT min(endpoint) FROM webhook_deliveries WHERE endpoint > name) FROM endpoints
+             WHERE name IS NOT NULL
+         )
+         SELECT name FROM endpoints WHERE EXISTS
+             (SELECT 1 FROM webhook_deliveries WHERE endpoint = name AND next_at_ms <= ?1)",
+    )?;
+    select.query_map([integer(now_ms)], |row| row.get(0))?.collect()
+}
+
 /// Takes the deliveries that are due longest, [`MAX_TOGETHER`] at most, to be tried now. They are due again at `until_ms`, should
 /// nobody say what became of them: whoever took them may have died.
 pub(super) fn claim(
@@ -111,18 +126,25 @@ pub(super) fn disable(connection: &Connection, endpoint: &str, now_ms: u64) -> r
     Ok(connection.execute("DELETE FROM webhook_deliveries WHERE endpoint = ?1", [endpoint])? as u64)
 }
 
-/// Forgets all endpoints but these, and gives the number of deliveries to others. One that is configured again later begins anew.
-pub(super) fn keep_only(connection: &Connection, endpoints: &[String]) -> rusqlite::Result<u64> {
-    let mut void = 0;
-    for (table, is_delivery) in [("webhook_deliveries", true), ("webhook_endpoints_disabled", false)] {
-        let mut select = connection.prepare(&format!("SELECT DISTINCT endpoint FROM {table}"))?;
-        let known: Vec<String> = select.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-        for endpoint in known.iter().filter(|endpoint| !endpoints.contains(endpoint)) {
-            let deleted = connection.execute(&format!("DELETE FROM {table} WHERE endpoint = ?1"), [endpoint])? as u64;
-            void += if is_delivery { deleted } else { 0 };
-        }
-    }
-    Ok(void)
+/// All endpoints that have deliveries or are disabled.
+pub(super) fn known(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut select = connection
+        .prepare("SELECT endpoint FROM webhook_deliveries UNION SELECT endpoint FROM webhook_endpoints_disabled")?;
+    select.query_map([], |row| row.get(0))?.collect()
+}
+
+/// Forgets an endpoint, and gives the number of deliveries to it. Should it come back it begins anew.
+pub(super) fn forget(connection: &Connection, endpoint: &str) -> rusqlite::Result<u64> {
+    connection.execute("DELETE FROM webhook_endpoints_disabled WHERE endpoint = ?1", [endpoint])?;
+    Ok(connection.execute("DELETE FROM webhook_deliveries WHERE endpoint = ?1", [endpoint])? as u64)
+}
+
+/// Enables an endpoint that was disabled before it was changed.
+pub(super) fn enable(connection: &Connection, endpoint: &str, changed_at_ms: u64) -> rusqlite::Result<()> {
+    let mut delete =
+        connection.prepare_cached("DELETE FROM webhook_endpoints_disabled WHERE endpoint = ?1 AND at_ms < ?2")?;
+    delete.execute(params![endpoint, integer(changed_at_ms)])?;
+    Ok(())
 }
 
 /// How many deliveries wait.

@@ -40,6 +40,11 @@ impl SigningKey {
         }
     }
 
+    /// A secret of these random bytes.
+    pub fn secret(random: [u8; 32]) -> Secret {
+        Secret::new(format!("{PREFIX}{}", BASE64_STANDARD.encode(random)))
+    }
+
     /// What goes along as `webhook-signature`.
     pub fn sign(&self, id: &str, timestamp_s: u64, body: &str) -> String {
         let tag = hmac::sign(&self.key, format!("{id}.{timestamp_s}.{body}").as_bytes());
@@ -71,6 +76,14 @@ mod tests {
         let signature = key.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, r#"{"test": 2432232314}"#);
         assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
         assert_eq!(format!("{key:?}"), "SigningKey");
+    }
+
+    #[test]
+    fn a_secret_is_made_of_random_bytes() {
+        let secret = SigningKey::secret([7; 32]);
+        let key = SigningKey::new(secret.clone()).unwrap();
+        assert_eq!(key.sign("a", 1, "b"), SigningKey::new(secret).unwrap().sign("a", 1, "b"));
+        assert_ne!(key, SigningKey::new(SigningKey::secret([8; 32])).unwrap());
     }
 
     #[test]

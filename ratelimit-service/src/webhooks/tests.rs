@@ -1,5 +1,7 @@
 //! Webhooks against a real receiver, a real database, and a clock of their own.
 
+mod agreed;
+
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -122,13 +124,19 @@ impl World {
     }
 
     async fn start_with(&self, endpoints: &[EndpointSettings]) -> Arc<Webhooks> {
+        let webhooks = self.open(endpoints).await;
+        let told = webhooks.endpoints.borrow().clone();
+        webhooks.prepare(&told).await.unwrap();
+        webhooks
+    }
+
+    /// As before a start: what the accounts have is not known yet.
+    async fn open(&self, endpoints: &[EndpointSettings]) -> Arc<Webhooks> {
         let database = Arc::new(Database::open(&self.folder.path().join("tollgate.db")).await.unwrap());
         let now_ms = self.now_ms.clone();
         let clock: Clock = Arc::new(move || now_ms.load(Ordering::SeqCst));
-        let webhooks =
-            Webhooks::new(endpoints, database, clock, WebhookMetrics::new(&mut Registry::default())).unwrap();
-        webhooks.prepare().await.unwrap();
-        Arc::new(webhooks)
+        let metrics = WebhookMetrics::new(&mut Registry::default());
+        Arc::new(Webhooks::new(endpoints, database, clock, metrics).unwrap())
     }
 
     fn later(&self, ms: u64) {
@@ -137,7 +145,7 @@ impl World {
 }
 
 async fn put(webhooks: &Arc<Webhooks>, number: u64) -> String {
-    let message = Message::new("test", (webhooks.clock)(), &json!({ "number": number }));
+    let message = Message::new(Event::LimitThreshold, Some("acme"), (webhooks.clock)(), &json!({ "number": number }));
     let id = message.id.clone();
     let putting = webhooks.clone();
     webhooks.database.write(move |transaction| putting.put(transaction, &message)).await.unwrap();
@@ -148,7 +156,8 @@ async fn put(webhooks: &Arc<Webhooks>, number: u64) -> String {
 
 /// Tries what is due for the first endpoint.
 async fn deliver(webhooks: &Webhooks) -> usize {
-    webhooks.deliver_due(&webhooks.endpoints[0]).await.unwrap()
+    let endpoint = webhooks.endpoints.borrow()[&webhooks.configured[0].id].clone();
+    webhooks.deliver_due(&endpoint).await.unwrap()
 }
 
 #[tokio::test]
@@ -159,7 +168,8 @@ async fn a_message_arrives_signed_and_once() {
     let id = put(&webhooks, 7).await;
     assert_eq!(webhooks.metrics.waiting.get(), 1);
     assert_eq!((deliver(&webhooks).await, deliver(&webhooks).await), (1, 0));
-    let body = json!({ "type": "test", "timestamp": "2026-03-20T12:00:00Z", "data": { "number": 7 } });
+    let body =
+        json!({ "type": "limit.threshold_reached", "timestamp": "2026-03-20T12:00:00Z", "data": { "number": 7 } });
     assert_eq!(receiver.got(), [Got { id, timestamp_s: BEGIN_MS / 1000, body }]);
     assert_eq!((webhooks.metrics.delivered.get(), webhooks.metrics.waiting.get()), (1, 0));
 }
@@ -291,7 +301,7 @@ async fn what_waits_is_bounded_for_each_endpoint() {
     let (_receiver, url) = Receiver::start(&[]).await;
     let world = World::new();
     let webhooks = world.start(&[&url, "http://127.0.0.1:9/other"]).await;
-    let (id, most) = (webhooks.endpoints[0].id.clone(), MAX_WAITING);
+    let (id, most) = (webhooks.configured[0].id.clone(), MAX_WAITING);
     let filling = move |transaction: &Transaction<'_>| {
         transaction.execute(
             "INSERT INTO webhook_deliveries (message_id, endpoint, body, created_at_ms, attempts, next_at_ms)

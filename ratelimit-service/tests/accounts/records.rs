@@ -71,6 +71,7 @@ pub(crate) fn webhook(tenant: Option<&str>) -> WebhookEndpoint {
         event_kinds: vec!["budget.spent".to_owned()],
         url: Secret::new("https://example.com/hidden-path"),
         secret: Secret::new("whsec_hidden-secret"),
+        allow_private_addresses: false,
     }
 }
 

@@ -77,7 +77,7 @@ async fn every_route_is_for_those_that_it_is_for() {
             assert!(may("acme", &admin).await, "{what} by an operator");
             assert_eq!(may("acme", &viewer).await, reads || is_open, "{what} by an operator who may read");
             let is_own = pattern.starts_with("/api/v1/usage");
-            let both = ["/api/v1/track", "/api/v1/keys"];
+            let both = ["/api/v1/track", "/api/v1/keys", "/api/v1/webhooks"];
             let read =
                 ["/api/v1/tenants", "/api/v1/budgets", "/api/v1/limit-overrides", "/api/v1/invoices", "/api/v1/prices"];
             let is_among =

@@ -10,7 +10,7 @@ use tollgate_wire::usage_event::{UsageEvent, UsageSource};
 
 use crate::harness::{Answer, Folder, Service, event};
 
-async fn put(service: &Service, path: &str, version: Option<&str>, body: &Value) -> Answer {
+pub(crate) async fn put(service: &Service, path: &str, version: Option<&str>, body: &Value) -> Answer {
     let mut request = Request::put(path).header("content-type", "application/json");
     if let Some(version) = version {
         request = request.header("if-match", version);
@@ -19,14 +19,14 @@ async fn put(service: &Service, path: &str, version: Option<&str>, body: &Value)
 }
 
 /// Makes a record.
-async fn made(service: &Service, path: &str, body: Value) -> Value {
+pub(crate) async fn made(service: &Service, path: &str, body: Value) -> Value {
     let answer = put(service, path, None, &body).await;
     assert_eq!((answer.status.as_u16(), answer.etag.as_deref()), (201, Some("\"1\"")), "{}", answer.body);
     answer.json()
 }
 
 /// Asks as the filter does, under this id.
-async fn ask(service: &Service, tenant: &str, id: &str, output_tokens: u64) -> AdmissionResponse {
+pub(crate) async fn ask(service: &Service, tenant: &str, id: &str, output_tokens: u64) -> AdmissionResponse {
     ask_by_key(service, tenant, None, id, output_tokens).await
 }
 
@@ -56,7 +56,7 @@ async fn ask_by_key(
 }
 
 /// Waits until what was changed is gone by.
-async fn holds(service: &Service, tenant: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+pub(crate) async fn holds(service: &Service, tenant: &str, is_so: impl Fn(&Value) -> bool) -> Value {
     let mut limits = Value::Null;
     eventually("the change holds", PATIENCE, async || {
         limits = service.get(&format!("/api/v1/usage/{tenant}/limit")).await.1;

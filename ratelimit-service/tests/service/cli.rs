@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 use crate::harness::{Folder, Service, event, tollgate};
+use crate::receiver::Receiver;
 
 /// What a command said, and its exit code.
 #[derive(Debug)]
@@ -228,6 +229,32 @@ async fn made_up_data_is_the_same_again() {
     assert_eq!(kept, entries, "each counts once");
     let listed = ask(&service, &["tenants", "list"]).await.ok();
     assert!(listed.contains("demo-enterprise") && listed.contains("Acorn Analytics"), "{listed}");
+}
+
+#[tokio::test]
+async fn webhooks_are_made_tried_out_and_deleted() {
+    let folder = Folder::new();
+    let (service, receiver) = (Service::start(&folder), Receiver::start().await);
+    ask(&service, &["tenants", "set", "acme"]).await.ok();
+    // A file, as the path may be a secret.
+    let url = format!("@{}", folder.write("url", &format!("{}\n", receiver.url)).display());
+    ask(&service, &["webhooks", "create", &url]).await.refused("400 Bad Request: url: 127.0.0.1 is no public address");
+    let made = ask(&service, &["webhooks", "create", &url, "--allow-private-addresses", "--json"]).await.ok();
+    let made: Value = serde_json::from_str(&made).unwrap();
+    let (id, secret) = (made["id"].as_str().unwrap(), made["secret"].as_str().unwrap());
+    ask(&service, &["webhooks", "test", id]).await.ok();
+    assert!(receiver.wait_for(1).await[0].is_signed(secret));
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let file = folder.write("secret", &format!("{secret}\n")).display().to_string();
+    let of_acme = ["webhooks", "create", "https://hooks.example/path", "--tenant", "acme", "--secret-file", &file];
+    let made = ask(&service, &[&of_acme[..], &["--events", "invoice.paid,invoice.voided"]].concat()).await.ok();
+    assert!(made.contains(secret) && made.contains("https://hooks.example\n"), "{made}");
+    let listed = lines(&ask(&service, &["webhooks", "list", "--tenant", "acme"]).await.ok());
+    assert_eq!((listed.len(), listed[1].contains("acme https://hooks.example")), (2, true), "{listed:?}");
+    let listed = ask(&service, &["webhooks", "list"]).await.ok();
+    assert!(listed.contains(id) && !listed.contains("s3cret") && !listed.contains("whsec_"), "{listed}");
+    assert_eq!(ask(&service, &["webhooks", "delete", id]).await.ok(), format!("{id}: deleted\n"));
+    ask(&service, &["webhooks", "test", id]).await.refused("404");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use tollgate_domain::{Period, Span};
 use tollgate_wire::usage_event::{UsageEvent, UsageSource};
 
 use crate::harness::{Answer, Folder, Service, event, now_ms};
+use crate::receiver::{Got, Receiver};
 
 /// A dollar for a thousand input tokens.
 const BILLED: &str = "
@@ -106,6 +107,51 @@ async fn a_month_is_drafted_finalised_adjusted_voided_and_billed_again() {
     let mut expected = [(first, "void"), (second, "paid"), (id("acme", present), "draft")];
     expected.sort();
     assert_eq!(statuses, expected.iter().map(|(_, status)| status).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn webhooks_are_told_of_each_step_once_also_over_restarts() {
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let (folder, receiver) = (Folder::new(), Receiver::start().await);
+    let webhook = format!("{{ url: '{}', secret: {SECRET}, allow_private_addresses: true }}", receiver.url);
+    let config = format!("{BILLED}webhooks: [{webhook}]\n");
+    let start = || Service::start_with_config(&folder, &config);
+    let (last, first) = (month(last_month_ms()), id("acme", month(last_month_ms())));
+
+    let service = start();
+    service.export(&[call("a", last_month_ms(), 1000)]).await;
+    receiver.answer(500);
+    assert_eq!(generate(&service, "acme", last).await.status, 200);
+    receiver.wait_for(1).await;
+    // What was not taken waits on disk.
+    service.kill();
+    receiver.answer(204);
+    let service = start();
+    receiver.wait_for_taken(1).await;
+    assert_eq!(generate(&service, "acme", last).await.status, 200, "nothing has changed");
+    assert_eq!(step(&service, &first, "finalise").await.status, 200);
+    receiver.wait_for_taken(2).await;
+    assert!(service.terminate().await.success());
+    let service = start();
+    assert_eq!(step(&service, &first, "pay").await.status, 200);
+    receiver.wait_for_taken(3).await;
+    // Another's: had anything been told again, it would have come before.
+    service.kill();
+    let service = start();
+    assert_eq!(generate(&service, "bolt", last).await.status, 200);
+    let got = receiver.wait_for_taken(4).await;
+
+    let told: Vec<_> = got.iter().map(|one| (one.kind(), one.body["data"]["tenant_id"].as_str().unwrap())).collect();
+    let acme = ["invoice.created", "invoice.finalized", "invoice.paid"].map(|kind| (kind, "acme"));
+    assert_eq!(told, [&acme[..], &[("invoice.created", "bolt")]].concat());
+    assert!(receiver.got().iter().all(|one| one.is_signed(SECRET)));
+    let data = |one: &Got| one.body["data"].clone();
+    assert!(got[..3].iter().all(|one| data(one) == data(&got[0])), "each tells of the same invoice: {got:?}");
+    assert_eq!(
+        (&got[0].body["data"]["invoice_id"], &got[0].body["data"]["total"], &got[0].body["data"]["currency"]),
+        (&json!(first), &json!("1.00"), &json!("USD"))
+    );
+    assert_eq!(receiver.got()[0].id, got[0].id, "all attempts have one id");
 }
 
 #[tokio::test]

@@ -16,8 +16,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::described;
-use super::{Listed, Shown, answer, delete, list, not_found, read};
-use crate::accounts::{ApiKey, KEY_RANDOM_BYTES, KeyRole, NewKey};
+use super::{Listed, Shown, answer, delete, list, not_found, random, read};
+use crate::accounts::{ApiKey, KeyRole, NewKey};
 use crate::clock;
 use crate::rest::Shared;
 use crate::rest::access::Caller;
@@ -134,12 +134,7 @@ async fn create(
 ) -> Result<Response, Problem> {
     let Wanted { tenant, name, role, scopes, expires_at_ms } = body::object(&headers, &body?)?;
     caller.check_scopes(&scopes)?;
-    let mut random = [0; KEY_RANDOM_BYTES];
-    getrandom::fill(&mut random).map_err(|error| {
-        tracing::error!(%error, "there are no random numbers for a key");
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "there are no random numbers for a key; try again later")
-    })?;
-    let NewKey { id, text, hash } = NewKey::new(random);
+    let NewKey { id, text, hash } = NewKey::new(random()?);
     let tenant = tenant.or_else(|| caller.tenant().map(str::to_owned));
     let key = ApiKey { tenant, name, role, scopes, expires_at_ms, revoked_at_ms: None, hash };
     let record = caller.accounts(&shared.accounts).create(&caller.by(), &id, key).await?;

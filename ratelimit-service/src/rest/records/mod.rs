@@ -1,10 +1,12 @@
-//! Tenants, plans, limits, budgets and prices: each kind is listed, read, put and deleted by the same few handlers.
+//! Tenants, plans, limits, budgets and prices: each kind is listed, read, put and deleted by the same few handlers. Keys and
+//! webhooks, of which not all may be shown, have their own.
 //!
 //! A record's version is its ETag. To change or delete one names the version that was read (`If-Match`); to put one without that
 //! makes it, and is refused where there is one.
 
 mod described;
 mod keys;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -97,6 +99,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
         .merge(of::<Budget>())
         .merge(of::<PriceRow>())
         .merge(keys::routes())
+        .merge(webhooks::routes())
 }
 
 fn of<T: Resource + ToSchema>() -> OpenApiRouter<Arc<Shared>> {
@@ -180,10 +183,7 @@ async fn delete<T: Kind>(
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
     let Path(id) = id?;
-    let version = version(&headers)?.ok_or_else(|| {
-        let what = "If-Match: name the version that is to go, as its ETag does";
-        Problem::new(StatusCode::PRECONDITION_REQUIRED, what)
-    })?;
+    let version = expected(&headers)?;
     caller.accounts(&shared.accounts).delete::<T>(&caller.by(), &id, version).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -196,8 +196,12 @@ impl Caller {
 
 /// A record with its version as the ETag.
 fn answer<T: Serialize>(status: StatusCode, record: Record<T>) -> Response {
-    let etag = HeaderValue::from_str(&format!("\"{}\"", record.version));
-    let mut response = (status, Json(Shown::from(record))).into_response();
+    answered(status, record.version, Shown::from(record))
+}
+
+fn answered(status: StatusCode, version: u64, shown: impl Serialize) -> Response {
+    let etag = HeaderValue::from_str(&format!("\"{version}\""));
+    let mut response = (status, Json(shown)).into_response();
     if let Ok(etag) = etag {
         response.headers_mut().insert(header::ETAG, etag);
     }
@@ -206,6 +210,24 @@ fn answer<T: Serialize>(status: StatusCode, record: Record<T>) -> Response {
 
 fn not_found<T: Kind>(id: &str) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, format!("there is no {} `{id}`", T::NAME))
+}
+
+/// Random bytes for what is secret.
+fn random<const BYTES: usize>() -> Result<[u8; BYTES], Problem> {
+    let mut random = [0; BYTES];
+    getrandom::fill(&mut random).map_err(|error| {
+        tracing::error!(%error, "there are no random numbers for a secret");
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "there are no random numbers for a secret; try again later")
+    })?;
+    Ok(random)
+}
+
+/// The version in `If-Match`, which has to be there.
+fn expected(headers: &HeaderMap) -> Result<u64, Problem> {
+    version(headers)?.ok_or_else(|| {
+        let what = "If-Match: name the version that is to change or go, as its ETag does";
+        Problem::new(StatusCode::PRECONDITION_REQUIRED, what)
+    })
 }
 
 /// The version in `If-Match`, if there is one.
