@@ -18,4 +18,5 @@ mod prices;
 mod reload;
 mod reservations;
 mod rest;
+mod tls;
 mod usage;
