@@ -7,7 +7,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 
-use crate::http::{self, Reach};
+use crate::http::{self, ClientCertificate, Reach};
 use crate::secret::Secret;
 
 /// How long an answer may take: to compare the books of a month, or erase years of a tenant, takes its time.
@@ -19,6 +19,15 @@ pub struct Client {
     http: reqwest::Client,
     url: Url,
     authorization: Option<HeaderValue>,
+}
+
+/// Whom a client trusts, and what it shows that asks it: PEM files' contents.
+#[derive(Default)]
+pub struct Trust {
+    /// The authorities that are trusted; `None`: the system's.
+    pub ca: Option<Vec<u8>>,
+    /// Its own certificate and key.
+    pub own: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 /// The service does not do what it is asked.
@@ -35,9 +44,10 @@ impl Client {
     /// Of the service whose REST is at `url`, which is shown `key` where there is one.
     ///
     /// # Errors
-    /// When there is no HTTP client, or the key has characters that no key has.
-    pub fn new(url: Url, key: Option<&Secret>) -> anyhow::Result<Client> {
-        let http = http::client(Reach::Any, TIMEOUT, None).map_err(anyhow::Error::msg)?;
+    /// When `trust` has something else than certificates and their key, or the key has characters that no key has.
+    pub fn new(url: Url, key: Option<&Secret>, trust: &Trust) -> anyhow::Result<Client> {
+        let own = trust.own.as_ref().map(|(certificate, key)| ClientCertificate { certificate, key });
+        let http = http::client_with(Reach::Any, TIMEOUT, trust.ca.as_deref(), own).map_err(anyhow::Error::msg)?;
         let bearer = |key: &Secret| {
             let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose())).context("the key is none")?;
             value.set_sensitive(true);

@@ -9,6 +9,7 @@
 //! - [`accounts`]: tenants, plans, budgets, keys, prices and invoices.
 //! - [`sinks`]: where entries go beside the ledger; [`alerts`]: who nears a monthly limit, or one of the [`budgets`];
 //!   [`webhooks`]: how that is told; [`http`]: how requests go out; [`secret`]: what is never shown.
+//! - [`tls`]: how what we serve is kept from others.
 //! - [`prices`]: what models cost, by the table that is shipped and by others' tables.
 //! - [`billing`]: invoices, made of the ledger; [`invoices`]: how one is written.
 //! - [`cli`]: what operators ask of a running service from the command line, by [`client`]; [`operate`]: what they have it do.
@@ -48,6 +49,7 @@ pub mod secret;
 pub mod serve;
 pub mod sinks;
 pub mod spool;
+pub mod tls;
 pub mod usage_metrics;
 pub mod webhooks;
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::serve::ListenerExt;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use prometheus_client::registry::Registry;
@@ -18,7 +19,6 @@ use tollgate_domain::Tenants;
 use tollgate_wire::proto::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer;
 use tollgate_wire::{admission, proto, usage_event};
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 
 use crate::alerts::{AlertMetrics, Alerts};
@@ -37,6 +37,7 @@ use crate::rest::{self, Clients, Guesses, Shared};
 use crate::rls::Rls;
 use crate::sinks::{self, Pace, SinkMetrics};
 use crate::spool::{Consumer, Lag, Spool};
+use crate::tls::{Certificates, Incoming, Protocol, TlsMetrics, TlsSettings};
 use crate::usage_metrics::UsageMetrics;
 use crate::webhooks::{WebhookMetrics, Webhooks};
 use crate::{accounts, clock, counters};
@@ -52,8 +53,8 @@ const POSTING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A service whose ports are bound and whose ledger is open, and that serves once it [runs](Service::run).
 pub struct Service {
-    grpc: TcpListener,
-    rest: TcpListener,
+    grpc: Incoming,
+    rest: Incoming,
     rls: Rls,
     shared: Shared,
     database: Arc<Database>,
@@ -74,9 +75,14 @@ impl Service {
     pub async fn start(config: Config, source: Option<(PathBuf, String)>) -> anyhow::Result<Service> {
         // From here on: before, the signal ends the process.
         let hangups = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
-        let grpc = bind("grpc.listen", config.grpc_listen).await?;
-        let rest = bind("rest.listen", config.rest_listen).await?;
         let (metrics, mut registry) = Metrics::new();
+        let mut bound = Bound { tls_metrics: TlsMetrics::new(&mut registry), watches: Vec::new() };
+        let grpc = bound
+            .bind(("grpc", "grpc.listen", "grpc.tls"), config.grpc_listen, config.grpc_tls.clone(), Protocol::Http2)
+            .await?;
+        let rest = bound
+            .bind(("rest", "rest.listen", "rest.tls"), config.rest_listen, config.rest_tls.clone(), Protocol::Http1)
+            .await?;
         let database = Arc::new(Database::open(&config.sqlite).await.context("ledger.sqlite")?);
         let ledger = ledger::open(&config, &database, &metrics).await?;
         let audit: Arc<dyn Audit> = Arc::new(SqliteAudit::new(database.clone()));
@@ -136,7 +142,8 @@ impl Service {
             billing: billing.clone(),
         };
         let books = reconcile::watch(watched, config.reconcile_every, metrics.clone());
-        let background = vec![
+        let mut background = bound.watches;
+        background.extend([
             post_unsettled(collector.clone()).boxed(),
             books.boxed(),
             watch_limits(alerts, ledger.clone()).boxed(),
@@ -145,7 +152,7 @@ impl Service {
             follow(policies.clone()).boxed(),
             count_what_was(policies.clone(), ledger.clone(), audit.clone()).boxed(),
             watch_file(config, source, hangups, policies, metrics, status.clone()).boxed(),
-        ];
+        ]);
         let registries = [registry, usage_registry];
         let shared = Shared {
             limiter,
@@ -169,7 +176,7 @@ impl Service {
     /// # Errors
     /// When the operating system does not say.
     pub fn grpc_address(&self) -> std::io::Result<SocketAddr> {
-        self.grpc.local_addr()
+        self.grpc.address()
     }
 
     /// Where REST listens, likewise.
@@ -177,7 +184,7 @@ impl Service {
     /// # Errors
     /// When the operating system does not say.
     pub fn rest_address(&self) -> std::io::Result<SocketAddr> {
-        self.rest.local_addr()
+        self.rest.address()
     }
 
     /// Serves until `stop` resolves, then ends the calls in flight, for [`STOP_TIMEOUT`] at most, and closes the ledger.
@@ -201,12 +208,13 @@ impl Service {
             .add_service(collector.service())
             .add_service(health)
             .add_service(reflection)
-            .serve_with_incoming_shutdown(TcpIncoming::from(grpc).with_nodelay(Some(true)), until(stopped.clone()));
+            .serve_with_incoming_shutdown(grpc.streams(), until(stopped.clone()));
         let mut background: JoinSet<()> = background.into_iter().collect();
         let mut consumers: JoinSet<()> = sinks.into_iter().collect();
         consumers.spawn(drain.run());
         let routes = rest::router(shared).into_make_service_with_connect_info::<SocketAddr>();
-        let rest = axum::serve(rest, routes).with_graceful_shutdown(until(stopped));
+        // Of a listener that it has not wrapped, axum can't tell routes who connects.
+        let rest = axum::serve(rest.tap_io(|_| ()), routes).with_graceful_shutdown(until(stopped));
         let mut servers = std::pin::pin!(async {
             tokio::try_join!(async { grpc.await.context("the gRPC server failed") }, async {
                 rest.await.context("the REST server failed")
@@ -324,8 +332,33 @@ async fn post_unsettled(collector: Collector) {
     }
 }
 
-async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("{key}: cannot listen on {address}"))
+/// Ports that are bound, and what renews what is served there.
+struct Bound {
+    tls_metrics: TlsMetrics,
+    watches: Vec<BoxFuture<'static, ()>>,
+}
+
+impl Bound {
+    /// The port of a listener, by its name and the configuration's keys for its address and certificates.
+    async fn bind(
+        &mut self,
+        (name, listen, tls): (&'static str, &str, &'static str),
+        address: SocketAddr,
+        settings: Option<TlsSettings>,
+        protocol: Protocol,
+    ) -> anyhow::Result<Incoming> {
+        let certificates = match settings {
+            None => None,
+            Some(settings) => {
+                let hangups = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
+                let (certificates, watch) = Certificates::open(tls, settings, protocol, self.tls_metrics.of(name))?;
+                self.watches.push(watch.run(hangups).boxed());
+                Some(certificates)
+            }
+        };
+        let tcp = TcpListener::bind(address).await.with_context(|| format!("{listen}: cannot listen on {address}"))?;
+        Ok(Incoming::new(tcp, certificates))
+    }
 }
 
 /// Resolves when the sender is gone.

@@ -17,15 +17,15 @@ mod webhooks;
 
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use reqwest::Url;
 use tollgate_domain::Day;
 
-use crate::client::Client;
+use crate::client::{Client, Trust};
 use crate::period;
 use crate::secret::Secret;
 
@@ -48,19 +48,42 @@ pub struct ServiceArgs {
     /// A file with the key that the service is shown; without, the one in TOLLGATE_KEY, if there is one.
     #[arg(long, value_name = "FILE", global = true, help_heading = "Service")]
     key_file: Option<PathBuf>,
+    /// The authorities that the service's certificate may be of, as PEM; without, the system's.
+    #[arg(long, env = "TOLLGATE_CA", value_name = "FILE", global = true, help_heading = "Service")]
+    ca: Option<PathBuf>,
+    /// The certificate that the service is shown where it asks for one, as PEM.
+    #[arg(long, env = "TOLLGATE_CLIENT_CERTIFICATE", value_name = "FILE", global = true, help_heading = "Service")]
+    client_certificate: Option<PathBuf>,
+    /// That certificate's key, as PEM.
+    #[arg(long, env = "TOLLGATE_CLIENT_KEY", value_name = "FILE", global = true, help_heading = "Service")]
+    client_key: Option<PathBuf>,
 }
 
 impl ServiceArgs {
     /// # Errors
-    /// When the key cannot be read.
+    /// When the key or a certificate cannot be read, or is none.
     pub fn connect(self) -> anyhow::Result<Client> {
         let key = match &self.key_file {
-            Some(file) => Some(fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?),
+            Some(file) => Some(fs::read_to_string(file).with_context(|| cannot_read(file))?),
             None => std::env::var(KEY).ok(),
         };
         let key = key.map(|key| Secret::new(key.trim())).filter(|key| !key.expose().is_empty());
-        Client::new(self.url, key.as_ref())
+        let pem = |file: &Path| fs::read(file).with_context(|| cannot_read(file));
+        let trust = Trust {
+            ca: self.ca.as_deref().map(pem).transpose()?,
+            own: match (&self.client_certificate, &self.client_key) {
+                (None, None) => None,
+                (Some(certificate), Some(key)) => Some((pem(certificate)?, pem(key)?)),
+                (Some(_), None) => bail!("--client-key is missing: a certificate needs its key"),
+                (None, Some(_)) => bail!("--client-certificate is missing: a key needs its certificate"),
+            },
+        };
+        Client::new(self.url, key.as_ref(), &trust)
     }
+}
+
+fn cannot_read(file: &Path) -> String {
+    format!("cannot read {}", file.display())
 }
 
 /// What is asked, and how the answer is shown.

@@ -16,6 +16,7 @@ mod raw;
 mod scalar;
 mod secrets;
 mod sinks;
+mod tls;
 mod warnings;
 
 use std::collections::BTreeMap;
@@ -41,6 +42,7 @@ use crate::rest::OpenTo;
 use crate::rest::Rate;
 use crate::sinks::SinkSettings;
 use crate::spool::SpoolSettings;
+use crate::tls::TlsSettings;
 use crate::usage_metrics::LabelCaps;
 use crate::webhooks::EndpointSettings;
 
@@ -60,8 +62,12 @@ pub const MAX_FILE_BYTES: u64 = 1 << 20;
 pub struct Config {
     /// Where the rate limit service and the collector listen.
     pub grpc_listen: SocketAddr,
+    /// What is served there over TLS; `None`: whoever connects speaks in the clear.
+    pub grpc_tls: Option<TlsSettings>,
     /// Where REST and metrics are served.
     pub rest_listen: SocketAddr,
+    /// What is served there over TLS, likewise.
+    pub rest_tls: Option<TlsSettings>,
     /// Who needs no key there.
     pub rest_open_to: OpenTo,
     /// How often one client may ask the REST API.
@@ -172,7 +178,9 @@ impl Config {
     pub fn restart_needed(&self, next: &Config) -> Vec<&'static str> {
         let fixed = [
             ("grpc.listen", self.grpc_listen == next.grpc_listen),
+            ("grpc.tls", self.grpc_tls == next.grpc_tls),
             ("rest.listen", self.rest_listen == next.rest_listen),
+            ("rest.tls", self.rest_tls == next.rest_tls),
             ("rest.open_to", self.rest_open_to == next.rest_open_to),
             ("rest.requests_per_second", self.rest_rate.per_second == next.rest_rate.per_second),
             ("rest.burst", self.rest_rate.burst == next.rest_rate.burst),

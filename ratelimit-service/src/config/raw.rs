@@ -24,6 +24,7 @@ use super::limits::Limits;
 use super::prices::Prices;
 use super::scalar::{BillingAnchor, Name, Within};
 use super::sinks::Sinks;
+use super::tls::Tls;
 use super::warnings::{self, Around};
 use super::{ConfigError, Engine, LogFormat};
 use crate::limiter::Policy;
@@ -59,11 +60,12 @@ pub(super) struct Config {
 #[serde(default, deny_unknown_fields)]
 struct Grpc {
     listen: SocketAddr,
+    tls: Option<Tls>,
 }
 
 impl Default for Grpc {
     fn default() -> Grpc {
-        Grpc { listen: (Ipv4Addr::LOCALHOST, 8081).into() }
+        Grpc { listen: (Ipv4Addr::LOCALHOST, 8081).into(), tls: None }
     }
 }
 
@@ -71,6 +73,7 @@ impl Default for Grpc {
 #[serde(default, deny_unknown_fields)]
 struct Rest {
     listen: SocketAddr,
+    tls: Option<Tls>,
     open_to: OpenTo,
     requests_per_second: Within<1, MAX_RATE>,
     burst: Within<1, MAX_RATE>,
@@ -80,6 +83,7 @@ impl Default for Rest {
     fn default() -> Rest {
         Rest {
             listen: (Ipv4Addr::LOCALHOST, 8080).into(),
+            tls: None,
             open_to: OpenTo::Loopback,
             requests_per_second: Within(500),
             burst: Within(1000),
@@ -289,7 +293,9 @@ impl Config {
         given.check_sums(&plans)?;
         Ok(super::Config {
             grpc_listen: grpc.listen,
+            grpc_tls: grpc.tls.map(|Tls(settings)| settings),
             rest_listen: rest.listen,
+            rest_tls: rest.tls.map(|Tls(settings)| settings),
             rest_open_to: rest.open_to,
             rest_rate: Rate { per_second: rest.requests_per_second.get(), burst: rest.burst.get() },
             domain: limiter.domain.0,

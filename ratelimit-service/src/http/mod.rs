@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Client, Response, Url, redirect};
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
 use address::PublicOnly;
@@ -42,13 +42,35 @@ pub enum Reach {
     Public,
 }
 
+/// What a client is known by to servers that ask, as PEM.
+#[derive(Clone, Copy)]
+pub struct ClientCertificate<'a> {
+    /// The certificate, and behind it those that lead to an authority.
+    pub certificate: &'a [u8],
+    /// Its key.
+    pub key: &'a [u8],
+}
+
 /// A client that waits for a whole answer as long as `timeout`, and trusts `ca`, as PEM, or else the system's authorities.
 ///
 /// # Errors
 /// When `ca` holds no certificate.
 pub fn client(reach: Reach, timeout: Duration, ca: Option<&[u8]>) -> Result<Client, String> {
+    client_with(reach, timeout, ca, None)
+}
+
+/// As [`client`], with a certificate of its own.
+///
+/// # Errors
+/// As [`client`], and when the certificate or its key is none, or they do not belong together.
+pub fn client_with(
+    reach: Reach,
+    timeout: Duration,
+    ca: Option<&[u8]>,
+    own: Option<ClientCertificate<'_>>,
+) -> Result<Client, String> {
     let builder = Client::builder()
-        .tls_backend_preconfigured(tls(ca)?)
+        .tls_backend_preconfigured(tls(ca, own)?)
         .redirect(redirect::Policy::none())
         .no_proxy()
         .connect_timeout(CONNECT_TIMEOUT.min(timeout))
@@ -61,8 +83,8 @@ pub fn client(reach: Reach, timeout: Duration, ca: Option<&[u8]>) -> Result<Clie
     builder.build().map_err(|error| told(&error.without_url()))
 }
 
-/// What a connection trusts.
-fn tls(ca: Option<&[u8]>) -> Result<ClientConfig, String> {
+/// What a connection trusts and shows.
+fn tls(ca: Option<&[u8]>, own: Option<ClientCertificate<'_>>) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
     match ca {
         Some(pem) => {
@@ -77,7 +99,12 @@ fn tls(ca: Option<&[u8]>) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let config = config.map_err(|error| error.to_string())?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
+    let config = config.with_root_certificates(roots);
+    let Some(ClientCertificate { certificate, key }) = own else { return Ok(config.with_no_client_auth()) };
+    let chain = check_certificates(certificate).map_err(|error| format!("the client's certificate {error}"))?;
+    let key =
+        PrivateKeyDer::from_pem_slice(key).map_err(|_| "the client's key is none, as PEM without a passphrase")?;
+    config.with_client_auth_cert(chain, key).map_err(|error| format!("the client's certificate and key: {error}"))
 }
 
 /// The certificates in `pem`.

@@ -99,6 +99,16 @@ impl Service {
         Service::start_with(&folder.write("config.yaml", &config))
     }
 
+    /// One whose listeners have these `tls`, in YAML.
+    pub(crate) fn start_over_tls(folder: &Folder, grpc: Option<&str>, rest: Option<&str>) -> Service {
+        let mut config = CONFIG.replace("LEDGER", &folder.ledger().display().to_string());
+        for (listener, tls) in [("grpc", grpc), ("rest", rest)] {
+            let plain = format!("{listener}: {{ listen: 127.0.0.1:0");
+            config = config.replace(&plain, &format!("{plain}, tls: {}", tls.unwrap_or("null")));
+        }
+        Service::start_with(&folder.write("config.yaml", &config))
+    }
+
     pub(crate) fn start_with(config: &Path) -> Service {
         Service::serving(tollgate(&["serve", "--config"]).arg(config).stderr(Stdio::piped()).spawn().unwrap())
     }

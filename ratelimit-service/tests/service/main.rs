@@ -20,5 +20,6 @@ mod reload;
 mod replicas;
 mod reservations;
 mod rest;
+mod tls;
 mod usage;
 mod webhooks;

@@ -73,16 +73,27 @@ impl Bootstrap {
     /// # Errors
     /// When the bootstrap has no such cluster.
     pub fn cluster(&mut self, name: &str, addr: SocketAddr) -> anyhow::Result<()> {
-        let clusters = self.at("/static_resources/clusters")?.as_array_mut().context("clusters: not a list")?;
-        let cluster = clusters
-            .iter_mut()
-            .find(|cluster| cluster["name"] == name)
-            .with_context(|| format!("the bootstrap has no cluster {name:?}"))?;
-        *cluster
+        *self
+            .cluster_of(name)?
             .pointer_mut("/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address")
             .with_context(|| format!("cluster {name:?} has no endpoint"))? =
             json!({"address": addr.ip().to_string(), "port_value": addr.port()});
         Ok(())
+    }
+
+    /// Merges `patch` into a cluster.
+    ///
+    /// # Errors
+    /// When the bootstrap has no such cluster.
+    pub fn configure_cluster(&mut self, name: &str, patch: &Value) -> anyhow::Result<()> {
+        merge(self.cluster_of(name)?, patch);
+        Ok(())
+    }
+
+    fn cluster_of(&mut self, name: &str) -> anyhow::Result<&mut Value> {
+        let clusters = self.at("/static_resources/clusters")?.as_array_mut().context("clusters: not a list")?;
+        let cluster = clusters.iter_mut().find(|cluster| cluster["name"] == name);
+        cluster.with_context(|| format!("the bootstrap has no cluster {name:?}"))
     }
 
     /// Merges `patch` into the filter's own config.

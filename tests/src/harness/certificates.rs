@@ -1,11 +1,70 @@
-//! Certificates for what listens on 127.0.0.1.
+//! Certificates for what listens on 127.0.0.1, and for who connects to it.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType, date_time_ymd};
+
+/// The year with whose beginning certificates end, unless said otherwise.
+const LAST_YEAR: i32 = 2100;
+
+/// Issues certificates.
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    /// Its own certificate, as a PEM file: whom those trust that trust it.
+    pub certificate: PathBuf,
+}
+
+/// A certificate and its key, as PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issued {
+    /// The certificate.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+impl Authority {
+    /// A new one, with its certificate in `dir` as `NAME.pem`.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn new(dir: &Path, name: &str) -> anyhow::Result<Authority> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+        let certificate = write(dir, &format!("{name}.pem"), &issuer.pem())?;
+        Ok(Authority { issuer, certificate })
+    }
+
+    /// A certificate for 127.0.0.1 and `localhost`, be it as a server or as a client: `NAME.pem` and `NAME.key` in `dir`,
+    /// which are replaced when they are there.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn issue(&self, dir: &Path, name: &str) -> anyhow::Result<Issued> {
+        self.issue_until(dir, name, LAST_YEAR)
+    }
+
+    /// The same, of a certificate that ends when `year` begins.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn issue_until(&self, dir: &Path, name: &str, year: i32) -> anyhow::Result<Issued> {
+        let mut params = CertificateParams::new(["localhost".to_owned()])?;
+        params.not_after = date_time_ymd(year, 1, 1);
+        params.distinguished_name.push(DnType::CommonName, "localhost");
+        params.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+        let key = KeyPair::generate()?;
+        Ok(Issued {
+            certificate: write(dir, &format!("{name}.pem"), &params.signed_by(&key, &self.issuer)?.pem())?,
+            key: write(dir, &format!("{name}.key"), &key.serialize_pem())?,
+        })
+    }
+}
 
 /// A server's certificate by an authority of its own, as PEM files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,18 +83,9 @@ impl ServerCertificate {
     /// # Errors
     /// When a file cannot be written.
     pub fn issue(dir: &Path) -> anyhow::Result<ServerCertificate> {
-        let mut authority = CertificateParams::default();
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
-        let mut server = CertificateParams::new(["localhost".to_owned()])?;
-        server.distinguished_name.push(DnType::CommonName, "localhost");
-        server.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
-        let key = KeyPair::generate()?;
-        Ok(ServerCertificate {
-            authority: write(dir, "authority.pem", &authority.pem())?,
-            certificate: write(dir, "server.pem", &server.signed_by(&key, &authority)?.pem())?,
-            key: write(dir, "server.key", &key.serialize_pem())?,
-        })
+        let authority = Authority::new(dir, "authority")?;
+        let Issued { certificate, key } = authority.issue(dir, "server")?;
+        Ok(ServerCertificate { authority: authority.certificate, certificate, key })
     }
 }
 

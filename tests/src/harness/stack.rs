@@ -38,6 +38,8 @@ pub struct Builder {
     limiter: Limiter,
     /// Who is asked and told in our service's place.
     rate_limit_service: Option<SocketAddr>,
+    /// Merged into the cluster of whoever that is.
+    service_cluster: Value,
     bodies: Bodies,
     route: Value,
     connection_manager: Value,
@@ -127,6 +129,12 @@ impl Builder {
         self
     }
 
+    /// Merges `patch` into Envoy's cluster of the service.
+    pub fn service_cluster(mut self, patch: Value) -> Builder {
+        self.service_cluster = patch;
+        self
+    }
+
     /// Starts everything, and waits until it takes requests.
     ///
     /// # Errors
@@ -158,6 +166,7 @@ impl Builder {
         };
         bootstrap.cluster("llm", standin.addr())?;
         bootstrap.cluster("tollgate", self.rate_limit_service.unwrap_or(service.grpc()))?;
+        bootstrap.configure_cluster("tollgate", &self.service_cluster)?;
         if self.bodies == Bodies::HeldBack {
             bootstrap.hold_bodies_back()?;
         }
@@ -181,6 +190,7 @@ impl Stack {
             service_config: json!({}),
             limiter: Limiter::Tollgate,
             rate_limit_service: None,
+            service_cluster: json!({}),
             bodies: Bodies::Handed,
             route: json!({}),
             connection_manager: json!({}),
