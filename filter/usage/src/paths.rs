@@ -28,7 +28,8 @@ enum Keys {
 #[derive(Debug)]
 struct Node<P> {
     parent: NodeId,
-    keys: Vec<(&'static str, NodeId)>,
+    /// The members, by the length of their keys: by that most of a document's keys are told apart.
+    keys: Vec<Vec<(&'static str, NodeId)>>,
     element: Option<NodeId>,
     leaf: Option<P>,
     /// Of the subtree that begins here.
@@ -74,13 +75,13 @@ impl<P: Copy> Paths<P> {
     /// The place of an object's member, whose key stands as `key` between its quotes.
     pub(crate) fn member(&self, object: NodeId, key: &[u8]) -> Option<NodeId> {
         let node = self.node(object)?;
-        match (node.child(|known| known.as_bytes() == key), self.keys) {
+        match (node.child(key.len(), |known| known.as_bytes() == key), self.keys) {
             (None, Keys::Spelled) if key.is_ascii() && memchr(b'\\', key).is_none() => {
-                node.child(|known| known.as_bytes().eq_ignore_ascii_case(key))
+                node.child(key.len(), |known| known.as_bytes().eq_ignore_ascii_case(key))
             }
             (None, Keys::Spelled) => {
                 let key: String = decode(key).chars().map(fold).collect();
-                node.child(|known| known.eq_ignore_ascii_case(&key))
+                node.child(key.len(), |known| known.eq_ignore_ascii_case(&key))
             }
             (found, _) => found,
         }
@@ -110,7 +111,7 @@ impl<P: Copy> Paths<P> {
         for segment in path {
             let key = segment.trim_end_matches("[]");
             let known = self.member(place, key.as_bytes());
-            place = known.unwrap_or_else(|| self.grow(place, |node, child| node.keys.push((key, child))));
+            place = known.unwrap_or_else(|| self.grow(place, |node, child| node.add(key, child)));
             for _ in 0..(segment.len() - key.len()) / 2 {
                 let known = self.element(place);
                 place = known.unwrap_or_else(|| self.grow(place, |node, child| node.element = Some(child)));
@@ -150,9 +151,18 @@ fn fold(letter: char) -> char {
 }
 
 impl<P> Node<P> {
-    /// The place of the first member with such a key.
-    fn child(&self, is_key: impl Fn(&str) -> bool) -> Option<NodeId> {
-        self.keys.iter().find(|(known, _)| is_key(known)).map(|(_, child)| *child)
+    /// The place of the first member with such a key, of this length.
+    fn child(&self, length: usize, is_key: impl Fn(&str) -> bool) -> Option<NodeId> {
+        self.keys.get(length)?.iter().find(|(known, _)| is_key(known)).map(|(_, child)| *child)
+    }
+
+    fn add(&mut self, key: &'static str, child: NodeId) {
+        if self.keys.len() <= key.len() {
+            self.keys.resize_with(key.len() + 1, Vec::new);
+        }
+        if let Some(of_length) = self.keys.get_mut(key.len()) {
+            of_length.push((key, child));
+        }
     }
 
     fn new(parent: NodeId) -> Node<P> {
