@@ -132,7 +132,7 @@ impl Call {
             return Ok(None);
         }
         let path = std::str::from_utf8(path).unwrap_or_default();
-        let endpoint = Endpoint::of(path, text(request, ":authority"));
+        let endpoint = self.shared.endpoint(path, text(request, ":authority"));
         let dialect = Dialect::of(endpoint.as_ref().map(|endpoint| endpoint.format));
         if endpoint.is_none() {
             recorder.add(Counter::CallsUnclaimed, 1);

@@ -465,5 +465,18 @@ pub(crate) fn is_whitespace(byte: u8) -> bool {
 
 /// Whether a byte may stand in a number or a literal.
 pub(crate) fn in_scalar(byte: &u8) -> bool {
-    matches!(byte, b'-' | b'+' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z')
+    SCALAR.get(usize::from(*byte)).is_some_and(|is_in| *is_in)
 }
+
+static SCALAR: [bool; 256] = {
+    let mut scalar = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        #[allow(clippy::indexing_slicing, reason = "within the bounds, as the compiler has seen")]
+        {
+            scalar[byte] = matches!(byte as u8, b'-' | b'+' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z');
+        }
+        byte += 1;
+    }
+    scalar
+};

@@ -75,7 +75,7 @@ impl<P: Copy> Paths<P> {
     /// The place of an object's member, whose key stands as `key` between its quotes.
     pub(crate) fn member(&self, object: NodeId, key: &[u8]) -> Option<NodeId> {
         let node = self.node(object)?;
-        match (node.child(key.len(), |known| known.as_bytes() == key), self.keys) {
+        match (node.child(key.len(), |known| is_same(known.as_bytes(), key)), self.keys) {
             (None, Keys::Spelled) if key.is_ascii() && memchr(b'\\', key).is_none() => {
                 node.child(key.len(), |known| known.as_bytes().eq_ignore_ascii_case(key))
             }
@@ -139,6 +139,13 @@ impl<P: Copy> Paths<P> {
             }
         }
     }
+}
+
+/// Whether two keys of one length are the same. They are short, and `==` compares byte by byte in wasm.
+fn is_same(known: &[u8], key: &[u8]) -> bool {
+    let ((known, known_rest), (key, key_rest)) = (known.as_chunks::<8>(), key.as_chunks::<8>());
+    let is_same = |(known, key): (&[u8; 8], &[u8; 8])| u64::from_le_bytes(*known) == u64::from_le_bytes(*key);
+    known.iter().zip(key).all(is_same) && known_rest.iter().zip(key_rest).all(|(known, key)| known == key)
 }
 
 /// The letters beyond ASCII that Go takes for some within (`unicode.SimpleFold`).

@@ -183,8 +183,9 @@ impl Metered {
         self.event.streaming = is_sse
             || begins("application/vnd.amazon.eventstream")
             || begins("application/x-ndjson")
-            || self.request.facts().is_some_and(|facts| facts.stream == Some(true));
-        self.event.upstream_limits = limit_headers::upstream(headers);
+            || self.request.asks_for_stream();
+        let upstream = limit_headers::upstream(headers);
+        self.event.upstream_limits = upstream.told;
         let strip = (is_sse && content_encoding.is_none() && self.request.usage_is_ours()).then(Strip::new);
         let mut edits: Vec<HeaderEdit> = Vec::new();
         if strip.is_some() && headers.get("content-length").is_some() {
@@ -202,7 +203,9 @@ impl Metered {
         let limits = Rc::clone(&self.told.limits);
         let ours = limits.headers();
         let is_theirs = |name: &&str| ours.iter().all(|(set, _)| set != name) && headers.get(name).is_some();
-        edits.extend(limit_headers::NAMES.into_iter().filter(is_theirs).map(|name| (name.into(), None)));
+        if upstream.may_have_ours {
+            edits.extend(limit_headers::NAMES.into_iter().filter(is_theirs).map(|name| (name.into(), None)));
+        }
         edits.extend(ours.iter().map(|(name, value)| ((*name).into(), Some(value.clone()))));
         // Last, so that the limiter's own word holds where both tell of limits.
         edits.extend(self.added_headers());

@@ -44,9 +44,13 @@ fn quote_or_backslash(text: &[u8]) -> Option<usize> {
 /// Reads the escapes of a string. What is no UTF-8 or half of a surrogate pair becomes U+FFFD, and so does an escape that
 /// does not exist.
 pub(crate) fn decode(raw: &[u8]) -> String {
+    let mut escape = memchr(b'\\', raw);
+    if let (None, Ok(plain)) = (escape, std::str::from_utf8(raw)) {
+        return plain.to_owned();
+    }
     let mut text = String::with_capacity(raw.len());
     let mut rest = raw;
-    while let Some(at) = memchr(b'\\', rest) {
+    while let Some(at) = escape {
         text.push_str(&String::from_utf8_lossy(rest.get(..at).unwrap_or_default()));
         rest = rest.get(at + 1..).unwrap_or_default();
         let (decoded, taken) = match rest.first() {
@@ -61,6 +65,7 @@ pub(crate) fn decode(raw: &[u8]) -> String {
         };
         text.push(decoded);
         rest = rest.get(taken..).unwrap_or_default();
+        escape = memchr(b'\\', rest);
     }
     text.push_str(&String::from_utf8_lossy(rest));
     text
