@@ -67,25 +67,38 @@ impl HeaderMap {
         if edits.len() < MANY_EDITS {
             return edit(map, edits);
         }
-        let is_edited = |name: &[u8]| edits.iter().any(|(edited, _)| edited.as_bytes() == name);
+        let is_edited = |name: &[u8]| edits.iter().any(|(edited, _)| is_same(edited.as_bytes(), name));
         let kept = self.pairs().filter(|(name, _)| !is_edited(name));
         let set = edits.iter().filter_map(|(name, value)| Some((name.as_bytes(), value.as_ref()?.as_bytes())));
-        if let Err(status) = host::set(map, &lay_out(kept.chain(set))) {
+        // Chosen once, and laid out in two passes.
+        let mut headers = Vec::with_capacity(self.count().saturating_add(edits.len()));
+        headers.extend(kept);
+        headers.extend(set);
+        if let Err(status) = host::set(map, &lay_out(&headers)) {
             error!("{map:?}: it can't be changed: {status}");
         }
     }
 
+    /// How many headers there are said to be: at most as many as have room.
+    fn count(&self) -> usize {
+        let said = self.0.first_chunk().map_or(0, |count| u32::from_le_bytes(*count) as usize);
+        said.min(self.0.len() / (2 * SIZE_BYTES))
+    }
+
     fn pairs(&self) -> Pairs<'_> {
-        let count = self.0.first_chunk().map_or(0, |count| u32::from_le_bytes(*count) as usize);
-        let sizes_bytes = count.saturating_mul(2 * SIZE_BYTES);
-        let (sizes, texts) =
-            self.0.get(SIZE_BYTES..).and_then(|rest| rest.split_at_checked(sizes_bytes)).unwrap_or_default();
+        let sizes_bytes = self.count().saturating_mul(2 * SIZE_BYTES);
+        let rest = self.0.get(SIZE_BYTES..).unwrap_or_default();
+        let (sizes, texts) = rest.split_at_checked(sizes_bytes).unwrap_or_default();
         Pairs { sizes, texts }
     }
 }
 
+/// Whether two names are the same. Those of one length differ at their ends more often than at their beginnings.
+fn is_same(name: &[u8], other: &[u8]) -> bool {
+    name.len() == other.len() && name.last() == other.last() && name == other
+}
+
 /// The headers of a map that are still to come.
-#[derive(Clone)]
 struct Pairs<'a> {
     sizes: &'a [u8],
     texts: &'a [u8],
@@ -105,20 +118,17 @@ impl<'a> Iterator for Pairs<'a> {
 }
 
 /// Lays headers out as a map.
-fn lay_out<'a>(headers: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone) -> Vec<u8> {
+fn lay_out(headers: &[(&[u8], &[u8])]) -> Vec<u8> {
     let size = |text: &[u8]| u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes();
-    let (mut count, mut bytes) = (0_u32, SIZE_BYTES);
-    for (name, value) in headers.clone() {
-        count += 1;
-        bytes += name.len() + value.len() + 2 * (SIZE_BYTES + 1);
-    }
-    let mut map = Vec::with_capacity(bytes);
-    map.extend_from_slice(&count.to_le_bytes());
-    for (name, value) in headers.clone() {
+    let header_bytes = |(name, value): &(&[u8], &[u8])| name.len() + value.len() + 2 * (SIZE_BYTES + 1);
+    let bytes: usize = headers.iter().map(header_bytes).sum();
+    let mut map = Vec::with_capacity(SIZE_BYTES + bytes);
+    map.extend_from_slice(&u32::try_from(headers.len()).unwrap_or(u32::MAX).to_le_bytes());
+    for (name, value) in headers {
         map.extend_from_slice(&size(name));
         map.extend_from_slice(&size(value));
     }
-    for text in headers.flat_map(|(name, value)| [name, value]) {
+    for text in headers.iter().flat_map(|(name, value)| [name, value]) {
         map.extend_from_slice(text);
         map.push(0);
     }
@@ -131,10 +141,7 @@ impl Headers for HeaderMap {
     }
 
     fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        // Names of one length differ at their ends more often than at their beginnings.
-        let is_name =
-            move |key: &[u8]| key.len() == name.len() && key.last() == name.as_bytes().last() && key == name.as_bytes();
-        self.pairs().filter(move |(key, _)| is_name(key)).map(|(_, value)| value)
+        self.pairs().filter(move |(key, _)| is_same(key, name.as_bytes())).map(|(_, value)| value)
     }
 }
 

@@ -67,16 +67,19 @@ pub(crate) fn upstream(headers: &impl Headers) -> Upstream {
 pub(crate) struct Limits {
     statuses: Vec<LimitStatus>,
     at_ms: u64,
+    tells_of_slots: bool,
     headers: OnceCell<Vec<(&'static str, String)>>,
 }
 
 impl Limits {
     pub(crate) fn new(statuses: Vec<LimitStatus>, at_ms: u64) -> Limits {
-        Limits { statuses, at_ms, headers: OnceCell::new() }
+        let tells_of_slots = statuses.iter().any(|limit| limit.counts() == LimitUnit::Concurrency);
+        Limits { statuses, at_ms, tells_of_slots, headers: OnceCell::new() }
     }
 
-    pub(crate) fn statuses(&self) -> &[LimitStatus] {
-        &self.statuses
+    /// Whether any of them is one of slots.
+    pub(crate) fn tell_of_slots(&self) -> bool {
+        self.tells_of_slots
     }
 
     /// What tells a client of them; none without limits.

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use tollgate_usage::{Endpoint, Hints, Reader, Strip};
-use tollgate_wire::admission::{AdmissionRequest, AdmissionResponse, Decision, LimitUnit};
+use tollgate_wire::admission::{AdmissionRequest, AdmissionResponse, Decision};
 use tollgate_wire::usage_event::{TokenCounts, UsageEvent};
 
 use crate::config::{Config, Settle};
@@ -170,8 +170,7 @@ impl Metered {
     /// Whether others wait for what the call holds: slots come free by events alone, and the limiter tells of slots where
     /// they are the scarcest.
     pub(super) fn haste(&self) -> Haste {
-        let tells_of_slots = self.told.limits.statuses().iter().any(|limit| limit.counts() == LimitUnit::Concurrency);
-        if tells_of_slots { Haste::Soon } else { Haste::Batched }
+        if self.told.limits.tell_of_slots() { Haste::Soon } else { Haste::Batched }
     }
 
     /// The upstream's answer begins. Gives what is to change on its headers.
@@ -187,7 +186,9 @@ impl Metered {
         let upstream = limit_headers::upstream(headers);
         self.event.upstream_limits = upstream.told;
         let strip = (is_sse && content_encoding.is_none() && self.request.usage_is_ours()).then(Strip::new);
-        let mut edits: Vec<HeaderEdit> = Vec::new();
+        let limits = Rc::clone(&self.told.limits);
+        let ours = limits.headers();
+        let mut edits: Vec<HeaderEdit> = Vec::with_capacity(ours.len());
         if strip.is_some() && headers.get("content-length").is_some() {
             edits.push(("content-length".into(), None));
         }
@@ -200,8 +201,6 @@ impl Metered {
             first_bytes: 0,
             has_ended: false,
         });
-        let limits = Rc::clone(&self.told.limits);
-        let ours = limits.headers();
         let is_theirs = |name: &&str| ours.iter().all(|(set, _)| set != name) && headers.get(name).is_some();
         if upstream.may_have_ours {
             edits.extend(limit_headers::NAMES.into_iter().filter(is_theirs).map(|name| (name.into(), None)));
