@@ -105,12 +105,12 @@ impl HttpContext for Http {
         }
         let seen = self.call.held_bytes();
         let bytes = read(BufferType::HttpRequestBody, seen, size.saturating_sub(seen));
-        let step = self.call.on_request_body(&bytes, end_of_stream, host::now_ms(), &self.worker.metrics);
+        let step = self.call.on_request_body(&bytes, end_of_stream, host::now_ms, &self.worker.metrics);
         self.step(step, seen, size)
     }
 
     fn on_http_request_trailers(&mut self, _count: usize) -> Action {
-        let step = self.call.on_request_body(&[], true, host::now_ms(), &self.worker.metrics);
+        let step = self.call.on_request_body(&[], true, host::now_ms, &self.worker.metrics);
         self.step(step, 0, 0)
     }
 
