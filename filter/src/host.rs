@@ -12,7 +12,8 @@ use uuid::Builder;
 /// Milliseconds since the Unix epoch.
 pub(crate) fn now_ms() -> u64 {
     let now = hostcalls::get_current_time().ok().and_then(|now| now.duration_since(UNIX_EPOCH).ok());
-    now.map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+    // In 64 bits: `as_millis` multiplies and divides in 128.
+    now.map_or(0, |elapsed| elapsed.as_secs().saturating_mul(1000).saturating_add(elapsed.subsec_millis().into()))
 }
 
 /// A number that nobody can guess; zero where the host has none.

@@ -6,9 +6,10 @@ use log::error;
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType};
-use tollgate_flow::{Ask, Call, HeaderEdit, Headers, Next, Reply, Request, Step};
+use tollgate_flow::{Ask, Call, Next, Reply, Step};
 use tollgate_wire::admission::{LEASE_METADATA, RESERVATION_ID_METADATA};
 
+use crate::header_map::{HeaderMap, edit};
 use crate::host;
 use crate::root::Worker;
 
@@ -19,43 +20,6 @@ pub(crate) struct Http {
     call: Call,
 }
 
-/// So many changes of headers are made by setting the whole map: each by itself would be a call into the host.
-const MANY_EDITS: usize = 4;
-
-/// All headers at once: a call into the host costs more than to copy them.
-struct HeaderMap(Vec<(String, Vec<u8>)>);
-
-impl HeaderMap {
-    fn read(map: MapType) -> HeaderMap {
-        HeaderMap(hostcalls::get_map_bytes(map).unwrap_or_default())
-    }
-
-    /// Changes the map that this was read from.
-    fn edit(&self, map: MapType, edits: Vec<HeaderEdit>) {
-        if edits.len() < MANY_EDITS {
-            return edit(map, edits);
-        }
-        let is_edited = |name: &str| edits.iter().any(|(edited, _)| edited == name);
-        let kept = self.iter().filter(|(name, _)| !is_edited(name));
-        let set = edits.iter().filter_map(|(name, value)| Some((name.as_ref(), value.as_ref()?.as_bytes())));
-        if let Err(status) = hostcalls::set_map_bytes(map, kept.chain(set).collect()) {
-            error!("{map:?}: it can't be changed: {status:?}");
-        }
-    }
-}
-
-impl Headers for HeaderMap {
-    fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
-    }
-}
-
-impl Request for HeaderMap {
-    fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
-        hostcalls::get_property(path.to_vec()).ok().flatten()
-    }
-}
-
 impl Http {
     pub(crate) fn new(worker: Rc<Worker>) -> Http {
         Http { call: Call::new(Rc::clone(&worker.shared)), worker }
@@ -63,7 +27,7 @@ impl Http {
 
     /// Does what the call says. Of the `buffered` bytes of the body, the call has just seen all but the first `seen`.
     fn step(&mut self, step: Step, seen: usize, buffered: usize) -> Action {
-        edit(MapType::HttpRequestHeaders, step.headers);
+        edit(MapType::HttpRequestHeaders, &step.headers);
         if let Some(body) = step.body {
             // Envoy replaces a buffer as a whole only.
             let before = read(BufferType::HttpRequestBody, 0, seen);
@@ -115,14 +79,6 @@ fn replace(buffer: BufferType, size: usize, bytes: &[u8]) {
     }
 }
 
-fn edit(map: MapType, edits: Vec<HeaderEdit>) {
-    for (name, value) in edits {
-        if let Err(status) = hostcalls::set_map_value(map, &name, value.as_deref()) {
-            error!("{map:?}: {name} can't be changed: {status:?}");
-        }
-    }
-}
-
 impl Context for Http {
     fn on_grpc_call_response(&mut self, _token: u32, status: u32, size: usize) {
         let message = read(BufferType::GrpcReceiveBuffer, 0, size);
@@ -149,12 +105,12 @@ impl HttpContext for Http {
         }
         let seen = self.call.held_bytes();
         let bytes = read(BufferType::HttpRequestBody, seen, size.saturating_sub(seen));
-        let step = self.call.on_request_body(&bytes, end_of_stream, host::now_ms(), &self.worker.metrics);
+        let step = self.call.on_request_body(&bytes, end_of_stream, host::now_ms, &self.worker.metrics);
         self.step(step, seen, size)
     }
 
     fn on_http_request_trailers(&mut self, _count: usize) -> Action {
-        let step = self.call.on_request_body(&[], true, host::now_ms(), &self.worker.metrics);
+        let step = self.call.on_request_body(&[], true, host::now_ms, &self.worker.metrics);
         self.step(step, 0, 0)
     }
 
@@ -162,7 +118,7 @@ impl HttpContext for Http {
         if self.call.reads_response_headers() {
             let headers = HeaderMap::read(MapType::HttpResponseHeaders);
             let edits = self.call.on_response_headers(&headers);
-            headers.edit(MapType::HttpResponseHeaders, edits);
+            headers.edit(MapType::HttpResponseHeaders, &edits);
         }
         Action::Continue
     }

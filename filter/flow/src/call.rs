@@ -107,7 +107,7 @@ impl Call {
                 self.stage = Stage::Reading(call);
                 Next::Wait.into()
             }
-            Ok(Some(call)) => self.ask(call, Hold::Held, now_ms, recorder),
+            Ok(Some(call)) => self.ask(call, Hold::Held, || now_ms, recorder),
             Ok(None) => Next::Continue.into(),
             Err(reply) => Next::Reply(reply).into(),
         };
@@ -132,7 +132,7 @@ impl Call {
             return Ok(None);
         }
         let path = std::str::from_utf8(path).unwrap_or_default();
-        let endpoint = Endpoint::of(path, text(request, ":authority"));
+        let endpoint = self.shared.endpoint(path, text(request, ":authority"));
         let dialect = Dialect::of(endpoint.as_ref().map(|endpoint| endpoint.format));
         if endpoint.is_none() {
             recorder.add(Counter::CallsUnclaimed, 1);
@@ -177,7 +177,13 @@ impl Call {
     }
 
     /// Asks the limiter with what is known by now, if it is to be asked.
-    fn ask(&mut self, mut call: Box<Metered>, hold: Hold, now_ms: u64, recorder: &impl Recorder) -> Step {
+    fn ask(
+        &mut self,
+        mut call: Box<Metered>,
+        hold: Hold,
+        now_ms: impl FnOnce() -> u64,
+        recorder: &impl Recorder,
+    ) -> Step {
         let shared = Rc::clone(&self.shared);
         let config = shared.config();
         let asked = call.asked();
@@ -188,6 +194,7 @@ impl Call {
         if !config.admission.enabled {
             return self.pass(call);
         }
+        let now_ms = now_ms();
         call.settle_question(asked);
         let way = shared.leases().decide(call.kind(), &call.question.amounts, now_ms, recorder);
         match way {
@@ -234,8 +241,15 @@ impl Call {
         Next::Reply(reply).into()
     }
 
-    /// The next bytes of the request's body are there; those that [`Call::held_bytes`] counts are not among them.
-    pub fn on_request_body(&mut self, bytes: &[u8], is_last: bool, now_ms: u64, recorder: &impl Recorder) -> Step {
+    /// The next bytes of the request's body are there; those that [`Call::held_bytes`] counts are not among them. The time is
+    /// asked for only where the call is to be decided on with them.
+    pub fn on_request_body(
+        &mut self,
+        bytes: &[u8],
+        is_last: bool,
+        now_ms: impl FnOnce() -> u64,
+        recorder: &impl Recorder,
+    ) -> Step {
         if let Stage::Passing(call) | Stage::Asking(call, Hold::Released) = &mut self.stage {
             return Step { body: call.request.take(bytes, is_last), ..Next::Continue.into() };
         }

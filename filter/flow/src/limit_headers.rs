@@ -26,17 +26,40 @@ pub(crate) const NAMES: [&str; 11] = [
     "ratelimit",
 ];
 
+/// Whether a header can be one of [`NAMES`], at a glance.
+fn may_be_ours(name: &str) -> bool {
+    name.starts_with("x-ratelimit-") || name.starts_with("ratelimit")
+}
+
 /// Room for the IETF's headers of a requests and a tokens limit, in bytes; more limits make them grow.
 const IETF_BYTES: usize = 96;
 
 /// How the names of providers' own limit headers begin.
 const UPSTREAM_PREFIXES: [&str; 4] = ["x-ratelimit-", "anthropic-ratelimit-", "ratelimit", "retry-after"];
 
-/// The upstream's own limits, for the record: each header as `name: value`.
-pub(crate) fn upstream(headers: &impl Headers) -> Vec<String> {
-    let told = headers.iter().filter(|(name, _)| UPSTREAM_PREFIXES.iter().any(|prefix| name.starts_with(prefix)));
-    let told = told.filter_map(|(name, value)| Some(format!("{name}: {}", std::str::from_utf8(value).ok()?)));
-    told.filter(|line| line.len() <= MAX_UPSTREAM_LIMIT_BYTES).take(MAX_UPSTREAM_LIMITS).collect()
+/// The upstream's own limits.
+pub(crate) struct Upstream {
+    /// For the record: each header as `name: value`.
+    pub(crate) told: Vec<String>,
+    /// Whether any of its headers can be one of [`NAMES`].
+    pub(crate) may_have_ours: bool,
+}
+
+/// The upstream's own limits, by its headers.
+pub(crate) fn upstream(headers: &impl Headers) -> Upstream {
+    let mut upstream = Upstream { told: Vec::new(), may_have_ours: false };
+    for (name, value) in
+        headers.iter().filter(|(name, _)| UPSTREAM_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+    {
+        upstream.may_have_ours |= may_be_ours(name);
+        if let Ok(value) = std::str::from_utf8(value)
+            && upstream.told.len() < MAX_UPSTREAM_LIMITS
+            && name.len() + ": ".len() + value.len() <= MAX_UPSTREAM_LIMIT_BYTES
+        {
+            upstream.told.push(format!("{name}: {value}"));
+        }
+    }
+    upstream
 }
 
 /// Where limits stood at a moment. All calls of a lease share it, and so the headers that tell it.
@@ -44,16 +67,19 @@ pub(crate) fn upstream(headers: &impl Headers) -> Vec<String> {
 pub(crate) struct Limits {
     statuses: Vec<LimitStatus>,
     at_ms: u64,
+    tells_of_slots: bool,
     headers: OnceCell<Vec<(&'static str, String)>>,
 }
 
 impl Limits {
     pub(crate) fn new(statuses: Vec<LimitStatus>, at_ms: u64) -> Limits {
-        Limits { statuses, at_ms, headers: OnceCell::new() }
+        let tells_of_slots = statuses.iter().any(|limit| limit.counts() == LimitUnit::Concurrency);
+        Limits { statuses, at_ms, tells_of_slots, headers: OnceCell::new() }
     }
 
-    pub(crate) fn statuses(&self) -> &[LimitStatus] {
-        &self.statuses
+    /// Whether any of them is one of slots.
+    pub(crate) fn tell_of_slots(&self) -> bool {
+        self.tells_of_slots
     }
 
     /// What tells a client of them; none without limits.
@@ -228,6 +254,7 @@ mod tests {
         let got = headers(&limits, 1_000_000);
         assert_eq!(got.iter().map(|(name, value)| (*name, value.as_str())).collect::<Vec<_>>(), expected);
         assert_eq!(expected.map(|(name, _)| name), NAMES);
+        assert!(NAMES.into_iter().all(may_be_ours) && !may_be_ours("x-request-id"));
     }
 
     #[test]

@@ -135,6 +135,11 @@ impl RequestBody {
         self.reader.as_ref().map(RequestReader::facts)
     }
 
+    /// Whether it asks for a stream, as far as the body has come.
+    pub(crate) fn asks_for_stream(&self) -> bool {
+        self.reader.as_ref().is_some_and(|reader| reader.stream() == Some(true))
+    }
+
     /// The prompt's tokens, as far as the body has come.
     pub(crate) fn input_estimate(&self, facts: Option<&RequestFacts>) -> u64 {
         let read = facts.map_or(0, |facts| facts.input_estimate);

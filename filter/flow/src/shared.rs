@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell, RefMut};
 
+use tollgate_usage::Endpoint;
 use tollgate_wire::admission::{AdmissionRequest, AdmissionResponse};
 use tollgate_wire::usage_event::UsageEvent;
 
@@ -19,7 +20,20 @@ pub struct Shared {
     bodies: Cell<Bodies>,
     leases: RefCell<Leases>,
     reports: RefCell<Reports>,
+    /// What the last call's path and authority told: mostly the next one has the same.
+    last_endpoint: RefCell<Option<Known>>,
 }
+
+/// What a path and an authority told.
+#[derive(Debug)]
+struct Known {
+    path: String,
+    authority: Option<String>,
+    endpoint: Option<Endpoint>,
+}
+
+/// The longest path and authority that are remembered, in bytes together.
+const MAX_REMEMBERED_BYTES: usize = 512;
 
 /// A question to the limiter for a lease. It is asked aside from all calls.
 #[derive(Debug)]
@@ -44,12 +58,32 @@ impl Shared {
     /// Of a worker that has seen no call yet.
     pub fn new(config: Config) -> Shared {
         let leases = RefCell::new(Leases::new(config.admission.leases, config.admission.timeout_ms));
-        Shared { config, bodies: Cell::new(Bodies::Unproven), leases, reports: RefCell::default() }
+        Shared {
+            config,
+            bodies: Cell::new(Bodies::Unproven),
+            leases,
+            reports: RefCell::default(),
+            last_endpoint: RefCell::default(),
+        }
     }
 
     /// The configuration.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The endpoint that a call has, by its path and authority.
+    pub(crate) fn endpoint(&self, path: &str, authority: Option<&str>) -> Option<Endpoint> {
+        let mut last = self.last_endpoint.borrow_mut();
+        if let Some(last) = last.as_ref().filter(|last| last.path == path && last.authority.as_deref() == authority) {
+            return last.endpoint.clone();
+        }
+        let endpoint = Endpoint::of(path, authority);
+        if path.len().saturating_add(authority.map_or(0, str::len)) <= MAX_REMEMBERED_BYTES {
+            let (path, authority) = (path.to_owned(), authority.map(str::to_owned));
+            *last = Some(Known { path, authority, endpoint: endpoint.clone() });
+        }
+        endpoint
     }
 
     /// The leases of this worker's calls.

@@ -93,7 +93,7 @@ impl Endpoint {
     pub fn of(path: &str, authority: Option<&str>) -> Option<Endpoint> {
         let (path, query) = without_query(path);
         let spec = by_request_path(path)?;
-        let by_path = || PATHS.iter().find(|(part, _)| path.contains(part)).map(|(_, provider)| *provider);
+        let by_path = || PATHS.iter().find(|(part, _)| around(path, part).is_some()).map(|(_, provider)| *provider);
         let (_, method) = path.rsplit_once(['/', ':']).unwrap_or_default();
         let provider = authority.and_then(provider_of_host).or_else(by_path).unwrap_or(spec.provider);
         Some(Endpoint {
@@ -135,6 +135,15 @@ fn without_query(path: &str) -> (&str, &str) {
     (path.trim_end_matches('/'), query)
 }
 
+/// What stands before and behind the first `part` of a path, which begins with a slash. Paths have few of these: the standard
+/// library's search, which knows no such thing, takes longer to make ready than to look at each.
+fn around<'a>(path: &'a str, part: &str) -> Option<(&'a str, &'a str)> {
+    let slashes = path.bytes().enumerate().filter(|(_, byte)| *byte == b'/').map(|(at, _)| at);
+    slashes
+        .filter_map(|at| path.split_at_checked(at))
+        .find_map(|(before, rest)| Some((before, rest.strip_prefix(part)?)))
+}
+
 /// What ids and the names of actions consist of.
 fn is_name(segment: &str) -> bool {
     !segment.is_empty() && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
@@ -144,14 +153,14 @@ fn stream_options(format: Format, provider: &str, path: &str, query: &str) -> St
     if !matches!(format, Format::OpenAiChat | Format::OpenAiCompletions) || provider == MISTRAL {
         return StreamOptions::None;
     }
-    if !provider.starts_with("azure.") && !path.contains(AZURE_DEPLOYMENTS) {
+    if !provider.starts_with("azure.") && around(path, AZURE_DEPLOYMENTS).is_none() {
         return StreamOptions::Taken;
     }
     let parameters = query.split('&').filter_map(|parameter| parameter.split_once('='));
     let mut versions = parameters.filter(|(name, _)| name.eq_ignore_ascii_case("api-version")).map(|(_, value)| value);
     let date = versions.next().and_then(|version| version.get(..AZURE_STREAM_OPTIONS_SINCE.len()));
     match date {
-        _ if path.contains(AZURE_UNVERSIONED) => StreamOptions::TakenWithoutData,
+        _ if around(path, AZURE_UNVERSIONED).is_some() => StreamOptions::TakenWithoutData,
         Some(date) if date >= AZURE_STREAM_OPTIONS_SINCE => StreamOptions::TakenWithoutData,
         _ => StreamOptions::None,
     }
@@ -186,8 +195,8 @@ fn streams(method: &str) -> Option<bool> {
 /// Gemini and Vertex `…/models/{model}:method`, Bedrock `/model/{model}/method`, Azure `/deployments/{model}/…`.
 fn model(path: &str) -> Option<String> {
     let (before, last) = path.rsplit_once('/')?;
-    let of_bedrock = || before.split_once("/model/").map(|(_, model)| model);
-    let of_azure = || path.split_once("/deployments/")?.1.split('/').next();
+    let of_bedrock = || around(before, "/model/").map(|(_, model)| model);
+    let of_azure = || around(path, "/deployments/")?.1.split('/').next();
     let raw = match last.rsplit_once(':') {
         Some((model, _)) => Some(model),
         None => of_bedrock().or_else(of_azure),

@@ -204,14 +204,33 @@ impl TextEstimate {
     }
 }
 
+/// What a character costs, by its kind and a column: first those of [`START`], then those of [`RUN`]. One table, for every
+/// byte of a prompt comes through here.
+const WEIGHTS: [u8; KINDS * COLUMNS] = {
+    let mut weights = [0; KINDS * COLUMNS];
+    let mut at = 0;
+    while at < weights.len() {
+        let (kind, column) = (at / COLUMNS, at % COLUMNS);
+        #[allow(clippy::indexing_slicing, reason = "within the bounds, as the compiler has seen")]
+        {
+            weights[at] = if column < KINDS { START[kind][column] } else { RUN[kind][column - KINDS] };
+        }
+        at += 1;
+    }
+    weights
+};
+const KINDS: usize = 16;
+const COLUMNS: usize = 2 * KINDS;
+
 impl Last {
     /// Goes on to the next character, and returns what it costs.
     fn step(&mut self, kind: Kind) -> u64 {
-        let (table, column) = if kind == self.kind { (&RUN, self.before) } else { (&START, self.kind as u8) };
-        self.before = if kind == self.kind { (self.before + 1).min(15) } else { 0 };
+        let is_run = kind == self.kind;
+        let column = if is_run { KINDS + usize::from(self.before) } else { self.kind as usize };
+        self.before = if is_run { (self.before + 1).min(15) } else { 0 };
         self.kind = kind;
-        let weight = table.get(kind as usize).and_then(|row| row.get(usize::from(column)));
-        weight.copied().map_or(0, u64::from)
+        // The mask tells the compiler that it is within.
+        WEIGHTS.get((kind as usize * COLUMNS + column) & (WEIGHTS.len() - 1)).copied().map_or(0, u64::from)
     }
 }
 

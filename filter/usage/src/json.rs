@@ -185,35 +185,46 @@ impl<P: Copy> Scanner<P> {
 
     /// Takes a piece of the document and returns how much of it that was: less than all when the value has ended and
     /// something other than whitespace follows.
+    ///
+    /// Each step goes as far as its bytes are there: a key to behind its colon, a value to behind its comma. Where they end, the
+    /// state says what is due.
     pub(crate) fn feed(&mut self, bytes: &[u8], paths: &Paths<P>, sink: &mut impl Sink<Place = P>) -> usize {
         let mut rest = bytes;
         while let Some(&byte) = rest.first() {
-            let taken = match self.state {
-                State::PassText { depth, escaped, to } => self.pass_text(rest, depth, escaped, to, sink),
-                State::KeyText { escaped } => self.key_text(rest, escaped, paths, sink),
-                State::Text { place, escaped } => self.text(rest, place, escaped, sink),
-                State::Skip { depth, subtree } => self.skip(rest, depth, subtree),
-                State::Scalar(place) => self.scalar(rest, place, sink),
-                State::Broken => rest.len(),
-                _ if is_whitespace(byte) => 1,
+            match self.state {
+                State::PassText { depth, escaped, to } => self.pass_text(&mut rest, depth, escaped, to, sink),
+                State::KeyText { escaped } => self.key_text(&mut rest, escaped, paths, sink),
+                State::Text { place, escaped } => self.text(&mut rest, place, escaped, sink),
+                State::Skip { depth, subtree } => self.skip(&mut rest, depth, subtree),
+                State::Scalar(place) => self.scalar(&mut rest, place, sink),
+                State::Broken => self.take(&mut rest, bytes.len()),
+                _ if is_whitespace(byte) => self.take(&mut rest, 1),
                 State::Closed => break,
-                State::Value(target) => self.begin(byte, target, paths, sink),
-                State::Key | State::Colon(_) | State::Comma => {
-                    self.punctuation(byte, paths, sink);
-                    1
-                }
-            };
-            self.offset = self.offset.saturating_add(taken as u64);
-            rest = rest.get(taken..).unwrap_or_default();
+                State::Value(target) => self.begin(&mut rest, byte, target, paths, sink),
+                State::Key | State::Colon(_) | State::Comma => self.punctuation(&mut rest, byte, paths, sink),
+            }
         }
         bytes.len() - rest.len()
     }
 
-    /// The first byte of a value.
-    fn begin(&mut self, byte: u8, target: Target<P>, paths: &Paths<P>, sink: &mut impl Sink<Place = P>) -> usize {
+    /// So many of the bytes, or all that are there, are done with.
+    fn take(&mut self, rest: &mut &[u8], count: usize) {
+        let left = rest.get(count..).unwrap_or_default();
+        self.offset = self.offset.saturating_add((rest.len() - left.len()) as u64);
+        *rest = left;
+    }
+
+    /// The first byte of a value, and what follows.
+    fn begin(
+        &mut self,
+        rest: &mut &[u8],
+        byte: u8,
+        target: Target<P>,
+        paths: &Paths<P>,
+        sink: &mut impl Sink<Place = P>,
+    ) {
         if byte == b']' {
-            self.leave(byte, paths, sink);
-            return 1;
+            return self.leave(rest, byte, paths, sink);
         }
         self.start = self.offset;
         let (leaf, subtree) = match target {
@@ -231,19 +242,20 @@ impl<P: Copy> Scanner<P> {
                     sink.value(place, Value::Open, Span::of(self.start, 1));
                 }
                 self.enter(byte, target, subtree, paths);
+                self.take(rest, 1);
             }
-            (b'"', Some(place)) if want == Want::Kept => self.state = State::Text { place, escaped: false },
+            (b'"', Some(place)) if want == Want::Kept => {
+                self.take(rest, 1);
+                self.text(rest, place, false, sink);
+            }
             (b'"', _) => {
                 let to = wanted.or(subtree.filter(|_| leaf.is_none()));
-                self.state = State::PassText { depth: 0, escaped: false, to };
+                self.take(rest, 1);
+                self.pass_text(rest, 0, false, to, sink);
             }
-            (b'-' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z', _) => {
-                self.state = State::Scalar(wanted);
-                return 0;
-            }
+            (b'-' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z', _) => self.scalar(rest, wanted, sink),
             _ => self.state = State::Broken,
         }
-        1
     }
 
     fn enter(&mut self, byte: u8, target: Target<P>, subtree: Option<P>, paths: &Paths<P>) {
@@ -269,55 +281,70 @@ impl<P: Copy> Scanner<P> {
         };
     }
 
-    fn leave(&mut self, byte: u8, paths: &Paths<P>, sink: &mut impl Sink<Place = P>) {
+    fn leave(&mut self, rest: &mut &[u8], byte: u8, paths: &Paths<P>, sink: &mut impl Sink<Place = P>) {
         let bracket = |container: &Container| if container.element.is_some() { b']' } else { b'}' };
-        let Some(container) = self.open.pop().filter(|container| bracket(container) == byte) else {
+        let container = self.open.pop().filter(|container| bracket(container) == byte);
+        self.take(rest, 1);
+        let Some(container) = container else {
             self.state = State::Broken;
             return;
         };
         if let Some(place) = paths.leaf(container.place).filter(|place| sink.wants(*place) != Want::No) {
-            let end = self.offset.saturating_add(1);
-            sink.value(place, Value::Close, Span { start: container.start, end });
+            sink.value(place, Value::Close, Span { start: container.start, end: self.offset });
         }
-        self.after_value();
+        self.after_value(rest);
     }
 
-    fn after_value(&mut self) {
+    fn after_value(&mut self, rest: &mut &[u8]) {
         self.state = if self.open.len == 0 { State::Closed } else { State::Comma };
+        if rest.first() == Some(&b',') {
+            self.after_comma(rest);
+        }
     }
 
-    fn punctuation(&mut self, byte: u8, paths: &Paths<P>, sink: &mut impl Sink<Place = P>) {
-        match (self.state, byte, self.open.last()) {
-            (State::Key, b'"', _) => {
+    /// Nothing but a container has commas.
+    fn after_comma(&mut self, rest: &mut &[u8]) {
+        let Some(container) = self.open.last() else { return };
+        self.state = match container.element {
+            Some(element) => State::Value(Target::Known(element)),
+            None => State::Key,
+        };
+        self.take(rest, 1);
+    }
+
+    fn punctuation(&mut self, rest: &mut &[u8], byte: u8, paths: &Paths<P>, sink: &mut impl Sink<Place = P>) {
+        match (self.state, byte) {
+            (State::Key, b'"') => {
                 self.start = self.offset;
-                self.state = State::KeyText { escaped: false };
+                self.take(rest, 1);
+                self.key_text(rest, false, paths, sink);
             }
-            (State::Colon(target), b':', _) => self.state = State::Value(target),
-            (State::Comma, b',', Some(container)) => {
-                self.state = match container.element {
-                    Some(element) => State::Value(Target::Known(element)),
-                    None => State::Key,
-                }
+            (State::Colon(target), b':') => {
+                self.state = State::Value(target);
+                self.take(rest, 1);
             }
-            (State::Key, b'}', _) | (State::Comma, b'}' | b']', _) => self.leave(byte, paths, sink),
+            (State::Comma, b',') => self.after_comma(rest),
+            (State::Key, b'}') | (State::Comma, b'}' | b']') => self.leave(rest, byte, paths, sink),
             _ => self.state = State::Broken,
         }
     }
 
-    fn key_text(&mut self, rest: &[u8], escaped: bool, paths: &Paths<P>, sink: &mut impl Sink<Place = P>) -> usize {
+    fn key_text(&mut self, rest: &mut &[u8], escaped: bool, paths: &Paths<P>, sink: &mut impl Sink<Place = P>) {
         let end = match end_of_text(rest, escaped) {
             TextEnd::At(end) => end,
             TextEnd::Open { escaped } => {
                 self.kept.push(rest);
                 self.state = State::KeyText { escaped };
-                return rest.len();
+                return self.take(rest, rest.len());
             }
         };
         let key = self.kept.complete(rest.get(..end).unwrap_or_default());
-        let Some(object) = self.open.last() else { return end + 1 };
-        let target = match paths.member(object.place, key) {
-            Some(place) => Target::Known(place),
-            None => Target::Unknown(paths.subtree(object.place).filter(|place| sink.wants(*place) != Want::No)),
+        let target = match self.open.last() {
+            Some(object) => match paths.member(object.place, key) {
+                Some(place) => Target::Known(place),
+                None => Target::Unknown(paths.subtree(object.place).filter(|place| sink.wants(*place) != Want::No)),
+            },
+            None => Target::Unknown(None),
         };
         if let Target::Unknown(Some(subtree)) = target {
             let (start, end) = (self.start.saturating_add(1), self.offset.saturating_add(end as u64));
@@ -327,34 +354,40 @@ impl<P: Copy> Scanner<P> {
             }
             sink.value(subtree, Value::PiecesEnd, Span::of(end, 1));
         }
-        self.state = State::Colon(target);
         self.kept.len = 0;
-        end + 1
+        self.take(rest, end + 1);
+        if rest.first() == Some(&b':') {
+            self.state = State::Value(target);
+            self.take(rest, 1);
+        } else {
+            self.state = State::Colon(target);
+        }
     }
 
     /// A string that is kept.
-    fn text(&mut self, rest: &[u8], place: P, escaped: bool, sink: &mut impl Sink<Place = P>) -> usize {
+    fn text(&mut self, rest: &mut &[u8], place: P, escaped: bool, sink: &mut impl Sink<Place = P>) {
         match end_of_text(rest, escaped) {
             TextEnd::Open { escaped } => {
                 self.kept.push(rest);
                 self.state = State::Text { place, escaped };
-                rest.len()
+                self.take(rest, rest.len());
             }
             TextEnd::At(end) => {
                 let at = Span { start: self.start, end: self.offset.saturating_add(end as u64 + 1) };
                 let text = self.kept.complete(rest.get(..end).unwrap_or_default());
                 sink.value(place, Value::Text(text), at);
                 self.kept.len = 0;
-                self.after_value();
-                end + 1
+                self.take(rest, end + 1);
+                self.after_value(rest);
             }
         }
     }
 
-    fn scalar(&mut self, rest: &[u8], place: Option<P>, sink: &mut impl Sink<Place = P>) -> usize {
+    fn scalar(&mut self, rest: &mut &[u8], place: Option<P>, sink: &mut impl Sink<Place = P>) {
         let Some(end) = rest.iter().position(|byte| !in_scalar(byte)) else {
             self.kept.push(rest);
-            return rest.len();
+            self.state = State::Scalar(place);
+            return self.take(rest, rest.len());
         };
         let at = Span { start: self.start, end: self.offset.saturating_add(end as u64) };
         let text = self.kept.complete(rest.get(..end).unwrap_or_default());
@@ -368,32 +401,33 @@ impl<P: Copy> Scanner<P> {
             }
         }
         self.kept.len = 0;
-        self.after_value();
-        end
+        self.take(rest, end);
+        self.after_value(rest);
     }
 
-    fn skip(&mut self, rest: &[u8], depth: u64, subtree: Option<P>) -> usize {
+    fn skip(&mut self, rest: &mut &[u8], depth: u64, subtree: Option<P>) {
         let Some(at) = rest.iter().position(|byte| matches!(byte, b'"' | b'{' | b'[' | b'}' | b']')) else {
-            return rest.len();
+            return self.take(rest, rest.len());
         };
-        match rest.get(at) {
+        let byte = rest.get(at);
+        self.take(rest, at + 1);
+        match byte {
             Some(b'"') => self.state = State::PassText { depth, escaped: false, to: subtree },
             Some(b'{' | b'[') => self.state = State::Skip { depth: depth.saturating_add(1), subtree },
             _ if depth > 1 => self.state = State::Skip { depth: depth - 1, subtree },
-            _ => self.after_value(),
+            _ => self.after_value(rest),
         }
-        at + 1
     }
 
     /// A string that passes.
     fn pass_text(
         &mut self,
-        rest: &[u8],
+        rest: &mut &[u8],
         depth: u64,
         escaped: bool,
         to: Option<P>,
         sink: &mut impl Sink<Place = P>,
-    ) -> usize {
+    ) {
         let end = end_of_text(rest, escaped);
         if let Some(place) = to {
             let piece = match end {
@@ -411,14 +445,14 @@ impl<P: Copy> Scanner<P> {
         match end {
             TextEnd::Open { escaped } => {
                 self.state = State::PassText { depth, escaped, to };
-                rest.len()
+                self.take(rest, rest.len());
             }
             TextEnd::At(end) => {
+                self.take(rest, end + 1);
                 match depth {
-                    0 => self.after_value(),
+                    0 => self.after_value(rest),
                     _ => self.state = State::Skip { depth, subtree: to },
                 }
-                end + 1
             }
         }
     }
@@ -431,5 +465,18 @@ pub(crate) fn is_whitespace(byte: u8) -> bool {
 
 /// Whether a byte may stand in a number or a literal.
 pub(crate) fn in_scalar(byte: &u8) -> bool {
-    matches!(byte, b'-' | b'+' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z')
+    SCALAR.get(usize::from(*byte)).is_some_and(|is_in| *is_in)
 }
+
+static SCALAR: [bool; 256] = {
+    let mut scalar = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        #[allow(clippy::indexing_slicing, reason = "within the bounds, as the compiler has seen")]
+        {
+            scalar[byte] = matches!(byte as u8, b'-' | b'+' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z');
+        }
+        byte += 1;
+    }
+    scalar
+};

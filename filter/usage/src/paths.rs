@@ -28,7 +28,8 @@ enum Keys {
 #[derive(Debug)]
 struct Node<P> {
     parent: NodeId,
-    keys: Vec<(&'static str, NodeId)>,
+    /// The members, by the length of their keys: by that most of a document's keys are told apart.
+    keys: Vec<Vec<(&'static str, NodeId)>>,
     element: Option<NodeId>,
     leaf: Option<P>,
     /// Of the subtree that begins here.
@@ -74,13 +75,13 @@ impl<P: Copy> Paths<P> {
     /// The place of an object's member, whose key stands as `key` between its quotes.
     pub(crate) fn member(&self, object: NodeId, key: &[u8]) -> Option<NodeId> {
         let node = self.node(object)?;
-        match (node.child(|known| known.as_bytes() == key), self.keys) {
+        match (node.child(key.len(), |known| is_same(known.as_bytes(), key)), self.keys) {
             (None, Keys::Spelled) if key.is_ascii() && memchr(b'\\', key).is_none() => {
-                node.child(|known| known.as_bytes().eq_ignore_ascii_case(key))
+                node.child(key.len(), |known| known.as_bytes().eq_ignore_ascii_case(key))
             }
             (None, Keys::Spelled) => {
                 let key: String = decode(key).chars().map(fold).collect();
-                node.child(|known| known.eq_ignore_ascii_case(&key))
+                node.child(key.len(), |known| known.eq_ignore_ascii_case(&key))
             }
             (found, _) => found,
         }
@@ -110,7 +111,7 @@ impl<P: Copy> Paths<P> {
         for segment in path {
             let key = segment.trim_end_matches("[]");
             let known = self.member(place, key.as_bytes());
-            place = known.unwrap_or_else(|| self.grow(place, |node, child| node.keys.push((key, child))));
+            place = known.unwrap_or_else(|| self.grow(place, |node, child| node.add(key, child)));
             for _ in 0..(segment.len() - key.len()) / 2 {
                 let known = self.element(place);
                 place = known.unwrap_or_else(|| self.grow(place, |node, child| node.element = Some(child)));
@@ -140,6 +141,13 @@ impl<P: Copy> Paths<P> {
     }
 }
 
+/// Whether two keys of one length are the same. They are short, and `==` compares byte by byte in wasm.
+fn is_same(known: &[u8], key: &[u8]) -> bool {
+    let ((known, known_rest), (key, key_rest)) = (known.as_chunks::<8>(), key.as_chunks::<8>());
+    let is_same = |(known, key): (&[u8; 8], &[u8; 8])| u64::from_le_bytes(*known) == u64::from_le_bytes(*key);
+    known.iter().zip(key).all(is_same) && known_rest.iter().zip(key_rest).all(|(known, key)| known == key)
+}
+
 /// The letters beyond ASCII that Go takes for some within (`unicode.SimpleFold`).
 fn fold(letter: char) -> char {
     match letter {
@@ -150,9 +158,18 @@ fn fold(letter: char) -> char {
 }
 
 impl<P> Node<P> {
-    /// The place of the first member with such a key.
-    fn child(&self, is_key: impl Fn(&str) -> bool) -> Option<NodeId> {
-        self.keys.iter().find(|(known, _)| is_key(known)).map(|(_, child)| *child)
+    /// The place of the first member with such a key, of this length.
+    fn child(&self, length: usize, is_key: impl Fn(&str) -> bool) -> Option<NodeId> {
+        self.keys.get(length)?.iter().find(|(known, _)| is_key(known)).map(|(_, child)| *child)
+    }
+
+    fn add(&mut self, key: &'static str, child: NodeId) {
+        if self.keys.len() <= key.len() {
+            self.keys.resize_with(key.len() + 1, Vec::new);
+        }
+        if let Some(of_length) = self.keys.get_mut(key.len()) {
+            of_length.push((key, child));
+        }
     }
 
     fn new(parent: NodeId) -> Node<P> {

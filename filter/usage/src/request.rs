@@ -165,7 +165,7 @@ impl RequestReader {
         let complete = self.is_complete();
         RequestFacts {
             model: seen.path_model.as_ref().or(seen.model.as_ref()).cloned(),
-            stream: seen.path_stream.or(seen.stream).or(seen.streams_by_default().filter(|_| complete)),
+            stream: self.stream(),
             output_cap: if seen.generates() { seen.output_cap } else { Some(0) },
             generates: seen.generates(),
             choices: seen.choices,
@@ -173,6 +173,12 @@ impl RequestReader {
             input_estimate: seen.input_estimate(),
             complete,
         }
+    }
+
+    /// [`RequestFacts::stream`] alone.
+    pub fn stream(&self) -> Option<bool> {
+        let seen = &self.seen;
+        seen.path_stream.or(seen.stream).or(seen.streams_by_default().filter(|_| self.is_complete()))
     }
 
     /// Whether the upstream reports usage on the stream only because of the edits: the client did not ask for it, so what

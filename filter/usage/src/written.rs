@@ -86,6 +86,9 @@ impl Sampled {
     }
 
     fn tokens(&self) -> u64 {
+        if self.estimated_bytes == self.passed_bytes {
+            return self.estimate.tokens();
+        }
         let scaled = u128::from(self.estimate.tokens()) * u128::from(self.passed_bytes);
         u64::try_from(scaled.div_ceil(u128::from(self.estimated_bytes.max(1)))).unwrap_or(u64::MAX)
     }

@@ -6,8 +6,7 @@
 
 use std::fmt;
 
-use prost::Message;
-
+use crate::field;
 use crate::proto::opentelemetry::proto::logs::v1::LogRecord;
 use attributes::Attributes;
 pub use export::{decode_rejected, encode_export};
@@ -206,6 +205,22 @@ impl fmt::Display for InvalidEvent {
 
 impl std::error::Error for InvalidEvent {}
 
+/// The encoded log record of an event.
+fn encode_record(event_name: &str, time_ms: u64, attributes: &Attributes<'_>) -> Vec<u8> {
+    const TIME: u32 = 1; // of LogRecord
+    const ATTRIBUTES: u32 = 6;
+    const EVENT_NAME: u32 = 12;
+    let mut bytes = Vec::with_capacity(ENCODED_BYTES);
+    field::append_fixed64(TIME, nanos(time_ms), &mut bytes);
+    attributes.encode(ATTRIBUTES, &mut bytes);
+    field::append(EVENT_NAME, event_name.as_bytes(), &mut bytes);
+    bytes
+}
+
+fn nanos(ms: u64) -> u64 {
+    ms.saturating_mul(1_000_000)
+}
+
 impl UsageEvent {
     /// The model that prices, limits and sums go by: the one asked for, or else the one that answered.
     pub fn model(&self) -> Option<&str> {
@@ -214,23 +229,17 @@ impl UsageEvent {
 
     /// The log record that carries this event.
     pub fn to_log_record(&self) -> LogRecord {
-        LogRecord { attributes: self.attributes().into_pairs(), ..self.bare_record() }
+        LogRecord {
+            time_unix_nano: nanos(self.started_at_ms),
+            event_name: EVENT_NAME.to_owned(),
+            attributes: self.attributes().into_pairs(),
+            ..LogRecord::default()
+        }
     }
 
     /// The encoded log record that carries this event.
     pub fn encode(&self) -> Vec<u8> {
-        const ATTRIBUTES: u32 = 6; // of LogRecord
-        // Fields may come in any order.
-        let mut bytes = self.bare_record().encode_to_vec();
-        bytes.reserve(ENCODED_BYTES);
-        self.attributes().encode(ATTRIBUTES, &mut bytes);
-        bytes
-    }
-
-    /// The log record without attributes.
-    fn bare_record(&self) -> LogRecord {
-        let time_unix_nano = self.started_at_ms.saturating_mul(1_000_000);
-        LogRecord { time_unix_nano, event_name: EVENT_NAME.to_owned(), ..LogRecord::default() }
+        encode_record(EVENT_NAME, self.started_at_ms, &self.attributes())
     }
 
     fn attributes(&self) -> Attributes<'_> {

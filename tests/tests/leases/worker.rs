@@ -94,7 +94,7 @@ impl Worker {
         let id =
             || format!("{:08x}-{:04x}-7000-8000-ca11{:08x}", clock as u32, number & 0xffff, chance.number() as u32);
         call.on_request_headers(&headers, true, clock, id, &self.counts);
-        let step = call.on_request_body(body.as_bytes(), true, clock, &self.counts);
+        let step = call.on_request_body(body.as_bytes(), true, || clock, &self.counts);
         self.went(number, call, step, now_ms)
     }
 

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use tollgate_usage::{Endpoint, Hints, Reader, Strip};
-use tollgate_wire::admission::{AdmissionRequest, AdmissionResponse, Decision, LimitUnit};
+use tollgate_wire::admission::{AdmissionRequest, AdmissionResponse, Decision};
 use tollgate_wire::usage_event::{TokenCounts, UsageEvent};
 
 use crate::config::{Config, Settle};
@@ -170,8 +170,7 @@ impl Metered {
     /// Whether others wait for what the call holds: slots come free by events alone, and the limiter tells of slots where
     /// they are the scarcest.
     pub(super) fn haste(&self) -> Haste {
-        let tells_of_slots = self.told.limits.statuses().iter().any(|limit| limit.counts() == LimitUnit::Concurrency);
-        if tells_of_slots { Haste::Soon } else { Haste::Batched }
+        if self.told.limits.tell_of_slots() { Haste::Soon } else { Haste::Batched }
     }
 
     /// The upstream's answer begins. Gives what is to change on its headers.
@@ -183,10 +182,13 @@ impl Metered {
         self.event.streaming = is_sse
             || begins("application/vnd.amazon.eventstream")
             || begins("application/x-ndjson")
-            || self.request.facts().is_some_and(|facts| facts.stream == Some(true));
-        self.event.upstream_limits = limit_headers::upstream(headers);
+            || self.request.asks_for_stream();
+        let upstream = limit_headers::upstream(headers);
+        self.event.upstream_limits = upstream.told;
         let strip = (is_sse && content_encoding.is_none() && self.request.usage_is_ours()).then(Strip::new);
-        let mut edits: Vec<HeaderEdit> = Vec::new();
+        let limits = Rc::clone(&self.told.limits);
+        let ours = limits.headers();
+        let mut edits: Vec<HeaderEdit> = Vec::with_capacity(ours.len());
         if strip.is_some() && headers.get("content-length").is_some() {
             edits.push(("content-length".into(), None));
         }
@@ -199,10 +201,10 @@ impl Metered {
             first_bytes: 0,
             has_ended: false,
         });
-        let limits = Rc::clone(&self.told.limits);
-        let ours = limits.headers();
         let is_theirs = |name: &&str| ours.iter().all(|(set, _)| set != name) && headers.get(name).is_some();
-        edits.extend(limit_headers::NAMES.into_iter().filter(is_theirs).map(|name| (name.into(), None)));
+        if upstream.may_have_ours {
+            edits.extend(limit_headers::NAMES.into_iter().filter(is_theirs).map(|name| (name.into(), None)));
+        }
         edits.extend(ours.iter().map(|(name, value)| ((*name).into(), Some(value.clone()))));
         // Last, so that the limiter's own word holds where both tell of limits.
         edits.extend(self.added_headers());

@@ -82,7 +82,7 @@ impl Scene {
 
     /// The request's next bytes come.
     pub(crate) fn send(&mut self, bytes: &[u8], is_last: bool) -> Step {
-        self.call.on_request_body(bytes, is_last, START_MS, &self.counts)
+        self.call.on_request_body(bytes, is_last, || START_MS, &self.counts)
     }
 
     /// A request without a body, up to the question.

@@ -1,6 +1,6 @@
 //! Strings: where they end, and what their escapes stand for.
 
-use memchr::{memchr, memchr2};
+use memchr::memchr;
 
 /// Where a string ends.
 pub(crate) enum TextEnd {
@@ -13,7 +13,7 @@ pub(crate) enum TextEnd {
 /// Finds the end of a string. `escaped`: the byte before was a backslash that holds for the first.
 pub(crate) fn end_of_text(bytes: &[u8], escaped: bool) -> TextEnd {
     let mut at = usize::from(escaped);
-    while let Some(found) = bytes.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
+    while let Some(found) = bytes.get(at..).and_then(quote_or_backslash) {
         at += found;
         if bytes.get(at) == Some(&b'"') {
             return TextEnd::At(at);
@@ -23,12 +23,34 @@ pub(crate) fn end_of_text(bytes: &[u8], escaped: bool) -> TextEnd {
     TextEnd::Open { escaped: at > bytes.len() }
 }
 
+/// The first quote or backslash. Most strings are short: a search that has to make ready costs more than it saves.
+fn quote_or_backslash(text: &[u8]) -> Option<usize> {
+    /// In each byte.
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let (blocks, rest) = text.as_chunks::<8>();
+    for (at, block) in blocks.iter().enumerate() {
+        let bytes = u64::from_le_bytes(*block);
+        // The high bit of each byte that is zero, and perhaps of bytes above one: the lowest is right.
+        let zeros = |bytes: u64| bytes.wrapping_sub(ONES) & !bytes & (ONES << 7);
+        let found = zeros(bytes ^ (ONES * u64::from(b'"'))) | zeros(bytes ^ (ONES * u64::from(b'\\')));
+        if found != 0 {
+            return Some(at * 8 + (found.trailing_zeros() / 8) as usize);
+        }
+    }
+    let is_wanted = |byte: &u8| matches!(byte, b'"' | b'\\');
+    rest.iter().position(is_wanted).map(|at| blocks.len() * 8 + at)
+}
+
 /// Reads the escapes of a string. What is no UTF-8 or half of a surrogate pair becomes U+FFFD, and so does an escape that
 /// does not exist.
 pub(crate) fn decode(raw: &[u8]) -> String {
+    let mut escape = memchr(b'\\', raw);
+    if let (None, Ok(plain)) = (escape, std::str::from_utf8(raw)) {
+        return plain.to_owned();
+    }
     let mut text = String::with_capacity(raw.len());
     let mut rest = raw;
-    while let Some(at) = memchr(b'\\', rest) {
+    while let Some(at) = escape {
         text.push_str(&String::from_utf8_lossy(rest.get(..at).unwrap_or_default()));
         rest = rest.get(at + 1..).unwrap_or_default();
         let (decoded, taken) = match rest.first() {
@@ -43,6 +65,7 @@ pub(crate) fn decode(raw: &[u8]) -> String {
         };
         text.push(decoded);
         rest = rest.get(taken..).unwrap_or_default();
+        escape = memchr(b'\\', rest);
     }
     text.push_str(&String::from_utf8_lossy(rest));
     text
@@ -68,7 +91,19 @@ fn unicode_escape(bytes: &[u8]) -> (char, usize) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn the_first_quote_or_backslash_is_found(
+            text in prop::collection::vec(prop_oneof![9 => any::<u8>(), 1 => Just(b'"'), 1 => Just(b'\\')], 0..60),
+        ) {
+            let expected = text.iter().position(|byte| matches!(byte, b'"' | b'\\'));
+            prop_assert_eq!(quote_or_backslash(&text), expected);
+        }
+    }
 
     #[test]
     fn escapes_are_read_as_serde_json_reads_them() {

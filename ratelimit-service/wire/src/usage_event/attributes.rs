@@ -68,38 +68,57 @@ impl<'a> Attributes<'a> {
 
     /// The bytes of [`Attributes::into_pairs`], each as the field `number` of the message that `to` is.
     pub(super) fn encode(&self, number: u32, to: &mut Vec<u8>) {
-        let mut bytes = Vec::with_capacity(64);
+        const KEY: u32 = 1; // of KeyValue
+        const VALUE: u32 = 2;
         for (key, value) in &self.0 {
-            bytes.clear();
-            value.encode(&mut bytes);
-            field::append_pair(number, key.as_bytes(), &bytes, to);
+            let length = value.length();
+            field::begin(number, field::length(KEY, key.len()) + field::length(VALUE, length), to);
+            field::append(KEY, key.as_bytes(), to);
+            field::begin(VALUE, length, to);
+            value.encode(to);
         }
     }
 }
 
+// The fields of an AnyValue.
+const TEXT: u32 = 1;
+const FLAG: u32 = 2;
+const COUNT: u32 = 3;
+const ARRAY: u32 = 5;
+/// Of an ArrayValue.
+const VALUES: u32 = 1;
+
 impl Value<'_> {
+    /// Of an `AnyValue`, in bytes.
+    fn length(&self) -> usize {
+        match self {
+            Value::Text(text) => field::length(TEXT, text.len()),
+            Value::Flag(flag) => field::varint_field_length(FLAG, u64::from(*flag)),
+            Value::Count(count) => field::varint_field_length(COUNT, count.cast_unsigned()),
+            Value::Texts(texts) => field::length(ARRAY, array_length(texts)),
+        }
+    }
+
     /// An `AnyValue`.
     fn encode(&self, to: &mut Vec<u8>) {
-        const TEXT: u32 = 1;
-        const FLAG: u32 = 2;
-        const COUNT: u32 = 3;
-        const ARRAY: u32 = 5;
-        const VALUES: u32 = 1; // of ArrayValue
         match self {
             Value::Text(text) => field::append(TEXT, text.as_bytes(), to),
             Value::Flag(flag) => field::append_varint(FLAG, u64::from(*flag), to),
             Value::Count(count) => field::append_varint(COUNT, count.cast_unsigned(), to),
             Value::Texts(texts) => {
-                let mut array = Vec::new();
+                field::begin(ARRAY, array_length(texts), to);
                 for text in texts {
-                    let mut value = Vec::with_capacity(text.len() + 4);
-                    field::append(TEXT, text.as_bytes(), &mut value);
-                    field::append(VALUES, &value, &mut array);
+                    field::begin(VALUES, field::length(TEXT, text.len()), to);
+                    field::append(TEXT, text.as_bytes(), to);
                 }
-                field::append(ARRAY, &array, to);
             }
         }
     }
+}
+
+/// Of an `ArrayValue`, in bytes.
+fn array_length(texts: &[&str]) -> usize {
+    texts.iter().map(|text| field::length(VALUES, field::length(TEXT, text.len()))).sum()
 }
 
 /// Attributes to be read. Of several spellings of one the present one holds, and of several values the first.

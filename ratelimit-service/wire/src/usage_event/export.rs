@@ -13,23 +13,32 @@ use crate::proto::opentelemetry::proto::resource::v1::Resource;
 /// The encoded `ExportLogsServiceRequest` that sends `events`, each from [`super::UsageEvent::encode`], as the service
 /// `service_name` saw them.
 ///
-/// An encoded message is the concatenation of its fields, so events that are encoded already are only copied.
-pub fn encode_export<'a>(service_name: &str, events: impl IntoIterator<Item = &'a Vec<u8>>) -> Vec<u8> {
+/// An encoded message is the concatenation of its fields, so events that are encoded already are only copied, and once.
+pub fn encode_export<'a, E>(service_name: &str, events: E) -> Vec<u8>
+where
+    E: IntoIterator<Item = &'a Vec<u8>, IntoIter: Clone>,
+{
     const RESOURCE_LOGS: u32 = 1; // of ExportLogsServiceRequest
     const SCOPE_LOGS: u32 = 2; // of ResourceLogs
     const LOG_RECORDS: u32 = 2; // of ScopeLogs
     let scope = InstrumentationScope { name: "tollgate".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() };
-    let mut scope_logs = ScopeLogs { scope: Some(scope), ..ScopeLogs::default() }.encode_to_vec();
-    for event in events {
-        field::append(LOG_RECORDS, event, &mut scope_logs);
-    }
+    let scope = ScopeLogs { scope: Some(scope), ..ScopeLogs::default() }.encode_to_vec();
     let mut attributes = Attributes::new();
     attributes.text(attribute::SERVICE_NAME, Some(service_name));
     let resource = Resource { attributes: attributes.into_pairs() };
-    let mut resource_logs = ResourceLogs { resource: Some(resource), ..ResourceLogs::default() }.encode_to_vec();
-    field::append(SCOPE_LOGS, &scope_logs, &mut resource_logs);
-    let mut request = Vec::with_capacity(resource_logs.len() + 8);
-    field::append(RESOURCE_LOGS, &resource_logs, &mut request);
+    let resource = ResourceLogs { resource: Some(resource), ..ResourceLogs::default() }.encode_to_vec();
+    let events = events.into_iter();
+    let records: usize = events.clone().map(|event| field::length(LOG_RECORDS, event.len())).sum();
+    let scope_logs = scope.len() + records;
+    let resource_logs = resource.len() + field::length(SCOPE_LOGS, scope_logs);
+    let mut request = Vec::with_capacity(field::length(RESOURCE_LOGS, resource_logs));
+    field::begin(RESOURCE_LOGS, resource_logs, &mut request);
+    request.extend_from_slice(&resource);
+    field::begin(SCOPE_LOGS, scope_logs, &mut request);
+    request.extend_from_slice(&scope);
+    for event in events {
+        field::append(LOG_RECORDS, event, &mut request);
+    }
     request
 }
 

@@ -1,10 +1,8 @@
 //! What a worker tells when it is done with a lease, among its events.
 
-use prost::Message;
-
 use super::attribute::{self, Attribute};
 use super::attributes::{Attributes, Reader, invalid};
-use super::{InvalidEvent, Problem};
+use super::{InvalidEvent, Problem, encode_record};
 use crate::admission::{Lease, MAX_LEASED_CALLS};
 use crate::proto::opentelemetry::proto::logs::v1::LogRecord;
 
@@ -35,10 +33,6 @@ pub struct LeaseReturned {
 impl LeaseReturned {
     /// The encoded log record that carries it.
     pub fn encode(&self, now_ms: u64) -> Vec<u8> {
-        const ATTRIBUTES: u32 = 6; // of LogRecord
-        let time_unix_nano = now_ms.saturating_mul(1_000_000);
-        let event_name = LEASE_RETURNED_EVENT_NAME.to_owned();
-        let mut bytes = LogRecord { time_unix_nano, event_name, ..LogRecord::default() }.encode_to_vec();
         let mut attributes = Attributes::new();
         attributes.text(attribute::LEASE_ID, Some(&self.id));
         attributes.text(attribute::TENANT, Some(&self.tenant));
@@ -48,8 +42,7 @@ impl LeaseReturned {
         attributes.text(attribute::KEY, self.key.as_deref());
         attributes.count(attribute::LEASE_CALLS, Some(self.calls.into()));
         attributes.count(attribute::LEASE_USED, Some(self.used.into()));
-        attributes.encode(ATTRIBUTES, &mut bytes);
-        bytes
+        encode_record(LEASE_RETURNED_EVENT_NAME, now_ms, &attributes)
     }
 
     /// Reads a log record of this name; `None` for one of another.
@@ -89,6 +82,8 @@ impl LeaseReturned {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message;
+
     use super::*;
 
     fn returned() -> LeaseReturned {

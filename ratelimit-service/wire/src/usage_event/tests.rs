@@ -4,6 +4,7 @@ use super::*;
 use crate::proto::opentelemetry::proto::collector::logs::v1::ExportLogsServiceRequest;
 use crate::proto::opentelemetry::proto::common::v1::{AnyValue, ArrayValue, KeyValue, any_value};
 use proptest::prelude::*;
+use prost::Message;
 
 fn name() -> impl Strategy<Value = String> {
     "[a-zA-Z0-9 é_-]{1,40}"
