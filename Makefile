@@ -21,7 +21,7 @@ FUZZ_SECONDS ?= 600
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: build envoy ## See it work: a metered stream, a limit, the usage that was recorded (stops by itself)
@@ -39,6 +39,15 @@ down: ## Stop what `make up` started
 test: curl build envoy sdk redis postgres clickhouse schemathesis ## Run every test, those through the real Envoy included
 	@scripts/step 'Running all tests'
 	@$(CARGO) test --locked --release --workspace
+
+# What the service's stores are to these is no matter, so that they run on any.
+SERVED ?= bodies coverage endings failures identity law leased_calls limits otel providers redis reports reservations \
+	sdk streaming usage
+
+.PHONY: test-servers
+test-servers: build envoy sdk redis postgres clickhouse ## Run the end-to-end tests SERVED with PostgreSQL, Redis and ClickHouse
+	@scripts/step 'Running end-to-end tests with PostgreSQL, Redis and ClickHouse'
+	@target/release/tollgate-local with-servers $(CARGO) test --locked --release --workspace $(SERVED:%=--test %)
 
 .PHONY: lint
 lint: toolchain ## Check formatting and run clippy, for this machine and for wasm
