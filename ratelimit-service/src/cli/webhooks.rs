@@ -38,7 +38,8 @@ pub enum WebhooksCommand {
     /// Make a webhook, and show once what its messages are signed with.
     Create {
         /// Where it is, such as https://hooks.example/tollgate; or `@` and a file that has it, as its path may be a secret.
-        url: String,
+        #[arg(value_name = "URL")]
+        at: String,
         /// Whose events alone it is told; everybody's without.
         #[arg(long)]
         tenant: Option<String>,
@@ -70,12 +71,12 @@ impl WebhooksCommand {
         let (told, columns): (Box<RawValue>, _) = match self {
             WebhooksCommand::List { tenant } => return WEBHOOKS.list(&client, tenant.as_deref(), form, out).await,
             WebhooksCommand::Delete { id } => return WEBHOOKS.delete(&client, &id, out).await,
-            WebhooksCommand::Create { url, tenant, events, secret_file, allow_private_addresses } => {
+            WebhooksCommand::Create { at, tenant, events, secret_file, allow_private_addresses } => {
                 let read = |file: PathBuf| {
                     fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))
                 };
                 let secret = secret_file.map(read).transpose()?;
-                let url = given(&url)?;
+                let url = given(&at)?;
                 let wanted = json!({
                     "url": url.trim(), "tenant": tenant, "event_kinds": events, "secret": secret.as_deref().map(str::trim),
                     "allow_private_addresses": allow_private_addresses,

@@ -5,8 +5,8 @@ use std::fmt::Debug;
 
 use futures_util::future::join_all;
 use tollgate::accounts::{
-    Accounts, AccountsError, Action, ApiKey, Budget, Invoice, InvoiceStatus, Json, Kind, MAX_PAGE, Page, Plan, Record,
-    Tenant, WebhookEndpoint,
+    Accounts, AccountsError, Action, ApiKey, Budget, Invoice, InvoiceStatus, Json, Kind, MAX_PAGE, MAX_WEBHOOKS_OF_ONE,
+    Page, Plan, Record, Tenant, WebhookEndpoint,
 };
 
 use crate::engines::Engine;
@@ -152,6 +152,28 @@ async fn who_waits_is_told_of_a_change_that_was_or_comes() {
         accounts.close().await;
         let again = engine.open().await;
         assert_eq!(again.wait_for_change(1).await, 2, "a restart looks what it is by now");
+    }
+}
+
+#[tokio::test]
+async fn nobody_has_more_webhooks_than_one_may() {
+    for engine in Engine::all().await {
+        let accounts = engine.open().await;
+        make_tenants(&accounts, &["acme", "globex"]).await;
+        let acme = accounts.for_tenant("acme");
+        let makes = (0..MAX_WEBHOOKS_OF_ONE + 4).map(|number| {
+            let acme = acme.clone();
+            async move { acme.create(&by(1), &format!("w{number}"), webhook(Some("acme"))).await }
+        });
+        let (made, refused): (Vec<_>, Vec<_>) = join_all(makes).await.into_iter().partition(Result::is_ok);
+        let too_many = AccountsError::TooMany { kind: "webhook_endpoint", most: MAX_WEBHOOKS_OF_ONE };
+        assert_eq!((made.len(), refused), (MAX_WEBHOOKS_OF_ONE, vec![Err(too_many); 4]));
+        for (id, tenant) in [("of-globex", Some("globex")), ("of-the-operator", None)] {
+            accounts.create(&by(2), id, webhook(tenant)).await.unwrap();
+        }
+        let one = made.into_iter().next().unwrap().unwrap();
+        accounts.delete::<WebhookEndpoint>(&by(3), &one.id, 1).await.unwrap();
+        acme.create(&by(4), "again", webhook(Some("acme"))).await.unwrap();
     }
 }
 

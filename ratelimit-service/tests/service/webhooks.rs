@@ -4,7 +4,9 @@ use anyhow::ensure;
 use hyper::Request;
 use serde_json::{Value, json};
 use tollgate_e2e::harness::wait::{PATIENCE, eventually};
+use tollgate_wire::usage_event::{UsageEvent, UsageSource};
 
+use crate::accounts::{holds, made};
 use crate::harness::{Answer, Folder, Service, event};
 use crate::receiver::Receiver;
 
@@ -105,6 +107,50 @@ async fn a_webhook_is_made_told_changed_and_deleted_without_a_restart() {
     metric(&service, "tollgate_webhook_deliveries_waiting 0").await;
     assert_eq!(service.post(&format!("{path}/test"), "").await.status, 404);
     assert_eq!(receiver.got().len(), 4);
+}
+
+#[tokio::test]
+async fn each_budget_is_told_of_at_its_own_thresholds() {
+    let folder = Folder::new();
+    // A dollar for a thousand input tokens.
+    let service = Service::start_with_config(&folder, "prices: [{ model: m, input: 1000 }]\n");
+    let receiver = Receiver::start().await;
+    let kinds = ["budget.threshold_reached"];
+    make(&service, json!({ "url": receiver.url, "allow_private_addresses": true, "event_kinds": kinds })).await;
+    make_tenant(&service, "acme").await;
+    let budget = async |id: &str, cents: u64, enforcement: &str, thresholds: &[u16]| {
+        let amount_nanousd = cents * 10_000_000;
+        let budget = json!({
+            "tenant": "acme", "amount_nanousd": amount_nanousd, "enforcement": enforcement, "thresholds": thresholds,
+        });
+        made(&service, &format!("/api/v1/budgets/{id}"), budget).await;
+    };
+    budget("soft", 100, "soft", &[50]).await;
+    budget("hard", 200, "hard", &[]).await;
+    // The hard one is the limit.
+    holds(&service, "acme", |limits| {
+        let mut limits = limits["limits"].as_array().unwrap().iter();
+        limits.any(|limit| limit["name"] == "cost_per_month" && limit["capacity"] == 2.0)
+    })
+    .await;
+    metric(&service, "tollgate_accounts_revision 4").await;
+    let call = |id: &str, input: u64| UsageEvent {
+        request_model: Some("m".to_owned()),
+        usage_source: UsageSource::Reported,
+        ..event(id, "acme", input, 0)
+    };
+    let told = async |number: usize| {
+        let last = receiver.wait_for(number).await.pop().unwrap();
+        let data = &last.body["data"];
+        json!([data["budget_id"], data["threshold_percent"], data["used"], data["capacity"]])
+    };
+    service.export(&[call("e1", 600)]).await;
+    assert_eq!(told(1).await, json!(["soft", 50, 0.6, 1.0]));
+    service.export(&[call("e2", 1100)]).await;
+    assert_eq!(told(2).await, json!(["hard", 80, 1.7, 2.0]), "at the thresholds that are configured");
+    // It is passed when it is made, and no call touches it.
+    budget("late", 150, "soft", &[100]).await;
+    assert_eq!(told(3).await, json!(["late", 100, 1.7, 1.5]));
 }
 
 #[tokio::test]
