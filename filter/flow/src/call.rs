@@ -202,10 +202,10 @@ impl Call {
                 call.go_on_by_lease(id, limits);
                 self.pass(call)
             }
-            Way::Denied(answer) => match call.hear(answer, now_ms) {
-                Some(reply) => self.stop(call, reply, Counter::CallsDenied, Due::Nothing, recorder),
-                None => self.pass(call),
-            },
+            Way::Denied(denied) => {
+                let reply = call.hear_again(&denied, now_ms);
+                self.stop(call, reply, Counter::CallsDenied, Due::Nothing, recorder)
+            }
             Way::Ask(lease) => {
                 let ask = call.ask(config, lease, now_ms);
                 let (headers, next) = match hold {

@@ -6,6 +6,7 @@
 //!
 //! Nothing is decided here that the limiter has not reserved or denied: what is late, lost or unknown only means to ask.
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::rc::Rc;
@@ -17,6 +18,7 @@ use tollgate_wire::usage_event::LeaseReturned;
 use crate::config::LeaseMode;
 use crate::limit_headers::Limits;
 use crate::metric::{Counter, Recorder};
+use crate::reply::Reply;
 
 /// The most kinds of calls that are kept apart; calls of further ones are asked about.
 pub const MAX_KINDS: usize = 4096;
@@ -92,9 +94,17 @@ pub(crate) enum Way {
     /// It goes on, under this id, which is reserved for.
     Lent { id: String, limits: Rc<Limits> },
     /// It is denied as others were a moment ago.
-    Denied(AdmissionResponse),
+    Denied(Rc<Denied>),
     /// The limiter is asked, with this [`LeaseRequest`] for the case that it denies.
     Ask(Option<String>),
+}
+
+/// A denial as it is told at one moment. The calls of a flood come many in a millisecond, and share it.
+#[derive(Debug)]
+pub(crate) struct Denied {
+    pub(crate) answer: AdmissionResponse,
+    /// What the client gets. Calls of one kind speak one dialect.
+    pub(crate) reply: OnceCell<Reply>,
 }
 
 /// All leases of a worker.
@@ -141,6 +151,8 @@ struct Denial {
     answer: AdmissionResponse,
     told_at_ms: u64,
     until_ms: u64,
+    /// As it was told last, and when.
+    last: Option<(u64, Rc<Denied>)>,
 }
 
 /// How often a kind is called, and for how much.
@@ -210,20 +222,29 @@ impl Demand {
 }
 
 impl Denial {
+    fn new(of: Amounts, answer: AdmissionResponse, told_at_ms: u64, until_ms: u64) -> Denial {
+        Denial { of, answer, told_at_ms, until_ms, last: None }
+    }
+
     fn covers(&self, asked: &Amounts) -> bool {
         let output = |amounts: &Amounts| amounts.output_tokens.unwrap_or(0);
         asked.input_tokens >= self.of.input_tokens && output(asked) >= output(&self.of)
     }
 
-    /// The answer, as it would be given now.
-    fn now(&self, now_ms: u64) -> AdmissionResponse {
+    /// The denial, as it is told now.
+    fn now(&mut self, now_ms: u64) -> Rc<Denied> {
+        if let Some((_, denied)) = self.last.as_ref().filter(|(at_ms, _)| *at_ms == now_ms) {
+            return Rc::clone(denied);
+        }
         let mut answer = self.answer.clone();
         let (elapsed_ms, left_ms) = (now_ms.saturating_sub(self.told_at_ms), self.until_ms.saturating_sub(now_ms));
         for limit in &mut answer.limits {
             let least_ms = if limit.decision == Decision::Denied { left_ms } else { 0 };
             limit.reset_ms = limit.reset_ms.map(|reset_ms| reset_ms.saturating_sub(elapsed_ms).max(least_ms));
         }
-        answer
+        let denied = Rc::new(Denied { answer, reply: OnceCell::new() });
+        self.last = Some((now_ms, Rc::clone(&denied)));
+        denied
     }
 }
 
@@ -320,7 +341,7 @@ impl Leases {
             return way;
         }
         let is_asking = slot.is_asking(now_ms);
-        if let Some(denial) = slot.denial.as_ref().filter(|denial| denial.covers(asked)) {
+        if let Some(denial) = slot.denial.as_mut().filter(|denial| denial.covers(asked)) {
             // What is asked about already is not asked about by everyone.
             if now_ms < denial.until_ms || is_asking {
                 recorder.add(Counter::CallsDeniedFromCache, 1);
@@ -336,7 +357,7 @@ impl Leases {
         match (answer.decision, answer.denied_until_ms) {
             (Decision::Admitted, _) => slot.denial = None,
             (Decision::Denied, Some(until_ms)) => {
-                slot.denial = Some(Denial { of: asked, answer: answer.clone(), told_at_ms: now_ms, until_ms });
+                slot.denial = Some(Denial::new(asked, answer.clone(), now_ms, until_ms));
             }
             (Decision::Denied, None) => {}
         }
@@ -359,7 +380,7 @@ impl Leases {
         if let (Some(slot), Some(until_ms)) = (self.slot(kind.borrowed()), answer.denied_until_ms) {
             // There is nothing beyond the lease.
             let answer = answer.clone().denied(until_ms.saturating_sub(now_ms));
-            slot.denial = Some(Denial { of: Amounts::default(), answer, told_at_ms: now_ms, until_ms });
+            slot.denial = Some(Denial::new(Amounts::default(), answer, now_ms, until_ms));
         }
         match (self.slot(kind.borrowed()), asking) {
             (Some(slot), Some(Asking { has_uncapped, .. })) if slot.loans.len() < MAX_LOANS => {

@@ -25,7 +25,8 @@ const PARTS: u64 = 64;
 /// The last character.
 #[derive(Debug, Clone, Copy, Default)]
 struct Last {
-    kind: Kind,
+    /// A [`Kind`].
+    kind: u8,
     /// How many of its kind stand before it in its run; at most 15 are told apart.
     before: u8,
 }
@@ -71,20 +72,9 @@ enum Pending {
     Second,
 }
 
-/// What a byte is where nothing is pending.
-#[derive(Debug, Clone, Copy)]
-enum Class {
-    /// The first byte of a character.
-    First(Kind),
-    /// A later byte of a character.
-    Later,
-    Backslash,
-    /// The first byte of kana and of the punctuation of Chinese and Japanese.
-    FirstOfKana,
-}
-
-const CLASSES: [Class; 256] = {
-    let mut classes = [Class::Later; 256];
+/// What a byte is where nothing is pending: the first one of a character of this [`Kind`], or one of those below.
+const CLASSES: [u8; 256] = {
+    let mut classes = [LATER; 256];
     let mut byte = 0;
     while byte < 256 {
         #[allow(clippy::indexing_slicing, reason = "within the bounds, as the compiler has seen")]
@@ -95,12 +85,17 @@ const CLASSES: [Class; 256] = {
     }
     classes
 };
+/// A later byte of a character.
+const LATER: u8 = KINDS as u8;
+const BACKSLASH: u8 = LATER + 1;
+/// The first byte of kana and of the punctuation of Chinese and Japanese.
+const FIRST_OF_KANA: u8 = LATER + 2;
 
-const fn class(byte: u8) -> Class {
-    Class::First(match byte {
-        b'\\' => return Class::Backslash,
-        0x80..=0xbf => return Class::Later,
-        0xe3 => return Class::FirstOfKana,
+const fn class(byte: u8) -> u8 {
+    let kind = match byte {
+        b'\\' => return BACKSLASH,
+        0x80..=0xbf => return LATER,
+        0xe3 => return FIRST_OF_KANA,
         b'a'..=b'z' => Kind::Lower,
         b'A'..=b'Z' => Kind::Upper,
         b'0'..=b'9' => Kind::Digit,
@@ -115,7 +110,8 @@ const fn class(byte: u8) -> Class {
         0xea..=0xed => Kind::Hangul,
         0xf0..=0xff => Kind::Emoji,
         _ => Kind::Symbol,
-    })
+    };
+    kind as u8
 }
 
 impl TextEstimate {
@@ -147,17 +143,12 @@ impl TextEstimate {
         let (mut last, mut cost) = (self.last, 0);
         let mut bytes = raw.iter();
         for byte in bytes.by_ref() {
-            match CLASSES.get(usize::from(*byte)) {
-                Some(Class::First(kind)) => cost += last.step(*kind),
-                Some(Class::Later) | None => {}
-                Some(Class::Backslash) => {
-                    self.pending = Pending::Escape;
-                    break;
-                }
-                Some(Class::FirstOfKana) => {
-                    self.pending = Pending::Second;
-                    break;
-                }
+            let class = CLASSES.get(usize::from(*byte)).copied().unwrap_or(LATER);
+            if class < LATER {
+                cost += last.step(class);
+            } else if class != LATER {
+                self.pending = if class == BACKSLASH { Pending::Escape } else { Pending::Second };
+                break;
             }
         }
         self.last = last;
@@ -200,7 +191,7 @@ impl TextEstimate {
     }
 
     fn step(&mut self, kind: Kind) {
-        self.cost = self.cost.saturating_add(self.last.step(kind));
+        self.cost = self.cost.saturating_add(self.last.step(kind as u8));
     }
 }
 
@@ -224,13 +215,13 @@ const COLUMNS: usize = 2 * KINDS;
 
 impl Last {
     /// Goes on to the next character, and returns what it costs.
-    fn step(&mut self, kind: Kind) -> u64 {
+    fn step(&mut self, kind: u8) -> u64 {
         let is_run = kind == self.kind;
-        let column = if is_run { KINDS + usize::from(self.before) } else { self.kind as usize };
+        let column = if is_run { KINDS + usize::from(self.before) } else { usize::from(self.kind) };
         self.before = if is_run { (self.before + 1).min(15) } else { 0 };
         self.kind = kind;
         // The mask tells the compiler that it is within.
-        WEIGHTS.get((kind as usize * COLUMNS + column) & (WEIGHTS.len() - 1)).copied().map_or(0, u64::from)
+        WEIGHTS.get((usize::from(kind) * COLUMNS + column) & (WEIGHTS.len() - 1)).copied().map_or(0, u64::from)
     }
 }
 

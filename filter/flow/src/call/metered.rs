@@ -8,7 +8,7 @@ use tollgate_wire::usage_event::{TokenCounts, UsageEvent};
 
 use crate::config::{Config, Settle};
 use crate::headers::{HeaderEdit, Headers, text};
-use crate::lease::{Amounts, Kind};
+use crate::lease::{Amounts, Denied, Kind};
 use crate::limit_headers::{self, Limits};
 use crate::outbox::Haste;
 use crate::reply::{Dialect, Reply};
@@ -157,6 +157,14 @@ impl Metered {
         let limits = Rc::new(Limits::new(answer.limits, now_ms));
         self.told = Told { limits, headers: answer.response_headers };
         refusal
+    }
+
+    /// Such calls were denied a moment ago. Gives what the client gets.
+    pub(super) fn hear_again(&mut self, denied: &Denied, now_ms: u64) -> Reply {
+        let (dialect, tier) = (self.dialect(), &self.event.tier);
+        let reply = denied.reply.get_or_init(|| Reply::denied(dialect, tier, &denied.answer, now_ms)).clone();
+        self.told = Told { headers: denied.answer.response_headers.clone(), ..Told::default() };
+        reply
     }
 
     /// When the answer's last byte came, where that is known.
