@@ -52,6 +52,6 @@ pub(crate) fn settings(clickhouse: &ClickHouse) -> ClickHouseSettings {
         password: Secret::new(clickhouse.password()),
         retention_months: MAX_RETENTION_MONTHS,
         sums_retention_months: MAX_RETENTION_MONTHS,
-        timeout: Duration::from_secs(30),
+        timeout: Duration::from_secs(300),
     }
 }

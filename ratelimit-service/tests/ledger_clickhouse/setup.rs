@@ -47,7 +47,8 @@ impl Setup {
             password: Secret::new(self.clickhouse.password()),
             retention_months: MAX_RETENTION_MONTHS,
             sums_retention_months: MAX_RETENTION_MONTHS,
-            timeout: Duration::from_secs(30),
+            // A busy machine answers late, and only a test that sets its own timeout is about that.
+            timeout: Duration::from_secs(300),
         }
     }
 
