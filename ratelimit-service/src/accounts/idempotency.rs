@@ -26,7 +26,7 @@ pub struct Answer {
 /// What is known of a request that comes under a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Begun {
-    /// It is new, and now begun: do it, then call [`Accounts::complete`].
+    /// It is new, and now begun: do it, then call [`Accounts::complete_request`].
     New,
     /// Another one is at it.
     UnderWay,

@@ -9,6 +9,7 @@ mod body;
 mod books;
 mod clients;
 mod cost;
+mod idempotency;
 mod invoices;
 mod limits;
 mod listing;
@@ -94,7 +95,8 @@ pub fn router(shared: Shared) -> Router {
     // What stands before the API alone stands here, and is told by `api`.
     let clients = middleware::from_fn_with_state(shared.clone(), clients::bound);
     let access = middleware::from_fn_with_state(shared.clone(), access::admit);
-    let routes = service().layer(access.clone()).merge(api().layer(access).layer(clients));
+    let once = middleware::from_fn_with_state(shared.clone(), idempotency::once);
+    let routes = service().layer(access.clone()).merge(api().layer(once).layer(access).layer(clients));
     let (routes, document) = routes.split_for_parts();
     routes
         .merge(openapi::routes(document))
@@ -128,6 +130,7 @@ fn api() -> OpenApiRouter<Arc<Shared>> {
     for (status, refusal) in openapi::without_right() {
         openapi::add_refusal(api.get_openapi_mut(), status, &refusal);
     }
+    idempotency::describe(api.get_openapi_mut());
     api
 }
 /// Whether the service does its work.

@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
 use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::path::Operation;
 use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder};
@@ -79,17 +80,22 @@ pub(super) fn add_refusal(document: &mut OpenApi, status: StatusCode, refusal: &
     let operations =
         paths.flat_map(|path| [&mut path.get, &mut path.post, &mut path.put, &mut path.patch, &mut path.delete]);
     for operation in operations.flatten() {
-        match operation.responses.responses.entry(status.as_str().to_owned()) {
-            // A route's own answer of this status stays beside it.
-            Entry::Occupied(mut own) => {
-                if let RefOr::T(own) = own.get_mut() {
-                    own.content.extend(refusal.content.clone());
-                    own.headers.extend(refusal.headers.clone());
-                }
+        refuse(operation, status, refusal);
+    }
+}
+
+/// Says likewise of one.
+pub(super) fn refuse(operation: &mut Operation, status: StatusCode, refusal: &Response) {
+    match operation.responses.responses.entry(status.as_str().to_owned()) {
+        // A route's own answer of this status stays beside it.
+        Entry::Occupied(mut own) => {
+            if let RefOr::T(own) = own.get_mut() {
+                own.content.extend(refusal.content.clone());
+                own.headers.extend(refusal.headers.clone());
             }
-            Entry::Vacant(none) => {
-                none.insert(refusal.clone().into());
-            }
+        }
+        Entry::Vacant(none) => {
+            none.insert(refusal.clone().into());
         }
     }
 }

@@ -20,6 +20,7 @@ use super::Shared;
 use super::access::Caller;
 use super::admin::{Actor, actor, printable};
 use super::body;
+use super::idempotency::{self, HEADER};
 use super::openapi::{Kept, Sent};
 use super::problem::{self, Problem};
 use crate::audit::{self, REPLAY};
@@ -35,9 +36,6 @@ const MAX_BODY_BYTES: usize = 4 << 20;
 
 /// The most events that are posted at once.
 const MAX_EVENTS: usize = 1000;
-
-/// The header that counts a request once (<https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/>).
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// What brings entries.
 pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
@@ -68,7 +66,7 @@ impl PartialSchema for PostedEvents {
     }
 }
 
-/// The header is read by [`idempotency_key`].
+/// The header is read by [`idempotency::key`].
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "it tells of a header")]
@@ -90,7 +88,7 @@ async fn track(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<Tracked>), Problem> {
     let body = body?;
-    let key = idempotency_key(&headers)?;
+    let key = idempotency::key(&headers, MAX_NAME_BYTES)?;
     let now_ms = clock::now_ms();
     let entries = match body.trim_ascii_start().first() {
         Some(b'[') => many(body::json(&headers, &body)?, key.as_deref(), now_ms)?,
@@ -102,21 +100,11 @@ async fn track(
     Ok((StatusCode::ACCEPTED, Json(Tracked { ids })))
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
-    let Some(key) = keys.next() else { return Ok(None) };
-    let refused = || Problem::bad_request(format!("{IDEMPOTENCY_KEY}: one text of 1 to {MAX_NAME_BYTES} characters"));
-    // A structured field has quotes, what is common has none.
-    let text = key.to_str().ok().map(|key| key.strip_prefix('"').and_then(|key| key.strip_suffix('"')).unwrap_or(key));
-    let text = text.filter(|text| (1..=MAX_NAME_BYTES).contains(&text.len()) && keys.next().is_none());
-    text.map(|text| Some(text.to_owned())).ok_or_else(refused)
-}
-
 /// Its id is the key, or else its own, or else a new one.
 fn one(event: Posted<'_>, key: Option<String>, now_ms: u64) -> Result<Entry, Problem> {
     let id = match (key, event.id.clone()) {
         (Some(key), Some(id)) if key != id => {
-            return Err(Problem::bad_request(format!("id: is not what {IDEMPOTENCY_KEY} says; give one of them")));
+            return Err(Problem::bad_request(format!("id: is not what {HEADER} says; give one of them")));
         }
         (Some(id), _) | (None, Some(id)) => id,
         (None, None) => chance::id(),

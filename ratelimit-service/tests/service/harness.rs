@@ -219,11 +219,12 @@ impl Service {
         let request = Request::from_parts(parts, Full::new(Bytes::from(body)));
         let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
         let header = |name: &str| parts.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
-        let [content_type, retry_after, etag] = ["content-type", "retry-after", "etag"].map(header);
+        let [content_type, retry_after, etag, replayed] =
+            ["content-type", "retry-after", "etag", "idempotent-replayed"].map(header);
         let body = body.collect().await.unwrap().to_bytes();
         // Not all of a PDF is text.
         let body = String::from_utf8_lossy(&body).into_owned();
-        Answer { status: parts.status, content_type, retry_after, etag, body }
+        Answer { status: parts.status, content_type, retry_after, etag, replayed, body }
     }
 
     /// Sends it a signal, by its name without `SIG`.
@@ -259,6 +260,7 @@ pub(crate) struct Answer {
     pub(crate) content_type: Option<String>,
     pub(crate) retry_after: Option<String>,
     pub(crate) etag: Option<String>,
+    pub(crate) replayed: Option<String>,
     pub(crate) body: String,
 }
 

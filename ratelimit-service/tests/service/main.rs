@@ -9,6 +9,7 @@ mod collector;
 mod command_line;
 mod crashes;
 mod harness;
+mod idempotency;
 mod ingress;
 mod invoices;
 mod leases;
