@@ -71,7 +71,7 @@ mod tests {
             for key in ["grpc", "rest"] {
                 let error = parse(key, files.map(|file| file.as_path())).unwrap_err();
                 assert!(
-                    error.starts_with(&format!("t.yaml:1:")) && error.contains(&format!(" {key}.tls.{expected}")),
+                    error.starts_with("t.yaml:1:") && error.contains(&format!(" {key}.tls.{expected}")),
                     "{error}"
                 );
             }
