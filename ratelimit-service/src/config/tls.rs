@@ -70,10 +70,7 @@ mod tests {
         ] {
             for key in ["grpc", "rest"] {
                 let error = parse(key, files.map(|file| file.as_path())).unwrap_err();
-                assert!(
-                    error.starts_with("t.yaml:1:") && error.contains(&format!(" {key}.tls.{expected}")),
-                    "{error}"
-                );
+                assert!(error.starts_with("t.yaml:1:") && error.contains(&format!(" {key}.tls.{expected}")), "{error}");
             }
         }
         let error = Config::parse("grpc: { tls: { certificate: a.pem } }", "t.yaml").unwrap_err().to_string();

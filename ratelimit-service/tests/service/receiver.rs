@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::ensure;
 use axum::Router;
@@ -11,7 +12,10 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use ring::hmac;
 use serde_json::Value;
-use tollgate_e2e::harness::wait::{PATIENCE, eventually};
+use tollgate_e2e::harness::wait::eventually;
+
+/// A message that was on its way when its service was killed is tried again a minute later.
+const WAIT: Duration = Duration::from_secs(120);
 
 /// A message as it came.
 #[derive(Debug, Clone)]
@@ -85,7 +89,7 @@ impl Receiver {
     }
 
     async fn wait(&self, number: usize, counts: fn(&Got) -> bool) -> Vec<Got> {
-        eventually("messages come", PATIENCE, async || {
+        eventually("messages come", WAIT, async || {
             let got: Vec<_> = self.got().into_iter().filter(counts).collect();
             let ids: BTreeSet<_> = got.iter().map(|one| &one.id).collect();
             ensure!(ids.len() >= number, "{} of {number} came: {got:?}", ids.len());

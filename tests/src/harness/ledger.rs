@@ -33,7 +33,20 @@ pub fn events_in_clickhouse(clickhouse: &ClickHouse, tenant: &str) -> anyhow::Re
         "SELECT * FROM usage_events WHERE tenant = '{tenant}' AND kind = 'real' ORDER BY started_at_ms, event_id \
          FORMAT JSONEachRow SETTINGS output_format_json_quote_64bit_integers = 0"
     ))?;
-    rows.lines().map(|row| Ok(serde_json::from_str(row)?)).collect()
+    let event = |row: &str| -> anyhow::Result<Value> {
+        let columns: Map<String, Value> = serde_json::from_str(row)?;
+        Ok(columns.into_iter().map(|(name, value)| (name, as_in_a_file(value))).collect())
+    };
+    rows.lines().map(event).collect()
+}
+
+/// A file has neither truth values nor lists: numbers stand there, and JSON.
+fn as_in_a_file(value: Value) -> Value {
+    match value {
+        Value::Bool(is_so) => u8::from(is_so).into(),
+        Value::Array(_) => value.to_string().into(),
+        other => other,
+    }
 }
 
 fn object(columns: &[String], row: &Row<'_>) -> rusqlite::Result<Value> {
