@@ -51,6 +51,7 @@ pub mod sinks;
 pub mod spool;
 pub mod tls;
 pub mod usage_metrics;
+mod watch;
 pub mod webhooks;
 
 use tollgate_domain::decimal;

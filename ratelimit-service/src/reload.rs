@@ -1,8 +1,6 @@
 //! The configuration while the service runs: what its file says is taken over as a whole, or not at all.
 //!
-//! - The file's contents are looked at, not its times: a rename, an edit in place and a swapped symbolic link look the same.
-//! - A change is taken over when it was read twice alike: a file that is being written is no configuration yet.
-//! - SIGHUP takes over at once what is there.
+//! - A change is taken over when it was read twice alike, and at SIGHUP at once: see [`Watch`].
 //! - What is refused changes nothing, and is told by the log, by metrics and under `/health` until the file is right again.
 
 use std::path::{Path, PathBuf};
@@ -12,12 +10,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use serde::de::IgnoredAny;
 use tokio::signal::unix::Signal;
-use tokio::time::MissedTickBehavior;
 
 use crate::clock;
 use crate::config::{self, Config, ConfigError};
 use crate::metrics::Metrics;
 use crate::policies::Policies;
+use crate::watch::{Found, Watch};
 
 /// How often the file is looked at.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -58,13 +56,6 @@ impl Default for Status {
 
 type Contents = Result<String, ConfigError>;
 
-/// Why the file is looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cause {
-    Poll,
-    Signal,
-}
-
 /// Brings what changes in the file to the limiter.
 pub struct Reloader {
     file: PathBuf,
@@ -73,50 +64,33 @@ pub struct Reloader {
     policies: Arc<Policies>,
     metrics: Metrics,
     status: Arc<Status>,
-    /// What was taken over or refused last.
-    settled: Contents,
-    /// What was read last, when that is something else.
-    unsettled: Option<Contents>,
 }
 
 impl Reloader {
-    /// For `file`, from whose `text` the service was `started_with`.
+    /// For `file`, from which the service was `started_with`.
     pub fn new(
-        (file, text): (PathBuf, String),
+        file: PathBuf,
         started_with: Config,
         policies: Arc<Policies>,
         metrics: Metrics,
         status: Arc<Status>,
     ) -> Reloader {
-        Reloader { file, started_with, policies, metrics, status, settled: Ok(text), unsettled: None }
+        Reloader { file, started_with, policies, metrics, status }
     }
 
-    /// Watches the file until it is dropped. `hangups` are the signals that ask for its contents at once.
-    pub async fn run(mut self, mut hangups: Signal) {
-        let mut poll = tokio::time::interval(POLL_INTERVAL);
-        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            let cause = tokio::select! {
-                _ = poll.tick() => Cause::Poll,
-                _ = hangups.recv() => Cause::Signal,
-            };
-            let file = self.file.clone();
-            // A mounted file may let its readers wait.
-            let Ok(contents) = tokio::task::spawn_blocking(move || read(&file)).await else { return };
-            self.look(cause, contents);
-        }
+    /// Watches the file, which had this `text`, until it is dropped. `hangups` are the signals that ask for its contents at once.
+    pub async fn run(self, text: String, hangups: Signal) {
+        let file = self.file.clone();
+        Watch::new(Ok(text)).run(POLL_INTERVAL, hangups, move || read(&file), |found| self.hear(found)).await;
     }
 
-    fn look(&mut self, cause: Cause, contents: Contents) {
-        let before = self.unsettled.take();
-        match cause {
-            Cause::Poll if contents == self.settled => {}
-            Cause::Poll if before.as_ref() != Some(&contents) => self.unsettled = Some(contents),
-            Cause::Signal if contents == self.settled && self.status.get().error.is_none() => {
+    fn hear(&self, found: Found<'_, Contents>) {
+        match found {
+            Found::Same(_) if self.status.get().error.is_none() => {
                 self.metrics.config_unchanged.inc();
                 tracing::info!(file = %self.file.display(), "the configuration is unchanged");
             }
-            Cause::Poll | Cause::Signal => self.take_over(contents),
+            Found::New(contents) | Found::Same(contents) => self.take_over(contents),
         }
     }
 
@@ -128,7 +102,7 @@ impl Reloader {
         Config::parse(text, name)
     }
 
-    fn take_over(&mut self, contents: Contents) {
+    fn take_over(&self, contents: &Contents) {
         let name = self.file.display().to_string();
         let config = contents.as_ref().map_err(Clone::clone).and_then(|text| self.parse(text, &name));
         let before = self.status.get();
@@ -155,7 +129,6 @@ impl Reloader {
         self.status.0.store(Arc::new(state));
         // Last: whoever sees it counted finds all else as it is now.
         result.inc();
-        self.settled = contents;
     }
 }
 

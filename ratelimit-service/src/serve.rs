@@ -76,7 +76,7 @@ impl Service {
         // From here on: before, the signal ends the process.
         let hangups = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
         let (metrics, mut registry) = Metrics::new();
-        let mut bound = Bound { tls_metrics: TlsMetrics::new(&mut registry), watches: Vec::new() };
+        let mut bound = Bound { tls_metrics: TlsMetrics::new(&mut registry), renewals: Vec::new() };
         let grpc = bound
             .bind(("grpc", "grpc.listen", "grpc.tls"), config.grpc_listen, config.grpc_tls.clone(), Protocol::Http2)
             .await?;
@@ -142,7 +142,7 @@ impl Service {
             billing: billing.clone(),
         };
         let books = reconcile::watch(watched, config.reconcile_every, metrics.clone());
-        let mut background = bound.watches;
+        let mut background = bound.renewals;
         background.extend([
             post_unsettled(collector.clone()).boxed(),
             books.boxed(),
@@ -194,6 +194,7 @@ impl Service {
     pub async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
         let Service { grpc, rest, rls, shared, database, spool, drain, sinks, background } = self;
         let (ledger, collector, accounts) = (shared.ledger.clone(), shared.collector.clone(), shared.accounts.clone());
+        let billing = shared.billing.clone();
         let (stopping, stopped) = watch::channel(());
         let (health_reporter, health) = tonic_health::server::health_reporter();
         for service in [admission::SERVICE, usage_event::SERVICE] {
@@ -236,6 +237,7 @@ impl Service {
             }
         };
         background.shutdown().await;
+        billing.resign().await;
         spool.close().await;
         if tokio::time::timeout(STOP_TIMEOUT, async { while consumers.join_next().await.is_some() {} }).await.is_err() {
             tracing::warn!("not all that waits in the spool was taken further; it will be after the next start");
@@ -315,7 +317,7 @@ async fn watch_file(
     status: Arc<Status>,
 ) {
     match source.filter(|(file, _)| reload::is_watchable(file)) {
-        Some(source) => Reloader::new(source, config, policies, metrics, status).run(hangups).await,
+        Some((file, text)) => Reloader::new(file, config, policies, metrics, status).run(text, hangups).await,
         None => reload::run_without_file(hangups, metrics).await,
     }
 }
@@ -335,7 +337,7 @@ async fn post_unsettled(collector: Collector) {
 /// Ports that are bound, and what renews what is served there.
 struct Bound {
     tls_metrics: TlsMetrics,
-    watches: Vec<BoxFuture<'static, ()>>,
+    renewals: Vec<BoxFuture<'static, ()>>,
 }
 
 impl Bound {
@@ -351,8 +353,8 @@ impl Bound {
             None => None,
             Some(settings) => {
                 let hangups = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
-                let (certificates, watch) = Certificates::open(tls, settings, protocol, self.tls_metrics.of(name))?;
-                self.watches.push(watch.run(hangups).boxed());
+                let (certificates, renewal) = Certificates::open(tls, settings, protocol, self.tls_metrics.of(name))?;
+                self.renewals.push(renewal.run(hangups).boxed());
                 Some(certificates)
             }
         };

@@ -88,6 +88,8 @@ pub struct Billing {
     webhooks: Arc<Webhooks>,
     clock: Clock,
     metrics: BillingMetrics,
+    /// The name under which this one leads.
+    holder: String,
 }
 
 /// Where [`Billing`] finds what it needs.
@@ -189,7 +191,8 @@ impl Billing {
     /// Makes invoices so.
     pub fn new(settings: BillingSettings, sources: Sources, clock: Clock, metrics: BillingMetrics) -> Billing {
         let Sources { accounts, ledger, limiter, database, webhooks } = sources;
-        Billing { settings, accounts, ledger, limiter, database, webhooks, clock, metrics }
+        let holder = chance::id();
+        Billing { settings, accounts, ledger, limiter, database, webhooks, clock, metrics, holder }
     }
 
     /// An invoice of a record.

@@ -15,7 +15,6 @@ use super::draft::overlap;
 use super::kept::{self, Kept};
 use super::{Billing, BillingError, Closing, charges, months};
 use crate::accounts;
-use crate::chance;
 
 /// How often the scheduler asks to lead.
 pub const TICK: Duration = Duration::from_secs(60);
@@ -25,6 +24,9 @@ const LEAD_MS: u64 = 3 * 60_000;
 
 /// How often it goes through the tenants.
 const ROUND_MS: u64 = 3_600_000;
+
+/// How soon it does so again where some could not be billed.
+const AGAIN_MS: u64 = 5 * 60_000;
 
 /// How many months before the running one are closed: one, and another for when the service was away.
 const MONTHS_BEFORE: usize = 2;
@@ -66,24 +68,35 @@ struct Tally {
     calls_without_price: u64,
 }
 
+impl Rounds {
+    fn is_due(&self, now_ms: u64) -> bool {
+        let every_ms = if self.failed.is_empty() { ROUND_MS } else { AGAIN_MS };
+        self.at_ms.is_none_or(|at_ms| now_ms.saturating_sub(at_ms) >= every_ms)
+    }
+}
+
 impl Billing {
     /// Goes through the tenants once an hour, the drafts once a day, as long as it is not dropped; and only while no
-    /// other replica does.
+    /// other replica does. Then call [`Billing::resign`].
     pub async fn run(self: Arc<Billing>) {
-        let holder = chance::id();
         let mut rounds = Rounds::default();
         let mut due = tokio::time::interval(TICK);
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             due.tick().await;
             let now_ms = (self.clock)();
-            match self.accounts.try_lead(LEADER, &holder, now_ms, LEAD_MS).await {
-                Ok(true) if rounds.at_ms.is_none_or(|at_ms| now_ms.saturating_sub(at_ms) >= ROUND_MS) => {
-                    self.round(&mut rounds).await;
-                }
+            match self.accounts.try_lead(LEADER, &self.holder, now_ms, LEAD_MS).await {
+                Ok(true) if rounds.is_due(now_ms) => self.round(&mut rounds).await,
                 Ok(_) => {}
                 Err(error) => tracing::warn!(%error, "nobody knows who bills; it is asked again"),
             }
+        }
+    }
+
+    /// Lets another replica lead, or the next start: it need not wait until this one's time is over.
+    pub async fn resign(&self) {
+        if let Err(error) = self.accounts.resign(LEADER, &self.holder).await {
+            tracing::warn!(%error, "nobody bills for {} s", LEAD_MS / 1000);
         }
     }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use tokio::signal::unix::Signal;
-use tokio::time::MissedTickBehavior;
 
 use super::files::{Files, Identity};
 use super::metrics::OfListener;
 use super::{POLL_INTERVAL, Protocol, TlsError, TlsSettings};
 use crate::clock;
+use crate::watch::{Found, Watch};
 
 type Contents = Result<Files, TlsError>;
 
@@ -25,24 +25,15 @@ pub struct Certificates {
     served: Arc<ArcSwap<ServerConfig>>,
 }
 
-/// What was read of the files.
-pub struct Watch {
+/// The files of [`Certificates`], which others renew.
+pub struct Renewal {
     certificates: Certificates,
-    /// What was taken over or refused last.
-    settled: Contents,
-    /// What was read last, when that is something else.
-    unsettled: Option<Contents>,
-}
-
-/// Why the files are looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cause {
-    Poll,
-    Signal,
+    /// What was read of them.
+    files: Files,
 }
 
 impl Certificates {
-    /// Reads the files, which `key` of the configuration names. The second is for [`Watch::run`].
+    /// Reads the files, which `key` of the configuration names. The second is for [`Renewal::run`].
     ///
     /// # Errors
     /// When they can't be served; the error names the key.
@@ -51,15 +42,15 @@ impl Certificates {
         settings: TlsSettings,
         protocol: Protocol,
         metrics: OfListener,
-    ) -> anyhow::Result<(Certificates, Watch)> {
+    ) -> anyhow::Result<(Certificates, Renewal)> {
         let refuse = |error: TlsError| anyhow::anyhow!("{key}.{error}");
         let files = Files::read(&settings).map_err(refuse)?;
         let identity = files.identity(protocol).map_err(refuse)?;
         let served = Arc::new(ArcSwap::new(identity.config.clone()));
         let certificates = Certificates { key, settings, protocol, metrics, served };
         certificates.tell(&identity);
-        let watch = Watch { certificates: certificates.clone(), settled: Ok(files), unsettled: None };
-        Ok((certificates, watch))
+        let renewal = Renewal { certificates: certificates.clone(), files };
+        Ok((certificates, renewal))
     }
 
     /// What a connection that begins now is served.
@@ -78,43 +69,14 @@ impl Certificates {
             tracing::warn!(file = %self.settings.certificate.display(), "{}.certificate has expired", self.key);
         }
     }
-}
 
-impl Watch {
-    /// Takes over what the files say, until it is dropped. `hangups` are the signals that ask for it at once.
-    pub async fn run(mut self, mut hangups: Signal) {
-        let mut poll = tokio::time::interval(POLL_INTERVAL);
-        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            let cause = tokio::select! {
-                _ = poll.tick() => Cause::Poll,
-                _ = hangups.recv() => Cause::Signal,
-            };
-            let settings = self.certificates.settings.clone();
-            let Ok(contents) = tokio::task::spawn_blocking(move || Files::read(&settings)).await else { return };
-            self.look(cause, contents);
-        }
-    }
-
-    /// A poll has to find the same twice: what is being written is no certificate yet.
-    fn look(&mut self, cause: Cause, contents: Contents) {
-        let before = self.unsettled.take();
-        if contents == self.settled {
-            return;
-        }
-        match cause {
-            Cause::Poll if before.as_ref() != Some(&contents) => self.unsettled = Some(contents),
-            Cause::Poll | Cause::Signal => self.take_over(contents),
-        }
-    }
-
-    fn take_over(&mut self, contents: Contents) {
-        let Certificates { key, protocol, metrics, served, .. } = &self.certificates;
+    fn take_over(&self, contents: &Contents) {
+        let Certificates { key, protocol, metrics, served, .. } = self;
         let identity = contents.as_ref().map_err(Clone::clone).and_then(|files| files.identity(*protocol));
         match identity {
             Ok(identity) => {
                 served.store(identity.config.clone());
-                self.certificates.tell(&identity);
+                self.tell(&identity);
                 tracing::info!(not_after_s = identity.not_after_s, "{key}: new certificates are served");
                 metrics.valid.set(1);
                 metrics.renewed.inc();
@@ -125,6 +87,19 @@ impl Watch {
                 metrics.refused.inc();
             }
         }
-        self.settled = contents;
+    }
+}
+
+impl Renewal {
+    /// Takes over what the files say, until it is dropped. `hangups` are the signals that ask for it at once.
+    pub async fn run(self, hangups: Signal) {
+        let Renewal { certificates, files } = self;
+        let settings = certificates.settings.clone();
+        let tell = |found: Found<'_, Contents>| {
+            if let Found::New(contents) = found {
+                certificates.take_over(contents);
+            }
+        };
+        Watch::new(Ok(files)).run(POLL_INTERVAL, hangups, move || Files::read(&settings), tell).await;
     }
 }

@@ -17,7 +17,7 @@ mod metrics;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use certificates::{Certificates, Watch};
+pub use certificates::{Certificates, Renewal};
 pub use incoming::{Incoming, Stream};
 pub use metrics::{OfListener, TlsMetrics};
 

@@ -1,8 +1,10 @@
 //! Invoices, from events that come in to what is paid.
 
+use anyhow::ensure;
 use hyper::Request;
 use serde_json::{Value, json};
 use tollgate_domain::{Period, Span};
+use tollgate_e2e::harness::wait::{PATIENCE, eventually};
 use tollgate_wire::usage_event::{UsageEvent, UsageSource};
 
 use crate::harness::{Answer, Folder, Service, event, now_ms};
@@ -152,6 +154,25 @@ async fn webhooks_are_told_of_each_step_once_also_over_restarts() {
         (&json!(first), &json!("1.00"), &json!("USD"))
     );
     assert_eq!(receiver.got()[0].id, got[0].id, "all attempts have one id");
+}
+
+#[tokio::test]
+async fn who_starts_after_an_orderly_stop_bills_at_once() {
+    let folder = Folder::new();
+    let billed = async |service: &Service| {
+        eventually("the tenants are gone through", PATIENCE, async || {
+            let metrics = service.metrics().await;
+            ensure!(metrics.contains("tollgate_billing_runs_total 1\n"), "{metrics}");
+            Ok(())
+        })
+        .await
+        .unwrap();
+    };
+    let service = Service::start(&folder);
+    billed(&service).await;
+    assert!(service.terminate().await.success());
+    // Who leads does so for longer than is waited for here.
+    billed(&Service::start(&folder)).await;
 }
 
 #[tokio::test]
