@@ -241,9 +241,8 @@ impl TenantCounters {
     pub fn restore(&mut self, asks: &[Ask<'_>], now_ms: u64) {
         for ask in asks {
             let mut counter = self.advanced(ask, now_ms);
-            let is_of_period = |begin_ms| counter.at_ms == begin_ms;
             if let Rule::Calendar { edges: [_, begin_ms, ..], .. } = ask.rule
-                && is_of_period(begin_ms)
+                && counter.at_ms == begin_ms
             {
                 counter.spend(ask.amount.saturating_sub(counter.spent), ask.most_spent());
                 self.keep(ask, counter, now_ms);

@@ -154,6 +154,28 @@ impl IntoResponses for Sent {
     }
 }
 
+/// The refusal of what is looked for by its id.
+pub(super) struct Found;
+
+impl IntoResponses for Found {
+    fn responses() -> Responses {
+        responses([(StatusCode::NOT_FOUND, refusal("There is none that may be seen"))])
+    }
+}
+
+/// The refusals of what is changed by its version.
+pub(super) struct Changed;
+
+impl IntoResponses for Changed {
+    fn responses() -> Responses {
+        responses([
+            (StatusCode::NOT_FOUND, refusal("There is none that may be seen")),
+            (StatusCode::PRECONDITION_FAILED, refusal("It has another version by now")),
+            (StatusCode::PRECONDITION_REQUIRED, refusal("If-Match is missing")),
+        ])
+    }
+}
+
 /// The refusals of what is kept for the ledger, besides those of its form.
 pub(super) struct Kept;
 

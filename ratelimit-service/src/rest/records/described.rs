@@ -11,7 +11,7 @@ use utoipa::openapi::schema::{
 use utoipa::openapi::{
     ContentBuilder, HttpMethod, OpenApi, OpenApiBuilder, PathsBuilder, Ref, RefOr, Required, Response, ResponseBuilder,
 };
-use utoipa::{PartialSchema, ToSchema};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use super::{Listed, Resource, Shown};
 use crate::accounts::MAX_PAGE;
@@ -47,7 +47,6 @@ pub(super) fn of<T: Resource + ToSchema>() -> OpenApi {
         .description(Some("How many at most; 100 unless given"));
     let id =
         || text("id", "Its id", ParameterIn::Path, Required::True, any().min_length(Some(1)).max_length(Some(256)));
-    let etag = || any().pattern(Some(r#"^"?[0-9]{1,18}"?$"#));
     let if_match = |what| text("If-Match", what, ParameterIn::Header, Required::False, etag());
     let list = operation("list", &format!("All of the {many}, in the order of their ids"))
         .parameter(text("tenant", "Those of this tenant alone", ParameterIn::Query, Required::False, any()))
@@ -175,4 +174,21 @@ fn with_etag(response: Response) -> Response {
     let mut response = response;
     response.headers.insert("etag".to_owned(), etag);
     response
+}
+
+/// The id in a path, of what has routes of its own.
+#[derive(IntoParams)]
+#[into_params(names("id"), parameter_in = Path)]
+#[allow(dead_code)] // It is there to be described.
+pub(super) struct Id(String);
+
+/// The version that is changed or deleted: the header `If-Match`.
+#[derive(IntoParams)]
+#[into_params(names("If-Match"), parameter_in = Header)]
+#[allow(dead_code)] // It is there to be described.
+pub(super) struct Version(#[param(schema_with = etag)] Option<String>);
+
+/// A version, as it is told.
+fn etag() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String).pattern(Some(r#"^"?[0-9]{1,18}"?$"#))
 }

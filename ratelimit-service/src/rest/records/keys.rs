@@ -11,11 +11,11 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::{RefOr, Schema};
-use utoipa::{IntoParams, PartialSchema, ToSchema};
+use utoipa::{PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::described;
+use super::described::{self, Id, Version};
 use super::{Listed, Shown, answer, delete, list, not_found, random, read};
 use crate::accounts::{ApiKey, KeyRole, NewKey};
 use crate::clock;
@@ -23,7 +23,7 @@ use crate::rest::Shared;
 use crate::rest::access::Caller;
 use crate::rest::body;
 use crate::rest::listing::ListQuery;
-use crate::rest::openapi::{Asked, Sent};
+use crate::rest::openapi::{Asked, Changed, Found, Sent};
 use crate::rest::problem::{Body, CONTENT_TYPE, Problem};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
@@ -48,7 +48,7 @@ async fn list_keys(
 /// One key
 #[utoipa::path(get, path = "/api/v1/keys/{id}", tag = "accounts", params(Id), responses(
     (status = 200, body = ShownKey, description = "It"),
-    (status = 404, body = Body, content_type = CONTENT_TYPE, description = "There is none that may be seen"), Asked))]
+    Found, Asked))]
 async fn get_key(
     shared: State<Arc<Shared>>,
     caller: Caller,
@@ -58,11 +58,9 @@ async fn get_key(
 }
 
 /// Deletes a key
-#[utoipa::path(delete, path = "/api/v1/keys/{id}", tag = "accounts", params(Id, ("If-Match" = Option<String>, Header, pattern = r#"^"?[0-9]{1,18}"?$"#)), responses(
+#[utoipa::path(delete, path = "/api/v1/keys/{id}", tag = "accounts", params(Id, Version), responses(
     (status = 204, description = "It is gone"),
-    (status = 404, body = Body, content_type = CONTENT_TYPE, description = "There is none that may be seen"),
-    (status = 412, body = Body, content_type = CONTENT_TYPE, description = "It has another version by now"),
-    (status = 428, body = Body, content_type = CONTENT_TYPE, description = "If-Match is missing"), Asked))]
+    Changed, Asked))]
 async fn delete_key(
     shared: State<Arc<Shared>>,
     caller: Caller,
@@ -71,12 +69,6 @@ async fn delete_key(
 ) -> Result<StatusCode, Problem> {
     delete::<ApiKey>(shared, caller, id, headers).await
 }
-
-/// The id of a key: what may be shown of it.
-#[derive(IntoParams)]
-#[into_params(names("id"), parameter_in = Path)]
-#[allow(dead_code)] // It is there to be described.
-struct Id(String);
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = NewKey)]
@@ -148,7 +140,7 @@ async fn create(
 /// From now on it is refused, for good.
 #[utoipa::path(post, path = "/api/v1/keys/{id}/revoke", tag = "accounts", params(Id), responses(
     (status = 200, body = ShownKey, description = "It"),
-    (status = 404, body = Body, content_type = CONTENT_TYPE, description = "There is none that may be seen"),
+    Found,
     (status = 412, body = Body, content_type = CONTENT_TYPE, description = "It was changed meanwhile"), Asked))]
 async fn revoke(
     State(shared): State<Arc<Shared>>,

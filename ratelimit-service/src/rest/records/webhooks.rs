@@ -10,11 +10,12 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use utoipa::openapi::schema::{Array, ArrayBuilder, Object, ObjectBuilder, Type};
-use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::described::{Id, Version};
 use super::{answered, delete, expected, not_found, random};
 use crate::accounts::{MAX_URL_BYTES, Record, WebhookEndpoint};
 use crate::chance;
@@ -23,7 +24,7 @@ use crate::http;
 use crate::rest::access::Caller;
 use crate::rest::body;
 use crate::rest::listing::ListQuery;
-use crate::rest::openapi::{Asked, Sent, one_of};
+use crate::rest::openapi::{Asked, Changed, Found, Sent, one_of};
 use crate::rest::problem::{Body, CONTENT_TYPE, Problem};
 use crate::rest::{Shared, rfc3339};
 use crate::secret::Secret;
@@ -74,12 +75,6 @@ struct Listed {
     next_cursor: Option<String>,
 }
 
-/// The id of a webhook.
-#[derive(IntoParams)]
-#[into_params(names("id"), parameter_in = Path)]
-#[allow(dead_code)] // It is there to be described.
-struct Id(String);
-
 /// All webhooks of the accounts, in the order of their ids
 #[utoipa::path(get, path = "/api/v1/webhooks", tag = "accounts", params(ListQuery), responses(
     (status = 200, body = Listed, description = "A page"), Asked))]
@@ -96,7 +91,7 @@ async fn list_webhooks(
 /// One webhook
 #[utoipa::path(get, path = "/api/v1/webhooks/{id}", tag = "accounts", params(Id), responses(
     (status = 200, body = Shown, description = "It"),
-    (status = 404, body = Body, content_type = CONTENT_TYPE, description = "There is none that may be seen"), Asked))]
+    Found, Asked))]
 async fn get_webhook(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
@@ -196,11 +191,9 @@ struct Changes {
 ///
 /// What is left out stays as it is. One that has answered 410 is called again.
 #[utoipa::path(patch, path = "/api/v1/webhooks/{id}", tag = "accounts", request_body = Changes,
-    params(Id, ("If-Match" = Option<String>, Header, pattern = r#"^"?[0-9]{1,18}"?$"#)), responses(
+    params(Id, Version), responses(
     (status = 200, body = Shown, description = "It was changed"),
-    (status = 404, body = Body, content_type = CONTENT_TYPE, description = "There is none that may be seen"),
-    (status = 412, body = Body, content_type = CONTENT_TYPE, description = "It has another version by now"),
-    (status = 428, body = Body, content_type = CONTENT_TYPE, description = "If-Match is missing"), Sent))]
+    Changed, Sent))]
 async fn change_webhook(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
@@ -225,11 +218,9 @@ async fn change_webhook(
 ///
 /// It is told nothing more, not even what waits for it.
 #[utoipa::path(delete, path = "/api/v1/webhooks/{id}", tag = "accounts",
-    params(Id, ("If-Match" = Option<String>, Header, pattern = r#"^"?[0-9]{1,18}"?$"#)), responses(
+    params(Id, Version), responses(
     (status = 204, description = "It is gone"),
-    (status = 404, body = Body, content_type = CONTENT_TYPE, description = "There is none that may be seen"),
-    (status = 412, body = Body, content_type = CONTENT_TYPE, description = "It has another version by now"),
-    (status = 428, body = Body, content_type = CONTENT_TYPE, description = "If-Match is missing"), Asked))]
+    Changed, Asked))]
 async fn delete_webhook(
     shared: State<Arc<Shared>>,
     caller: Caller,
@@ -252,7 +243,7 @@ struct Sending {
 /// It is told `webhook.test`, by the way that all messages go, whatever it is told else.
 #[utoipa::path(post, path = "/api/v1/webhooks/{id}/test", tag = "accounts", params(Id), responses(
     (status = 202, body = Sending, description = "A message is on its way"),
-    (status = 404, body = Body, content_type = CONTENT_TYPE, description = "There is none that may be seen"),
+    Found,
     (status = 409, body = Body, content_type = CONTENT_TYPE, description = "It has answered 410"), Asked))]
 async fn test_webhook(
     State(shared): State<Arc<Shared>>,
