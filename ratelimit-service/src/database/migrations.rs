@@ -23,6 +23,7 @@ const MIGRATIONS: &[Migration] = &[
     sql(include_str!("../../migrations/0005_alerts.sql")),
     sql(include_str!("../../migrations/0006_invoice_events.sql")),
     sql(include_str!("../../migrations/0007_unsettled_keys.sql")),
+    sql(include_str!("../../migrations/0008_unpriced.sql")),
 ];
 
 /// The statements of each version.

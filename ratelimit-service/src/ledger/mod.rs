@@ -100,6 +100,12 @@ pub trait Ledger: Send + Sync {
     /// When the database cannot be read.
     async fn events(&self, page: &Page<'_>) -> Result<Vec<UsageEvent>, LedgerError>;
 
+    /// Of [`Ledger::events`] those that used something for whose model there was no price.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    async fn unpriced(&self, page: &Page<'_>) -> Result<Vec<UsageEvent>, LedgerError>;
+
     /// A tenant's tracked events, likewise.
     ///
     /// # Errors
@@ -206,6 +212,21 @@ pub enum Dimension {
     Streaming,
     /// The HTTP status, as a number; 0 where there was none.
     Status,
+}
+
+impl Dimension {
+    /// Under which label a call is summed; `None` where it has none.
+    pub fn label(self, event: &UsageEvent) -> Option<String> {
+        match self {
+            Dimension::Model => event.model().map(str::to_owned),
+            Dimension::Provider => event.provider.clone(),
+            Dimension::Api => event.api.clone(),
+            Dimension::Key => event.key.clone(),
+            Dimension::Tier => Some(event.tier.clone()).filter(|tier| !tier.is_empty()),
+            Dimension::Streaming => Some(event.streaming.to_string()),
+            Dimension::Status => Some(event.status.to_string()),
+        }
+    }
 }
 
 /// An unsettled event, as far as a ledger keeps it: see [`Ledger::append`].

@@ -1,10 +1,10 @@
 //! What the counters know after a restart, and should know at any time: the ledger's calls of the present days and months, and
 //! those that expired lately.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use tollgate_domain::{
-    Anchor, Ask, Call, CounterId, EXPIRED_KEPT_MS, Expired, HeldCall, Limit, Quantities, Tenants, Unit, Window,
+    Anchor, Ask, Call, EXPIRED_KEPT_MS, Expired, HeldCall, Limit, Quantities, Tenants, Unit, Window,
 };
 use tollgate_wire::usage_event::TokenCounts;
 
@@ -33,18 +33,9 @@ impl Limiter {
     pub async fn restore(&self, ledger: &dyn Ledger, audit: &dyn Audit, tenants: &Tenants) -> anyhow::Result<()> {
         let policy = self.policy();
         for window in CALENDAR {
-            let mut sums: HashMap<String, Vec<Ask<'_>>> = HashMap::new();
-            for spent in self.spent(&policy, ledger, audit, window, tenants).await? {
-                let sums = sums.entry(spent.tenant.clone()).or_default();
-                for ask in self.calendar_asks(&policy, &spent, window) {
-                    match sums.iter_mut().find(|sum| sum.limit.counter() == ask.limit.counter()) {
-                        Some(sum) => sum.amount = sum.amount.saturating_add(ask.amount),
-                        None => sums.push(ask),
-                    }
-                }
-            }
-            for (tenant, sums) in sums {
-                self.counters.restore(&tenant, &sums).await?;
+            for (tenant, sums) in self.sums(&policy, ledger, audit, window, tenants).await? {
+                let asks: Vec<_> = sums.into_iter().map(|sum| sum.ask).collect();
+                self.counters.restore(&tenant, &asks).await?;
             }
         }
         Ok(())
@@ -60,30 +51,47 @@ impl Limiter {
         let policy = self.policy();
         let mut differences = Vec::new();
         for window in CALENDAR {
-            let mut expected: HashMap<(String, CounterId), Expected> = HashMap::new();
-            for spent in self.spent(&policy, ledger, audit, window, &Tenants::All).await? {
-                for ask in self.calendar_asks(&policy, &spent, window) {
-                    let sum = expected.entry((spent.tenant.clone(), ask.limit.counter())).or_default();
-                    sum.amount = sum.amount.saturating_add(ask.amount);
-                    sum.calls += spent.usage.requests;
-                }
-            }
-            let tenants: BTreeSet<_> = expected.keys().map(|(tenant, _)| tenant.clone()).collect();
-            for tenant in tenants {
+            for (tenant, sums) in self.sums(&policy, ledger, audit, window, &Tenants::All).await? {
                 let tier = ledger.last_tier(&tenant).await?;
                 let Some(plan) = used_plan(&policy, &tenant, &tier.unwrap_or_default()) else { continue };
                 for standing in self.standings(&tenant, plan).await? {
-                    let limit = standing.limit;
-                    let Some(expected) = expected.get(&(tenant.clone(), limit.counter())) else { continue };
-                    let spent = standing.used.saturating_sub(standing.held);
-                    if !expected.is_met_by(limit, spent) {
+                    let (limit, spent) = (standing.limit, standing.used.saturating_sub(standing.held));
+                    let sum = sums.iter().find(|sum| sum.ask.limit.counter() == limit.counter());
+                    if let Some(sum) = sum.filter(|sum| !sum.is_met_by(limit, spent)) {
                         let (tenant, limit) = (tenant.clone(), limit.to_string());
-                        differences.push(LimitDifference { tenant, limit, entries: expected.amount, spent });
+                        differences.push(LimitDifference { tenant, limit, entries: sum.ask.amount, spent });
                     }
                 }
             }
         }
         Ok(differences)
+    }
+
+    /// What each tenant has used of the limits of a window in their present periods, by the ledger, in the tenants' order.
+    async fn sums<'p>(
+        &self,
+        policy: &'p Policy,
+        ledger: &dyn Ledger,
+        audit: &dyn Audit,
+        window: Window,
+        tenants: &Tenants,
+    ) -> anyhow::Result<BTreeMap<String, Vec<Sum<'p>>>> {
+        let mut all: BTreeMap<String, Vec<Sum<'_>>> = BTreeMap::new();
+        for spent in self.spent(policy, ledger, audit, window, tenants).await? {
+            let asks = self.calendar_asks(policy, &spent, window);
+            let calls = spent.usage.requests;
+            let sums = all.entry(spent.tenant).or_default();
+            for ask in asks {
+                match sums.iter_mut().find(|sum| sum.ask.limit.counter() == ask.limit.counter()) {
+                    Some(sum) => {
+                        sum.ask.amount = sum.ask.amount.saturating_add(ask.amount);
+                        sum.calls += calls;
+                    }
+                    None => sums.push(Sum { ask, calls }),
+                }
+            }
+        }
+        Ok(all)
     }
 
     /// What the present periods of a window had spent, by what limits depend on.
@@ -196,18 +204,19 @@ pub struct LimitDifference {
     pub spent: u64,
 }
 
-#[derive(Debug, Default)]
-struct Expected {
-    amount: u64,
+/// What calls used of one limit.
+struct Sum<'p> {
+    ask: Ask<'p>,
     calls: u64,
 }
 
-impl Expected {
+impl Sum<'_> {
     fn is_met_by(&self, limit: &Limit, spent: u64) -> bool {
+        let amount = self.ask.amount;
         match limit.unit {
-            Unit::Requests => spent >= self.amount,
-            _ if !limit.weights.is_plain() => spent.abs_diff(self.amount) <= self.calls,
-            _ => spent == self.amount,
+            Unit::Requests => spent >= amount,
+            _ if !limit.weights.is_plain() => spent.abs_diff(amount) <= self.calls,
+            _ => spent == amount,
         }
     }
 }

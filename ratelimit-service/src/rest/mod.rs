@@ -16,6 +16,7 @@ mod listing;
 mod openapi;
 mod prices;
 mod problem;
+mod rated;
 mod records;
 mod series;
 mod tenant;

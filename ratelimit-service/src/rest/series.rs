@@ -150,7 +150,7 @@ async fn series(
     let starts = range.starts(grain)?;
     let Range { from_ms, to_ms } = range;
     let question = Series { tenant: &tenant, grain, from_ms, to_ms, by };
-    let points = shared.ledger.series(&question).await?;
+    let points = shared.series(&question).await?;
     let points = match by {
         Some(_) => {
             check_points(points.len())?;
@@ -242,7 +242,7 @@ async fn breakdown(
     let Range { from_ms, to_ms } = range;
     let question = Series { tenant: &tenant, grain, from_ms, to_ms, by: Some(by) };
     let mut sums: BTreeMap<Option<String>, Usage> = BTreeMap::new();
-    for point in shared.ledger.series(&question).await? {
+    for point in shared.series(&question).await? {
         sums.entry(point.label).or_default().add(&point.usage);
     }
     let all: u64 = sums.values().fold(0, |sum, usage| sum.saturating_add(usage.total_tokens()));

@@ -190,7 +190,7 @@ impl Shared {
     /// A tenant's days in `period` that have usage, oldest first.
     async fn days(&self, tenant: &str, period: Period) -> Result<Vec<(Day, Usage)>, LedgerError> {
         let (from_ms, to_ms) = (period.first.start_ms(), period.end.start_ms());
-        let points = self.ledger.series(&Series { tenant, grain: Grain::Day, from_ms, to_ms, by: None }).await?;
+        let points = self.series(&Series { tenant, grain: Grain::Day, from_ms, to_ms, by: None }).await?;
         Ok(points.into_iter().map(|point| (Day::of(point.start_ms), point.usage)).collect())
     }
 

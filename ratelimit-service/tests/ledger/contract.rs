@@ -151,7 +151,9 @@ async fn compare(ledger: &dyn Ledger, model: &Model) {
             let of_days = (from_ms / DAY_MS * DAY_MS, to_ms / DAY_MS * DAY_MS);
             let tracked = ledger.tracked(tenant, of_days.0, of_days.1).await.unwrap();
             assert_eq!(tracked, model.tracked(tenant, of_days.0, of_days.1));
-            assert_eq!(pages(ledger, tenant, (from_ms, to_ms)).await, model.events(tenant, from_ms, to_ms));
+            let events = pages(ledger, tenant, (from_ms, to_ms)).await;
+            assert_eq!(events, model.events(tenant, from_ms, to_ms));
+            compare_unpriced(ledger, &events, (tenant, from_ms, to_ms)).await;
         }
         let (from_ms, to_ms) = always;
         let page = Page { tenant, from_ms, to_ms, after: None, limit: 1000 };
@@ -189,6 +191,18 @@ async fn compare_series(ledger: &dyn Ledger, model: &Model, tenant: &str, (from_
             let series = Series { tenant, grain, from_ms, to_ms, by };
             assert_eq!(ledger.series(&series).await.unwrap(), model.series(&series), "{series:?}");
         }
+    }
+}
+
+/// The calls without a price are those of all that have none, page by page.
+async fn compare_unpriced(ledger: &dyn Ledger, events: &[UsageEvent], (tenant, from_ms, to_ms): (&str, u64, u64)) {
+    let is_unpriced = |event: &&UsageEvent| event.cost_nanousd.is_none() && event.usage_source != UsageSource::None;
+    let unpriced: Vec<_> = events.iter().filter(is_unpriced).cloned().collect();
+    let page = Page { tenant, from_ms, to_ms, after: None, limit: 1000 };
+    assert_eq!(ledger.unpriced(&page).await.unwrap(), unpriced);
+    if let [first, second, ..] = &unpriced[..] {
+        let after = Some((first.started_at_ms, first.event_id.as_str()));
+        assert_eq!(ledger.unpriced(&Page { after, limit: 1, ..page }).await.unwrap(), [second.clone()]);
     }
 }
 

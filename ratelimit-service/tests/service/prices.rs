@@ -1,7 +1,9 @@
 //! Prices and costs over REST.
 
+use anyhow::ensure;
 use hyper::Request;
 use serde_json::{Value, json};
+use tollgate_e2e::harness::wait::{PATIENCE, eventually};
 use tollgate_wire::usage_event::{UsageEvent, UsageSource};
 
 use crate::harness::{Answer, Folder, Service, event};
@@ -160,6 +162,40 @@ async fn price_rows_are_checked_and_a_wrong_amount_is_told_by_its_path() {
         assert_eq!(refused.status, 400);
         assert!(detail.starts_with(what), "{detail}");
     }
+}
+
+#[tokio::test]
+async fn a_price_that_comes_later_is_in_the_cost_of_what_was_used_before() {
+    let folder = Folder::new();
+    let service = Service::start(&folder);
+    let call = |id: &str, model: &str, at_ms: u64| UsageEvent {
+        request_model: Some(model.to_owned()),
+        usage_source: UsageSource::Reported,
+        started_at_ms: at_ms,
+        ..event(id, "acme", 10, 2)
+    };
+    let now_ms = event("now", "acme", 1, 1).started_at_ms;
+    let known = call("e3", "gpt-4o-mini", now_ms);
+    service.export(&[call("e1", "mystery", now_ms), call("e2", "riddle", now_ms), known]).await;
+    let cost = async || {
+        let (_, summary) = service.get("/api/v1/usage/acme?period=month").await;
+        (summary["cost_usd"].as_str().unwrap().to_owned(), summary["requests_without_cost"].as_u64().unwrap())
+    };
+    assert_eq!(cost().await, ("0.0000027".to_owned(), 2));
+    let price = json!({"price": {"model": "mystery", "input": "100000", "output": "500000"}});
+    assert_eq!(put(&service, "/api/v1/price-rows/mystery", price).await.status, 201);
+    // Ten tokens at 0.1 and two at 0.5 US dollars.
+    eventually("the price is in the cost", PATIENCE, async || {
+        let cost = cost().await;
+        ensure!(cost == ("2.0000027".to_owned(), 1), "{cost:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let (_, breakdown) = service.get("/api/v1/usage/acme/breakdown?by=model").await;
+    let of = |model: &str| breakdown["parts"].as_array().unwrap().iter().find(|part| part["label"] == model).unwrap();
+    let costs = ["mystery", "riddle"].map(|model| (&of(model)["cost_usd"], &of(model)["requests_without_cost"]));
+    assert_eq!(costs, [(&json!("2"), &json!(0)), (&json!("0"), &json!(1))]);
 }
 
 #[tokio::test]

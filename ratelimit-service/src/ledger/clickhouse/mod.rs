@@ -253,7 +253,11 @@ impl Ledger for ClickHouseLedger {
     }
 
     async fn events(&self, page: &Page<'_>) -> Result<Vec<UsageEvent>, LedgerError> {
-        reading::events(self.database()?, page).await
+        reading::events(self.database()?, page, "").await
+    }
+
+    async fn unpriced(&self, page: &Page<'_>) -> Result<Vec<UsageEvent>, LedgerError> {
+        reading::events(self.database()?, page, "AND cost_nanousd IS NULL AND usage_source != 'none'").await
     }
 
     async fn tracked_events(&self, page: &Page<'_>) -> Result<Vec<TrackedEvent>, LedgerError> {

@@ -119,13 +119,18 @@ pub(super) async fn tenants(database: &Database, from_ms: u64, to_ms: u64) -> Re
     Ok(rows.into_iter().map(|Name { name }| name).collect())
 }
 
-pub(super) async fn events(database: &Database, page: &Page<'_>) -> Result<Vec<UsageEvent>, LedgerError> {
+/// A page of calls, of those for which a further condition holds: for an unsettled one's correction as for itself.
+pub(super) async fn events(
+    database: &Database,
+    page: &Page<'_>,
+    condition: &str,
+) -> Result<Vec<UsageEvent>, LedgerError> {
+    let of = Rows { table: "usage_events", time: "started_at_ms", id: "event_id", condition };
     let mut events = Vec::new();
     let mut after = page.after.map(|(at_ms, id)| (at_ms, id.to_owned()));
     while events.len() < page.limit {
         let most = page.limit - events.len() + ROWS_OF_CALL;
-        let rows: Vec<UsageRow> =
-            page_rows(database, page, "usage_events", "started_at_ms", "event_id", &after, most).await?;
+        let rows: Vec<UsageRow> = page_rows(database, page, &of, &after, most).await?;
         let is_last = rows.len() < most;
         let (rows, last) = whole_calls(rows, is_last);
         for row in counting(rows) {
@@ -168,8 +173,8 @@ fn counting(rows: Vec<UsageRow>) -> Vec<UsageRow> {
 
 pub(super) async fn tracked_events(database: &Database, page: &Page<'_>) -> Result<Vec<TrackedEvent>, LedgerError> {
     let after = page.after.map(|(at_ms, id)| (at_ms, id.to_owned()));
-    let rows: Vec<TrackedRecord> =
-        page_rows(database, page, "tracked_events", "at_ms", "id", &after, page.limit).await?;
+    let of = Rows { table: "tracked_events", time: "at_ms", id: "id", condition: "" };
+    let rows: Vec<TrackedRecord> = page_rows(database, page, &of, &after, page.limit).await?;
     let event = |record: TrackedRecord| {
         let id = record.id.clone();
         TrackedEvent::try_from(record)
@@ -178,19 +183,31 @@ pub(super) async fn tracked_events(database: &Database, page: &Page<'_>) -> Resu
     rows.into_iter().map(event).collect()
 }
 
+/// A table that is read page by page.
+struct Rows<'q> {
+    table: &'q str,
+    /// The column that a page is in the order of,
+    time: &'q str,
+    /// and the one within a moment.
+    id: &'q str,
+    /// Nothing, or `AND` and something else that has to hold.
+    condition: &'q str,
+}
+
 async fn page_rows<T>(
     database: &Database,
     page: &Page<'_>,
-    table: &str,
-    time: &str,
-    id: &str,
+    of: &Rows<'_>,
     after: &Option<(u64, String)>,
     most: usize,
 ) -> Result<Vec<T>, LedgerError>
 where
     T: clickhouse::RowOwned + clickhouse::RowRead,
 {
-    let mut query = format!("SELECT {} FROM {table} WHERE tenant = ? AND {time} >= ? AND {time} < ?", columns::<T>());
+    let Rows { table, time, id, condition } = of;
+    let columns = columns::<T>();
+    let mut query =
+        format!("SELECT {columns} FROM {table} WHERE tenant = ? AND {time} >= ? AND {time} < ? {condition}");
     if after.is_some() {
         query.push_str(&format!(" AND {time} >= ? AND ({time}, {id}) > (?, ?)"));
     }

@@ -80,6 +80,11 @@ impl Ledger for SqliteLedger {
         Ok(self.database.read(move |transaction| read::events(transaction, &page)).await?)
     }
 
+    async fn unpriced(&self, page: &Page<'_>) -> Result<Vec<UsageEvent>, LedgerError> {
+        let page = read::OwnedPage::from(page);
+        Ok(self.database.read(move |transaction| read::unpriced(transaction, &page)).await?)
+    }
+
     async fn tracked_events(&self, page: &Page<'_>) -> Result<Vec<TrackedEvent>, LedgerError> {
         let page = read::OwnedPage::from(page);
         Ok(self.database.read(move |transaction| read::tracked_events(transaction, &page)).await?)

@@ -159,13 +159,27 @@ impl From<&Page<'_>> for OwnedPage {
 }
 
 pub(super) fn events(transaction: &Transaction<'_>, page: &OwnedPage) -> Result<Vec<UsageEvent>> {
+    page_of(transaction, page, ["", ""])
+}
+
+/// The first condition is that of an index, word for word.
+pub(super) fn unpriced(transaction: &Transaction<'_>, page: &OwnedPage) -> Result<Vec<UsageEvent>> {
+    page_of(transaction, page, ["AND cost_nanousd IS NULL AND usage_source <> 'none'", "AND cost_nanousd IS NULL"])
+}
+
+/// Calls that are settled, and those that are not, each under a condition of its own.
+fn page_of(
+    transaction: &Transaction<'_>,
+    page: &OwnedPage,
+    [of_settled, of_open]: [&str; 2],
+) -> Result<Vec<UsageEvent>> {
     let of_page = "tenant = ?1 AND started_at_ms >= ?2 AND started_at_ms < ?3 AND (started_at_ms, event_id) > (?4, ?5)";
     let ordered = "ORDER BY started_at_ms, event_id LIMIT ?6";
     let OwnedPage { tenant, from_ms, to_ms, after: (after_ms, after_id), limit } = page;
     let bounds = params![tenant, from_ms, to_ms, after_ms, after_id, limit];
-    let mut query = transaction.prepare_cached(&format!("{EVENTS} WHERE {of_page} {ordered}"))?;
+    let mut query = transaction.prepare_cached(&format!("{EVENTS} WHERE {of_page} {of_settled} {ordered}"))?;
     let mut events: Vec<_> = query.query_map(bounds, event)?.collect::<Result<_>>()?;
-    let mut query = transaction.prepare_cached(&format!("{OPEN} AND {of_page} {ordered}"))?;
+    let mut query = transaction.prepare_cached(&format!("{OPEN} AND {of_page} {of_open} {ordered}"))?;
     let open: Vec<_> = query.query_map(bounds, unsettled)?.collect::<Result<_>>()?;
     if !open.is_empty() {
         events.extend(open);

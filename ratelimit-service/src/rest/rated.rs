@@ -1,0 +1,49 @@
+//! What calls cost whose models had no price when they came: what they come to by the prices that there are now, as on an invoice.
+//!
+//! The ledger's entries stay as they are. Such calls are few, or a price is missing: so they are rated when they are asked for.
+
+use std::collections::HashMap;
+
+use super::Shared;
+use crate::ledger::{LedgerError, MAX_COST_NANOUSD, Page, Point, Series};
+
+/// The most calls that are rated for one answer, the earliest ones. Later ones still count as calls without a cost there.
+const MAX_RATED: usize = 100_000;
+
+/// How many are read at a time.
+const PAGE: usize = 1_000;
+
+impl Shared {
+    /// As [`Ledger::series`](crate::ledger::Ledger::series), with the cost of calls whose price came later.
+    pub(super) async fn series(&self, series: &Series<'_>) -> Result<Vec<Point>, LedgerError> {
+        let mut points = self.ledger.series(series).await?;
+        let unpriced = points.iter().filter(|point| point.usage.requests_without_cost > 0);
+        let Some(first) = unpriced.clone().next() else { return Ok(points) };
+        let last = unpriced.last().unwrap_or(first);
+        let (from_ms, to_ms) = (first.start_ms, series.grain.end_ms(last.start_ms));
+        let place = |(at, point): (usize, &Point)| ((point.start_ms, point.label.clone()), at);
+        let places: HashMap<_, _> = points.iter().enumerate().map(place).collect();
+        let page = Page { tenant: series.tenant, from_ms, to_ms, after: None, limit: PAGE };
+        let mut after: Option<(u64, String)> = None;
+        for _ in 0..MAX_RATED / PAGE {
+            let after_this = after.as_ref().map(|(at_ms, id)| (*at_ms, id.as_str()));
+            let mut events = self.ledger.unpriced(&Page { after: after_this, ..page }).await?;
+            for event in &mut events {
+                // By what it is summed under, which rating may add to.
+                let label = series.by.and_then(|dimension| dimension.label(event));
+                let place = places.get(&(series.grain.start_ms(event.started_at_ms), label));
+                self.limiter.rate(event);
+                if let (Some(point), Some(cost)) = (place.and_then(|at| points.get_mut(*at)), event.cost_nanousd) {
+                    let usage = &mut point.usage;
+                    usage.cost_nanousd = usage.cost_nanousd.saturating_add(cost.min(MAX_COST_NANOUSD));
+                    usage.requests_without_cost = usage.requests_without_cost.saturating_sub(1);
+                }
+            }
+            match events.last() {
+                Some(last) if events.len() == PAGE => after = Some((last.started_at_ms, last.event_id.clone())),
+                _ => break,
+            }
+        }
+        Ok(points)
+    }
+}
