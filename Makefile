@@ -39,15 +39,20 @@ down: ## Stop what `make up` started
 test: curl build envoy sdk redis postgres clickhouse schemathesis ## Run every test, those through the real Envoy included
 	@scripts/step 'Running all tests'
 	@$(CARGO) test --locked --release --workspace
+	$(WITH_SERVERS)
 
-# What the service's stores are to these is no matter, so that they run on any.
+# What the service's stores are is no matter to these, so that they run on any.
 SERVED ?= bodies coverage endings failures identity law leased_calls limits otel providers redis reports reservations \
 	sdk streaming usage
 
 .PHONY: test-servers
 test-servers: build envoy sdk redis postgres clickhouse ## Run the end-to-end tests SERVED with PostgreSQL, Redis and ClickHouse
-	@scripts/step 'Running end-to-end tests with PostgreSQL, Redis and ClickHouse'
-	@target/release/tollgate-local with-servers $(CARGO) test --locked --release --workspace $(SERVED:%=--test %)
+	$(WITH_SERVERS)
+
+define WITH_SERVERS
+@scripts/step 'Running end-to-end tests with PostgreSQL, Redis and ClickHouse'
+@target/release/tollgate-local with-servers $(CARGO) test --locked --release --workspace $(SERVED:%=--test %)
+endef
 
 .PHONY: lint
 lint: toolchain ## Check formatting and run clippy, for this machine and for wasm

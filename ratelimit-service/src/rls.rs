@@ -19,10 +19,10 @@
 use std::sync::Arc;
 
 use prost_types::Duration;
-use tollgate_domain::{Call as Counted, Decision, Outcome, Standing, Unit as LimitUnit, Window};
+use tollgate_domain::{Beyond, Call as Counted, Decision, Outcome, Standing, Unit as LimitUnit, Window};
 use tollgate_wire::admission::{
-    CONTEXT_LIMIT, Demand, LEASE_METADATA, Lease, LeaseRequest, RESERVATION_ID_METADATA, SUSPENDED, UNKNOWN_TIER, Unit,
-    WindowUnit, denied_until, duration_ms,
+    CONTEXT_LIMIT, Demand, Denial, DeniedCalls, LEASE_METADATA, Lease, LeaseRequest, RESERVATION_ID_METADATA,
+    SUSPENDED, UNKNOWN_TIER, Unit, WindowUnit, duration_ms,
 };
 use tollgate_wire::proto::envoy::config::core::v3::HeaderValue;
 use tollgate_wire::proto::envoy::service::ratelimit::v3::rate_limit_response::{
@@ -107,6 +107,7 @@ impl Rls {
             }
             Err(Undecided::Refused(Refusal::Suspended)) => {
                 self.metrics.calls_of_suspended.inc();
+                answer.denied = DeniedCalls::All;
                 answer.refuse(call, SUSPENDED, 0, |unit| unit == Unit::Requests);
             }
             Err(Undecided::Unavailable(error)) => {
@@ -124,13 +125,21 @@ impl Rls {
         if answer.overall == Code::Ok {
             // A call's client may leave before the answer comes, and nobody would have the lease.
             if call.asked.requests == 0
-                && let Some(Lent { lease, is_all }) = self.limiter.lend(policy, &call.asked, wanted).await
+                && let Some(Lent { lease, beyond }) = self.limiter.lend(policy, &call.asked, wanted).await
             {
                 answer.lend(call, &lease);
-                answer.quota = is_all.then(|| denied_until(lease.expires_at_ms));
+                let denied = match beyond {
+                    Beyond::Something => None,
+                    Beyond::NothingAlike => Some(DeniedCalls::Alike),
+                    Beyond::Nothing => Some(DeniedCalls::All),
+                };
+                let until_ms = lease.expires_at_ms;
+                answer.quota = denied.map(|calls| Denial { until_ms, calls }.quota());
             }
         } else if let Some(denied_ms) = self.limiter.denied_ms(policy, wanted, answer.reset_ms(call)) {
-            answer.statuses[call.descriptors[0].0].quota = Some(denied_until(wanted.now_ms.saturating_add(denied_ms)));
+            let until_ms = wanted.now_ms.saturating_add(denied_ms);
+            let denial = Denial { until_ms, calls: answer.denied };
+            answer.statuses[call.descriptors[0].0].quota = Some(denial.quota());
         }
     }
 }
@@ -203,13 +212,21 @@ struct Answer {
     overall: Code,
     statuses: Vec<DescriptorStatus>,
     warnings: Vec<String>,
+    /// Who is denied, where the call is.
+    denied: DeniedCalls,
     /// Where no more than what is lent is to be had.
     quota: Option<Quota>,
 }
 
 impl Answer {
     fn new(descriptors: usize) -> Answer {
-        Answer { overall: Code::Ok, statuses: vec![status(None); descriptors], warnings: Vec::new(), quota: None }
+        Answer {
+            overall: Code::Ok,
+            statuses: vec![status(None); descriptors],
+            warnings: Vec::new(),
+            denied: DeniedCalls::Alike,
+            quota: None,
+        }
     }
 
     fn tell(&mut self, call: &Call<'_>, decision: &Decision<'_>) {
@@ -223,6 +240,10 @@ impl Answer {
         self.warnings.extend(decision.warnings.iter().map(|limit| limit.name().to_owned()));
         if decision.outcome == Outcome::Denied {
             self.overall = Code::OverLimit;
+            let is_for_all = |standing: Standing<'_>| standing.remaining == 0 && standing.limit.counts_every_call();
+            if decision.requests.is_some_and(|standing| standing.outcome == Outcome::Denied && is_for_all(standing)) {
+                self.denied = DeniedCalls::All;
+            }
             if call.descriptors.iter().all(|(place, _)| self.statuses[*place].code() == Code::Ok) {
                 self.statuses[call.descriptors[0].0] = status(decision.denied_by());
             }
@@ -267,7 +288,7 @@ impl Answer {
 }
 
 impl From<Answer> for RateLimitResponse {
-    fn from(Answer { overall, statuses, warnings, quota }: Answer) -> RateLimitResponse {
+    fn from(Answer { overall, statuses, warnings, quota, .. }: Answer) -> RateLimitResponse {
         let header = || HeaderValue { key: WARNING_HEADER.to_owned(), value: warnings.join(", ") };
         let response_headers_to_add = if warnings.is_empty() { Vec::new() } else { vec![header()] };
         RateLimitResponse {

@@ -26,6 +26,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use serde_json::json;
 
+use crate::harness::artifacts;
 use crate::harness::bootstrap::Bootstrap;
 use crate::harness::envoy::{Envoy, worker_cpu_ns};
 use crate::harness::process::End;
@@ -77,6 +78,8 @@ enum Path {
     Plain,
     /// Envoy's own rate limit filter.
     Native,
+    /// A proxy-wasm filter that does nothing.
+    Empty,
     /// Ours, asking about each call.
     Filter,
     /// Ours, with leases.
@@ -86,12 +89,13 @@ enum Path {
 }
 
 impl Path {
-    const ALL: [Path; 5] = [Path::Plain, Path::Native, Path::Filter, Path::Leased, Path::Meter];
+    const ALL: [Path; 6] = [Path::Plain, Path::Native, Path::Empty, Path::Filter, Path::Leased, Path::Meter];
 
     fn name(self) -> &'static str {
         match self {
             Path::Plain => "plain",
             Path::Native => "native",
+            Path::Empty => "empty",
             Path::Filter => "filter",
             Path::Leased => "filter-leased",
             Path::Meter => "meter",
@@ -154,6 +158,8 @@ async fn calls(plan: &Plan, dir: &std::path::Path, report: &mut Report) -> anyho
     let wrk = Wrk::find()?;
     let (standin, standin_addr) = local::start_standin(dir, 0).await?;
     let mut service = Service::start(dir, &unlimited()).await?;
+    let empty = dir.join("empty.wasm");
+    fs::write(&empty, wat::parse_file(artifacts::repository().join("tests/bench/empty.wat"))?)?;
     let mut envoys = Vec::new();
     for path in Path::ALL {
         let mut bootstrap = Bootstrap::reference()?;
@@ -162,12 +168,15 @@ async fn calls(plan: &Plan, dir: &std::path::Path, report: &mut Report) -> anyho
         // All asks are answered, however busy the machine: a timeout would make a call cheaper.
         let leases = if path == Path::Leased { "auto" } else { "off" };
         let enabled = path != Path::Meter;
-        let admission = json!({"timeout_ms": 10_000, "on_failure": "deny", "enabled": enabled, "leases": leases});
+        let mut admission = json!({"timeout_ms": 10_000, "on_failure": "deny", "enabled": enabled, "leases": leases});
+        // Clients are told of limits by the same headers as by Envoy's filter.
+        admission["limit_headers"] = json!(["x-ratelimit"]);
         // And all events are delivered: a full queue would make a call cheaper too.
         bootstrap.configure_filter(&json!({"admission": admission, "usage": {"max_queued_events": 100_000}}))?;
         match path {
             Path::Plain => bootstrap.remove_filter()?,
             Path::Native => bootstrap.use_native_ratelimit()?,
+            Path::Empty => bootstrap.use_module(&empty)?,
             Path::Filter | Path::Leased | Path::Meter => {}
         }
         envoys.push((path, Envoy::start(&format!("envoy-{}", path.name()), dir, &bootstrap).await?));
@@ -273,7 +282,7 @@ struct Counts {
 impl Counts {
     async fn read(path: Path, envoy: &Envoy) -> anyhow::Result<Counts> {
         let admitted: &[&str] = match path {
-            Path::Plain | Path::Native => &["envoy_cluster_ratelimit_ok"],
+            Path::Plain | Path::Native | Path::Empty => &["envoy_cluster_ratelimit_ok"],
             Path::Filter | Path::Leased | Path::Meter => {
                 &["tollgate_filter_calls_admitted_total", "tollgate_filter_calls_leased_total"]
             }

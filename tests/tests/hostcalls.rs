@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use prost::Message;
 use tollgate_e2e::harness::artifacts;
-use tollgate_wire::admission::{Lease, Unit};
+use tollgate_wire::admission::{Denial, DeniedCalls, Lease, Unit};
 use tollgate_wire::proto::envoy::service::ratelimit::v3::RateLimitResponse;
 use tollgate_wire::proto::envoy::service::ratelimit::v3::rate_limit_response::{Code, DescriptorStatus, RateLimit};
 use wasmi::{Caller, Engine, Extern, Func, Instance, Linker, Memory, Module, Store, Val};
@@ -208,7 +208,7 @@ fn answer(code: Code, lease: Option<&Lease>) -> Vec<u8> {
         limit_remaining: 7,
         duration_until_reset: Some(prost_types::Duration { seconds: 30, nanos: 0 }),
         quota: match code {
-            Code::OverLimit => Some(tollgate_wire::admission::denied_until(NOW_MS + 500)),
+            Code::OverLimit => Some(Denial { until_ms: NOW_MS + 500, calls: DeniedCalls::Alike }.quota()),
             _ => lease.map(|lease| lease.quota(unit)),
         },
     };

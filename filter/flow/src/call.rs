@@ -5,6 +5,8 @@
 //!        │
 //!        ├─► no usable tenant, endpoint not allowed ─► reply 401 / 400 / 403
 //!        ▼
+//!        ├─► all calls of the tenant are denied for a while ─► the body is there ─► reply 429
+//!        ▼
 //!     reading ─► the body is there, or too long to be held
 //!        ├─► a lease has room ─► let through; such a call was denied a moment ago ─► reply 429
 //!        ▼
@@ -27,7 +29,7 @@ use tollgate_wire::usage_event::{Finish, UsageEvent, UsageSource};
 
 use crate::config::{FailurePolicy, UnclaimedEndpoints};
 use crate::headers::{HeaderEdit, Headers, Request, text};
-use crate::lease::Way;
+use crate::lease::{Denied, Way};
 use crate::metric::{Counter, Histogram, Recorder};
 use crate::outbox::Haste;
 use crate::reply::{Dialect, Reply};
@@ -58,6 +60,9 @@ enum Stage {
     Aside,
     /// Held until its body is there.
     Reading(Box<Metered>),
+    /// Denied by its headers. It is answered when its body is there, which is not read: Envoy would close the connection of a client
+    /// that has not said all.
+    Denied(Box<Metered>, Rc<Denied>),
     /// The limiter is being asked.
     Asking(Box<Metered>, Hold),
     /// It was let through.
@@ -103,17 +108,35 @@ impl Call {
         let shared = Rc::clone(&self.shared);
         let config = shared.config();
         let mut step = match self.meet(request, has_body, now_ms, new_id, recorder) {
-            Ok(Some(call)) if shared.waits_for(&call.request) => {
-                self.stage = Stage::Reading(call);
-                Next::Wait.into()
-            }
-            Ok(Some(call)) => self.ask(call, Hold::Held, || now_ms, recorder),
+            Ok(Some(call)) => self.begin(call, has_body, now_ms, recorder),
             Ok(None) => Next::Continue.into(),
             Err(reply) => Next::Reply(reply).into(),
         };
         let removed = config.identity.remove_headers.iter().filter(|name| request.get(name).is_some());
         step.headers.extend(removed.map(|name| (Cow::Owned(name.clone()), None)));
         step
+    }
+
+    /// Denies a call, waits for its body, or asks.
+    fn begin(&mut self, call: Box<Metered>, has_body: bool, now_ms: u64, recorder: &impl Recorder) -> Step {
+        let shared = Rc::clone(&self.shared);
+        let waits = shared.waits_for(&call.request);
+        let (tenant, tier) = (&call.event.tenant, &call.event.tier);
+        // A body of unknown length could outgrow Envoy's buffer, which only counts what was read of it.
+        if (!has_body || waits && call.request.has_known_length())
+            && let Some(denied) = shared.leases().deny_all(tenant, tier, now_ms, recorder)
+        {
+            if !has_body {
+                return self.deny(call, &denied, now_ms, recorder);
+            }
+            self.stage = Stage::Denied(call, denied);
+            return Next::Wait.into();
+        }
+        if !waits {
+            return self.ask(call, Hold::Held, || now_ms, recorder);
+        }
+        self.stage = Stage::Reading(call);
+        Next::Wait.into()
     }
 
     /// What is to be metered of a request; `None` when it costs nothing.
@@ -202,10 +225,7 @@ impl Call {
                 call.go_on_by_lease(id, limits);
                 self.pass(call)
             }
-            Way::Denied(denied) => {
-                let reply = call.hear_again(&denied, now_ms);
-                self.stop(call, reply, Counter::CallsDenied, Due::Nothing, recorder)
-            }
+            Way::Denied(denied) => self.deny(call, &denied, now_ms, recorder),
             Way::Ask(lease) => {
                 let ask = call.ask(config, lease, now_ms);
                 let (headers, next) = match hold {
@@ -224,6 +244,12 @@ impl Call {
         call.request.release();
         self.stage = Stage::Passing(call);
         Step { headers, body: None, next: Next::Continue }
+    }
+
+    /// Answers a call as others were a moment ago.
+    fn deny(&mut self, mut call: Box<Metered>, denied: &Denied, now_ms: u64, recorder: &impl Recorder) -> Step {
+        let reply = call.hear_again(denied, now_ms, &self.shared.config().admission.limit_headers);
+        self.stop(call, reply, Counter::CallsDenied, Due::Nothing, recorder)
     }
 
     /// Answers a call in the provider's place.
@@ -269,6 +295,11 @@ impl Call {
                 };
                 Step { body, ..step }
             }
+            Stage::Denied(call, denied) if is_last => self.deny(call, &denied, now_ms(), recorder),
+            Stage::Denied(call, denied) => {
+                self.stage = Stage::Denied(call, denied);
+                Next::Wait.into()
+            }
             Stage::Asking(mut call, Hold::Held) => {
                 self.shared.body_came_while_headers_were_held();
                 let body = call.request.take(bytes, is_last);
@@ -289,9 +320,12 @@ impl Call {
         }
     }
 
-    /// How many bytes at the front of Envoy's buffer [`Call::on_request_body`] has had before.
+    /// How many bytes at the front of Envoy's buffer [`Call::on_request_body`] has had before, or does not want; there may be fewer.
     pub fn held_bytes(&self) -> usize {
-        self.metered().map_or(0, |call| call.request.held_bytes())
+        match &self.stage {
+            Stage::Denied(..) => usize::MAX,
+            _ => self.metered().map_or(0, |call| call.request.held_bytes()),
+        }
     }
 
     /// Whether [`Call::on_request_body`] wants this request's bytes.
@@ -302,7 +336,7 @@ impl Call {
     fn metered(&self) -> Option<&Metered> {
         match &self.stage {
             Stage::Aside | Stage::Stopped(..) => None,
-            Stage::Reading(call) | Stage::Asking(call, _) | Stage::Passing(call) => Some(call),
+            Stage::Reading(call) | Stage::Denied(call, _) | Stage::Asking(call, _) | Stage::Passing(call) => Some(call),
         }
     }
 
@@ -318,7 +352,7 @@ impl Call {
         let refusal = match answer.and_then(|bytes| AdmissionResponse::decode(bytes).ok()) {
             Some(answer) => {
                 shared.leases().hear(call.kind(), call.question.amounts, &answer, now_ms);
-                let refusal = call.hear(answer, now_ms);
+                let refusal = call.hear(answer, now_ms, &config.admission.limit_headers);
                 if refusal.is_none() {
                     recorder.add(Counter::CallsAdmitted, 1);
                 }
@@ -372,7 +406,7 @@ impl Call {
     /// Whether [`Call::on_response_headers`] wants this response's headers.
     pub fn reads_response_headers(&self) -> bool {
         match &self.stage {
-            Stage::Aside | Stage::Reading(_) => false,
+            Stage::Aside | Stage::Reading(_) | Stage::Denied(..) => false,
             Stage::Asking(..) | Stage::Passing(_) => true,
             // Our own reply has all but what the limiter wants set.
             Stage::Stopped(call, _) => call.has_added_headers(),
@@ -386,14 +420,14 @@ impl Call {
             Stage::Passing(call) | Stage::Asking(call, _) => call,
             // Our own reply.
             Stage::Stopped(call, _) => return call.added_headers().collect(),
-            Stage::Aside | Stage::Reading(_) => return Vec::new(),
+            Stage::Aside | Stage::Reading(_) | Stage::Denied(..) => return Vec::new(),
         };
         call.event.status = text(headers, ":status").and_then(|status| status.parse().ok()).unwrap_or(0);
         if is_held {
             // Nobody but Envoy can have answered.
             return Vec::new();
         }
-        call.on_response_headers(headers)
+        call.on_response_headers(headers, &self.shared.config().admission.limit_headers)
     }
 
     /// Whether [`Call::on_response_body`] wants this response's bytes.
@@ -444,7 +478,7 @@ impl Call {
             Stage::Asking(call, _) | Stage::Passing(call) => (call, None),
             // Whatever became of the rest of the request.
             Stage::Stopped(call, Due::Event) => (call, Some(Finish::LocalReply)),
-            Stage::Stopped(_, Due::Nothing) | Stage::Aside | Stage::Reading(_) => return None,
+            Stage::Stopped(_, Due::Nothing) | Stage::Aside | Stage::Reading(_) | Stage::Denied(..) => return None,
         };
         let Asked { model, output_cap, input_tokens, background, .. } = call.asked();
         if background {

@@ -127,6 +127,20 @@ pub struct Admission {
     pub leases: LeaseMode,
     /// How the rate limit service learns what calls used.
     pub settle: Settle,
+    /// How clients are told where their limits stand: in all these dialects at once.
+    pub limit_headers: Vec<LimitHeaders>,
+}
+
+/// A dialect of headers that tell where limits stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LimitHeaders {
+    /// `X-RateLimit-Limit`, `-Remaining`, `-Reset` (Unix seconds) for the limit nearest to its end.
+    XRatelimit,
+    /// OpenAI's `x-ratelimit-{limit,remaining,reset}-{requests,tokens}`, resets as durations.
+    Openai,
+    /// The IETF's `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers).
+    Ietf,
 }
 
 /// How the rate limit service learns what calls used.
@@ -227,6 +241,7 @@ impl Default for Admission {
             on_failure: FailurePolicy::Allow,
             leases: LeaseMode::Auto,
             settle: Settle::Events,
+            limit_headers: vec![LimitHeaders::XRatelimit, LimitHeaders::Openai, LimitHeaders::Ietf],
         }
     }
 }

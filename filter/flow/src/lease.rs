@@ -4,21 +4,29 @@
 //! calls, so that no client that leaves takes one along. It is spent here, call by call; while it lasts the next one is asked for,
 //! and what is not used goes back among the events. A call that asks for more than a lease has for each asks for itself.
 //!
+//! Where the limiter says that all calls of a tenant are denied, and none of them is lent any more, that is known of the next ones by
+//! their headers: see [`Leases::shut`].
+//!
 //! Nothing is decided here that the limiter has not reserved or denied: what is late, lost or unknown only means to ask.
 
-use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::rc::Rc;
 
 use hashbrown::{DefaultHashBuilder, HashTable, hash_table::Entry};
-use tollgate_wire::admission::{AdmissionResponse, Decision, Lease, LeaseRequest};
+use tollgate_wire::admission::{AdmissionResponse, Decision, DeniedCalls, Lease};
 use tollgate_wire::usage_event::LeaseReturned;
 
 use crate::config::LeaseMode;
 use crate::limit_headers::Limits;
-use crate::metric::{Counter, Recorder};
-use crate::reply::Reply;
+use crate::metric::{Counter, Gauge, Recorder};
+use demand::{Demand, SECOND_MS};
+use denial::Denial;
+
+pub(crate) use denial::Denied;
+
+mod demand;
+mod denial;
 
 /// The most kinds of calls that are kept apart; calls of further ones are asked about.
 pub const MAX_KINDS: usize = 4096;
@@ -34,9 +42,6 @@ const AHEAD_MS: u64 = 300;
 
 /// How often leases are looked after.
 pub const LOOK_MS: u64 = 100;
-
-/// Over how long calls are counted.
-const SECOND_MS: u64 = 1000;
 
 /// A kind that was not called for so long is forgotten.
 const IDLE_MS: u64 = 10_000;
@@ -95,16 +100,8 @@ pub(crate) enum Way {
     Lent { id: String, limits: Rc<Limits> },
     /// It is denied as others were a moment ago.
     Denied(Rc<Denied>),
-    /// The limiter is asked, with this [`LeaseRequest`] for the case that it denies.
+    /// The limiter is asked, with this [`LeaseRequest`](tollgate_wire::admission::LeaseRequest) for the case that it denies.
     Ask(Option<String>),
-}
-
-/// A denial as it is told at one moment. The calls of a flood come many in a millisecond, and share it.
-#[derive(Debug)]
-pub(crate) struct Denied {
-    pub(crate) answer: AdmissionResponse,
-    /// What the client gets. Calls of one kind speak one dialect.
-    pub(crate) reply: OnceCell<Reply>,
 }
 
 /// All leases of a worker.
@@ -114,8 +111,12 @@ pub(crate) struct Leases {
     /// A question that takes longer has failed.
     timeout_ms: u64,
     kinds: HashTable<Slot>,
+    /// Of the tenants and tiers all of whose calls are denied, the kind that has the denial.
+    shut: HashTable<OwnedKind>,
     hasher: DefaultHashBuilder,
     returned: Vec<LeaseReturned>,
+    /// As [`Gauge::CallsStranded`] was told last.
+    stranded: i64,
 }
 
 #[derive(Debug)]
@@ -144,110 +145,6 @@ struct Loan {
     limits: Rc<Limits>,
 }
 
-#[derive(Debug)]
-struct Denial {
-    /// What was asked for then: less may fit.
-    of: Amounts,
-    answer: AdmissionResponse,
-    told_at_ms: u64,
-    until_ms: u64,
-    /// As it was told last, and when.
-    last: Option<(u64, Rc<Denied>)>,
-}
-
-/// How often a kind is called, and for how much.
-#[derive(Debug, Default, Clone, Copy)]
-struct Demand {
-    since_ms: u64,
-    calls: u64,
-    last_calls: u64,
-    most: Most,
-    last_most: Most,
-    last_call_ms: u64,
-    has_output: bool,
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-struct Most {
-    input_tokens: u64,
-    output_tokens: u64,
-    has_uncapped: bool,
-}
-
-impl Most {
-    fn or(self, other: Most) -> Most {
-        Most {
-            input_tokens: self.input_tokens.max(other.input_tokens),
-            output_tokens: self.output_tokens.max(other.output_tokens),
-            has_uncapped: self.has_uncapped || other.has_uncapped,
-        }
-    }
-}
-
-impl Demand {
-    fn advance(&mut self, now_ms: u64) {
-        let elapsed_ms = now_ms.saturating_sub(self.since_ms);
-        if elapsed_ms >= 2 * SECOND_MS {
-            (self.last_calls, self.last_most) = (0, Most::default());
-        } else if elapsed_ms >= SECOND_MS {
-            (self.last_calls, self.last_most) = (self.calls, self.most);
-        }
-        if elapsed_ms >= SECOND_MS {
-            let over_ms = if elapsed_ms >= 2 * SECOND_MS { elapsed_ms } else { SECOND_MS };
-            self.since_ms = self.since_ms.saturating_add(over_ms);
-            (self.calls, self.most) = (0, Most::default());
-        }
-    }
-
-    fn note(&mut self, asked: &Amounts, now_ms: u64) {
-        self.advance(now_ms);
-        self.calls = self.calls.saturating_add(1);
-        self.last_call_ms = now_ms;
-        self.has_output = asked.output_tokens.is_some();
-        let (input_tokens, output_tokens) = (asked.input_tokens, asked.output_tokens.unwrap_or(0));
-        let has_uncapped = asked.output_tokens == Some(0);
-        self.most = self.most.or(Most { input_tokens, output_tokens, has_uncapped });
-    }
-
-    /// In the last second, as far as it is known: of the second before this one, the part that is not over.
-    fn calls_per_s(&self, now_ms: u64) -> u64 {
-        let left_ms = SECOND_MS.saturating_sub(now_ms.saturating_sub(self.since_ms));
-        (self.last_calls.saturating_mul(left_ms) / SECOND_MS).saturating_add(self.calls)
-    }
-
-    fn request(&self, now_ms: u64) -> LeaseRequest {
-        let Most { input_tokens, output_tokens, has_uncapped } = self.most.or(self.last_most);
-        LeaseRequest { now_ms, calls_per_s: self.calls_per_s(now_ms), input_tokens, output_tokens, has_uncapped }
-    }
-}
-
-impl Denial {
-    fn new(of: Amounts, answer: AdmissionResponse, told_at_ms: u64, until_ms: u64) -> Denial {
-        Denial { of, answer, told_at_ms, until_ms, last: None }
-    }
-
-    fn covers(&self, asked: &Amounts) -> bool {
-        let output = |amounts: &Amounts| amounts.output_tokens.unwrap_or(0);
-        asked.input_tokens >= self.of.input_tokens && output(asked) >= output(&self.of)
-    }
-
-    /// The denial, as it is told now.
-    fn now(&mut self, now_ms: u64) -> Rc<Denied> {
-        if let Some((_, denied)) = self.last.as_ref().filter(|(at_ms, _)| *at_ms == now_ms) {
-            return Rc::clone(denied);
-        }
-        let mut answer = self.answer.clone();
-        let (elapsed_ms, left_ms) = (now_ms.saturating_sub(self.told_at_ms), self.until_ms.saturating_sub(now_ms));
-        for limit in &mut answer.limits {
-            let least_ms = if limit.decision == Decision::Denied { left_ms } else { 0 };
-            limit.reset_ms = limit.reset_ms.map(|reset_ms| reset_ms.saturating_sub(elapsed_ms).max(least_ms));
-        }
-        let denied = Rc::new(Denied { answer, reply: OnceCell::new() });
-        self.last = Some((now_ms, Rc::clone(&denied)));
-        denied
-    }
-}
-
 impl Loan {
     fn left(&self) -> u32 {
         self.lease.calls.saturating_sub(self.used)
@@ -267,8 +164,7 @@ impl Loan {
 
 impl Slot {
     fn new(kind: OwnedKind, now_ms: u64) -> Slot {
-        let demand = Demand { since_ms: now_ms, ..Demand::default() };
-        Slot { kind, loans: VecDeque::new(), denial: None, demand, asking: None }
+        Slot { kind, loans: VecDeque::new(), denial: None, demand: Demand::new(now_ms), asking: None }
     }
 
     /// Gives back what has expired.
@@ -287,6 +183,12 @@ impl Slot {
         self.asking.is_some_and(|asking| now_ms < asking.until_ms)
     }
 
+    /// The denial that holds now. What is asked about already is not asked about by everyone.
+    fn denial(&mut self, now_ms: u64) -> Option<&mut Denial> {
+        let is_asking = self.is_asking(now_ms);
+        self.denial.as_mut().filter(|denial| now_ms < denial.until_ms || is_asking)
+    }
+
     fn lend(&mut self, asked: &Amounts) -> Option<Way> {
         let loan = self.loans.iter_mut().find(|loan| loan.left() > 0 && loan.fits(asked))?;
         let id = Lease::call_id(&loan.lease.id, loan.used);
@@ -296,6 +198,10 @@ impl Slot {
 }
 
 impl OwnedKind {
+    fn is_of(&self, tenant: &str, tier: &str) -> bool {
+        self.tenant == tenant && self.tier == tier
+    }
+
     fn returned(&self, lease: &Lease, used: u32) -> LeaseReturned {
         let OwnedKind { tenant, tier, model, api, key } = self.clone();
         LeaseReturned { id: lease.id.clone(), tenant, tier, model, api, key, calls: lease.calls, used }
@@ -313,7 +219,15 @@ pub(crate) struct AskAhead {
 impl Leases {
     pub(crate) fn new(mode: LeaseMode, timeout_ms: u64) -> Leases {
         let hasher = DefaultHashBuilder::default();
-        Leases { mode, timeout_ms, kinds: HashTable::new(), hasher, returned: Vec::new() }
+        Leases {
+            mode,
+            timeout_ms,
+            kinds: HashTable::new(),
+            shut: HashTable::new(),
+            hasher,
+            returned: Vec::new(),
+            stranded: 0,
+        }
     }
 
     fn slot(&mut self, kind: Kind<'_>) -> Option<&mut Slot> {
@@ -340,24 +254,73 @@ impl Leases {
             recorder.add(Counter::CallsLeased, 1);
             return way;
         }
-        let is_asking = slot.is_asking(now_ms);
-        if let Some(denial) = slot.denial.as_mut().filter(|denial| denial.covers(asked)) {
-            // What is asked about already is not asked about by everyone.
-            if now_ms < denial.until_ms || is_asking {
-                recorder.add(Counter::CallsDeniedFromCache, 1);
-                return Way::Denied(denial.now(now_ms));
-            }
+        let Some(denial) = slot.denial(now_ms).filter(|denial| denial.covers(asked)) else {
+            return Way::Ask(Some(slot.demand.request(now_ms).encode()));
+        };
+        recorder.add(Counter::CallsDeniedFromCache, 1);
+        // Others of the tenant's may be lent: that is looked at once a millisecond, as kinds may be many.
+        let may_shut = denial.calls == DeniedCalls::All && denial.is_of_before(now_ms);
+        let denied = denial.now(now_ms);
+        if may_shut {
+            self.shut(kind);
         }
-        Way::Ask(Some(slot.demand.request(now_ms).encode()))
+        Way::Denied(denied)
+    }
+
+    /// The denial of all calls of a tenant and tier, where there is one and nothing is lent to them: no more has to be known of
+    /// the call.
+    pub(crate) fn deny_all(
+        &mut self,
+        tenant: &str,
+        tier: &str,
+        now_ms: u64,
+        recorder: &impl Recorder,
+    ) -> Option<Rc<Denied>> {
+        if self.shut.is_empty() {
+            return None;
+        }
+        let kind = self.shut.find(self.hasher.hash_one((tenant, tier)), |kind| kind.is_of(tenant, tier))?.borrowed();
+        let slot = self.kinds.find_mut(self.hasher.hash_one(kind), |slot| slot.kind.borrowed() == kind)?;
+        // Whatever kind the call is of: the tenant's next lease is asked for by what all of them come to.
+        slot.demand.count(now_ms);
+        let denied = slot.denial(now_ms)?.now(now_ms);
+        recorder.add(Counter::CallsDeniedFromCache, 1);
+        Some(denied)
+    }
+
+    /// All calls of the kind's tenant and tier are denied by the kind's denial, unless some are lent.
+    fn shut(&mut self, kind: Kind<'_>) {
+        let Kind { tenant, tier, .. } = kind;
+        let is_lent = |slot: &Slot| slot.kind.is_of(tenant, tier) && slot.loans.iter().any(|loan| loan.left() > 0);
+        if self.kinds.iter().any(is_lent) {
+            return;
+        }
+        let hasher = &self.hasher;
+        let hash = |kind: &OwnedKind| hasher.hash_one((kind.tenant.as_str(), kind.tier.as_str()));
+        match self.shut.entry(hasher.hash_one((tenant, tier)), |kind| kind.is_of(tenant, tier), hash) {
+            Entry::Occupied(mut shut) => *shut.get_mut() = kind.into(),
+            Entry::Vacant(room) => drop(room.insert(kind.into())),
+        }
+    }
+
+    /// Some calls of the tenant and tier are let through, or may be.
+    fn open(&mut self, tenant: &str, tier: &str) {
+        let hash = self.hasher.hash_one((tenant, tier));
+        if let Ok(shut) = self.shut.find_entry(hash, |kind| kind.is_of(tenant, tier)) {
+            shut.remove();
+        }
     }
 
     /// The limiter answered a call of this kind that asked for so much.
     pub(crate) fn hear(&mut self, kind: Kind<'_>, asked: Amounts, answer: &AdmissionResponse, now_ms: u64) {
+        if answer.decision == Decision::Admitted {
+            self.open(kind.tenant, kind.tier);
+        }
         let Some(slot) = self.slot(kind) else { return };
-        match (answer.decision, answer.denied_until_ms) {
+        match (answer.decision, answer.denial) {
             (Decision::Admitted, _) => slot.denial = None,
-            (Decision::Denied, Some(until_ms)) => {
-                slot.denial = Some(Denial::new(asked, answer.clone(), now_ms, until_ms));
+            (Decision::Denied, Some(told)) => {
+                slot.denial = Some(Denial::new(asked, answer.clone(), now_ms, told));
             }
             (Decision::Denied, None) => {}
         }
@@ -377,10 +340,10 @@ impl Leases {
         recorder.add(Counter::CallsLent, lease.as_ref().map_or(0, |lease| lease.calls.into()));
         self.hear(kind.borrowed(), Amounts::default(), &answer, now_ms);
         let Some(lease) = lease else { return };
-        if let (Some(slot), Some(until_ms)) = (self.slot(kind.borrowed()), answer.denied_until_ms) {
+        if let (Some(slot), Some(told)) = (self.slot(kind.borrowed()), answer.denial) {
             // There is nothing beyond the lease.
-            let answer = answer.clone().denied(until_ms.saturating_sub(now_ms));
-            slot.denial = Some(Denial::new(Amounts::default(), answer, now_ms, until_ms));
+            let answer = answer.clone().denied(told.until_ms.saturating_sub(now_ms));
+            slot.denial = Some(Denial::new(Amounts::default(), answer, now_ms, told));
         }
         match (self.slot(kind.borrowed()), asking) {
             (Some(slot), Some(Asking { has_uncapped, .. })) if slot.loans.len() < MAX_LOANS => {
@@ -419,11 +382,21 @@ impl Leases {
             }
             !slot.loans.is_empty() || now_ms.saturating_sub(slot.demand.last_call_ms) < IDLE_MS
         });
+        let (kinds, hasher) = (&mut self.kinds, &self.hasher);
+        self.shut.retain(|kind| {
+            let kind = kind.borrowed();
+            let slot = kinds.find_mut(hasher.hash_one(kind), |slot| slot.kind.borrowed() == kind);
+            slot.is_some_and(|slot| slot.denial(now_ms).is_some())
+        });
         asks
     }
 
     /// What is given back since the last time.
     pub(crate) fn take_returned(&mut self, recorder: &impl Recorder) -> Vec<LeaseReturned> {
+        let left: u64 = self.kinds.iter().flat_map(|slot| &slot.loans).map(|loan| u64::from(loan.left())).sum();
+        let left = i64::try_from(left).unwrap_or(i64::MAX);
+        recorder.shift(Gauge::CallsStranded, left.saturating_sub(self.stranded));
+        self.stranded = left;
         for returned in &self.returned {
             recorder.add(Counter::CallsReturned, returned.calls.saturating_sub(returned.used).into());
         }

@@ -1,14 +1,11 @@
-//! Where a tenant's limits stand, told in three dialects at once:
-//!
-//! - `X-RateLimit-Limit`, `-Remaining`, `-Reset` (Unix seconds) for the limit nearest to its end;
-//! - OpenAI's `x-ratelimit-{limit,remaining,reset}-{requests,tokens}`, resets as durations;
-//! - the IETF's `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers).
+//! Where a tenant's limits stand, told in the dialects of [`LimitHeaders`].
 
 use std::cell::OnceCell;
 
 use tollgate_wire::admission::{Decision, LimitStatus, LimitUnit, WindowUnit, window_seconds};
 use tollgate_wire::usage_event::{MAX_UPSTREAM_LIMIT_BYTES, MAX_UPSTREAM_LIMITS};
 
+use crate::config::LimitHeaders;
 use crate::headers::Headers;
 
 /// Every header that [`headers`] may give. An upstream's own of these names must not reach the client as ours.
@@ -82,14 +79,15 @@ impl Limits {
         self.tells_of_slots
     }
 
-    /// What tells a client of them; none without limits.
-    pub(crate) fn headers(&self) -> &[(&'static str, String)] {
-        self.headers.get_or_init(|| headers(&self.statuses, self.at_ms))
+    /// What tells a client of them in the worker's `dialects`; none without limits.
+    pub(crate) fn headers(&self, dialects: &[LimitHeaders]) -> &[(&'static str, String)] {
+        self.headers.get_or_init(|| headers(&self.statuses, self.at_ms, dialects))
     }
 }
 
 /// The headers for a call whose limits stand as `limits` say; none without limits.
-pub(crate) fn headers(limits: &[LimitStatus], now_ms: u64) -> Vec<(&'static str, String)> {
+pub(crate) fn headers(limits: &[LimitStatus], now_ms: u64, dialects: &[LimitHeaders]) -> Vec<(&'static str, String)> {
+    let is_told = |dialect| dialects.contains(&dialect);
     // What each counts is looked up once: nearly every answer comes through here.
     let limits: Vec<_> = limits.iter().map(|limit| (Kind::of(limit), limit)).collect();
     let of = |kind| limits.iter().filter(move |limit| limit.0 == kind);
@@ -99,18 +97,24 @@ pub(crate) fn headers(limits: &[LimitStatus], now_ms: u64) -> Vec<(&'static str,
     let told = || requests.into_iter().chain(tokens).chain(others.clone());
     let Some((_, first)) = nearest(told()) else { return Vec::new() };
     let mut headers = Vec::with_capacity(NAMES.len());
-    headers.push(("x-ratelimit-limit", first.capacity.to_string()));
-    headers.push(("x-ratelimit-remaining", first.remaining.to_string()));
-    headers.push(("x-ratelimit-reset", now_ms.saturating_add(reset_ms(first)).div_ceil(1000).to_string()));
-    if let Some((_, limit)) = requests {
+    if is_told(LimitHeaders::XRatelimit) {
+        headers.push(("x-ratelimit-limit", first.capacity.to_string()));
+        headers.push(("x-ratelimit-remaining", first.remaining.to_string()));
+        headers.push(("x-ratelimit-reset", now_ms.saturating_add(reset_ms(first)).div_ceil(1000).to_string()));
+    }
+    let openai = is_told(LimitHeaders::Openai);
+    if let Some((_, limit)) = requests.filter(|_| openai) {
         headers.push(("x-ratelimit-limit-requests", limit.capacity.to_string()));
         headers.push(("x-ratelimit-remaining-requests", limit.remaining.to_string()));
         headers.push(("x-ratelimit-reset-requests", duration(reset_ms(limit))));
     }
-    if let Some((_, limit)) = tokens {
+    if let Some((_, limit)) = tokens.filter(|_| openai) {
         headers.push(("x-ratelimit-limit-tokens", limit.capacity.to_string()));
         headers.push(("x-ratelimit-remaining-tokens", limit.remaining.to_string()));
         headers.push(("x-ratelimit-reset-tokens", duration(reset_ms(limit))));
+    }
+    if !is_told(LimitHeaders::Ietf) {
+        return headers;
     }
     let (mut policy, mut state) = (String::with_capacity(IETF_BYTES), String::with_capacity(IETF_BYTES));
     for (kind, limit) in told() {
@@ -226,6 +230,8 @@ mod tests {
 
     use super::*;
 
+    const ALL: [LimitHeaders; 3] = [LimitHeaders::XRatelimit, LimitHeaders::Openai, LimitHeaders::Ietf];
+
     fn limit(unit: Unit, capacity: u32, remaining: u32, reset_ms: u64) -> LimitStatus {
         let (name, window) = (String::new(), WindowUnit::Minute);
         LimitStatus { unit, decision: Decision::Admitted, name, capacity, window, remaining, reset_ms: Some(reset_ms) }
@@ -251,9 +257,12 @@ mod tests {
             ("ratelimit-policy", "\"requests-per-minute\";q=60;w=60, \"tokens-per-minute\";q=100000;w=60"),
             ("ratelimit", "\"requests-per-minute\";r=59;t=1, \"tokens-per-minute\";r=79000;t=360"),
         ];
-        let got = headers(&limits, 1_000_000);
+        let got = headers(&limits, 1_000_000, &ALL);
         assert_eq!(got.iter().map(|(name, value)| (*name, value.as_str())).collect::<Vec<_>>(), expected);
         assert_eq!(expected.map(|(name, _)| name), NAMES);
+        let names = |dialect| headers(&limits, 0, &[dialect]).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        assert_eq!(ALL.map(names).concat(), NAMES);
+        assert_eq!(headers(&limits, 0, &[]), []);
         assert!(NAMES.into_iter().all(may_be_ours) && !may_be_ours("x-request-id"));
     }
 
@@ -261,7 +270,7 @@ mod tests {
     fn a_limit_that_denied_comes_before_one_with_less_left() {
         let denied = LimitStatus { decision: Decision::Denied, ..limit(Unit::InputTokens, 100, 50, 0) };
         let limits = [limit(Unit::Requests, 60, 0, 0), denied];
-        assert_eq!(headers(&limits, 0).first(), Some(&("x-ratelimit-limit", "100".to_owned())));
+        assert_eq!(headers(&limits, 0, &ALL).first(), Some(&("x-ratelimit-limit", "100".to_owned())));
     }
 
     #[test]
@@ -277,13 +286,13 @@ mod tests {
             ("ratelimit-policy", "\"concurrency\";q=5, \"cost-per-minute\";q=10000000;w=60"),
             ("ratelimit", "\"concurrency\";r=4;t=0, \"cost-per-minute\";r=1;t=5"),
         ];
-        let got = headers(&[slots, cost], 0);
+        let got = headers(&[slots, cost], 0, &ALL);
         assert_eq!(got.iter().map(|(name, value)| (*name, value.as_str())).collect::<Vec<_>>(), expected);
     }
 
     #[test]
     fn without_limits_there_are_no_headers() {
-        assert_eq!(headers(&[], 0), []);
+        assert_eq!(headers(&[], 0, &ALL), []);
     }
 
     #[test]

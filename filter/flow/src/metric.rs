@@ -93,6 +93,8 @@ metrics! {
     Gauge {
         /// Events that wait to be delivered.
         EventsQueued = "events_queued",
+        /// Calls that leases still have.
+        CallsStranded = "calls_stranded",
         /// The memory of the filter's VMs, in bytes. It never shrinks.
         MemoryBytes = "memory_bytes",
     }

@@ -2,6 +2,7 @@
 
 use tollgate_wire::admission::{AdmissionResponse, Decision, LimitStatus, LimitUnit, WindowUnit};
 
+use crate::config::LimitHeaders;
 use crate::identity::Refusal;
 use crate::limit_headers;
 
@@ -109,7 +110,14 @@ impl Reply {
     }
 
     /// A limit says no, or the plan's context does, or there is no plan of the call's `tier`, or its tenant is suspended.
-    pub(crate) fn denied(dialect: Dialect, tier: &str, answer: &AdmissionResponse, now_ms: u64) -> Reply {
+    /// Where it stands is told by headers in the `told` dialects.
+    pub(crate) fn denied(
+        dialect: Dialect,
+        tier: &str,
+        answer: &AdmissionResponse,
+        now_ms: u64,
+        told: &[LimitHeaders],
+    ) -> Reply {
         if answer.is_tier_unknown() {
             return Reply::new(dialect, Code::UnknownTier, &format!("The plan `{tier}` is not known."));
         }
@@ -151,7 +159,7 @@ impl Reply {
                 Reply::new(dialect, Code::RateLimited(LimitUnit::Requests), message)
             }
         };
-        reply.headers.extend(limit_headers::headers(&answer.limits, now_ms));
+        reply.headers.extend(limit_headers::headers(&answer.limits, now_ms, told));
         reply
     }
 }
@@ -209,9 +217,9 @@ mod tests {
             limits,
             response_headers: Vec::new(),
             lease: None,
-            denied_until_ms: None,
+            denial: None,
         };
-        Reply::denied(Dialect::OpenAi, "gold \"x\"", &answer, 0)
+        Reply::denied(Dialect::OpenAi, "gold \"x\"", &answer, 0, &[LimitHeaders::XRatelimit])
     }
 
     fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {

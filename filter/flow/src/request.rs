@@ -85,6 +85,11 @@ impl RequestBody {
         self.progress == Progress::Open && self.reader.is_some() && self.may_be_held(settings)
     }
 
+    /// Whether it says how long it is.
+    pub(crate) fn has_known_length(&self) -> bool {
+        self.content_length.is_some()
+    }
+
     /// Whether what has come of this body may stay with Envoy, which refuses what outgrows its buffer: a body that may do so
     /// must not even begin to be held.
     pub(crate) fn may_be_held(&self, settings: config::RequestBody) -> bool {

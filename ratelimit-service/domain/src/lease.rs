@@ -37,9 +37,19 @@ pub struct Loan {
     pub lifetime_ms: u64,
     /// The largest share that they have of a limit, in parts of a million.
     pub share_ppm: u64,
-    /// Whether some limit has no room for a further one, and gets it far more slowly than calls come: then it is of no use to ask
-    /// before the loan has expired.
-    pub is_all: bool,
+    /// What there is besides, until it has expired.
+    pub beyond: Beyond,
+}
+
+/// What there is for further calls while a loan lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beyond {
+    /// Something, or it comes back as fast as calls come.
+    Something,
+    /// Nothing for calls like these: some limit has no room for a further one, and gets it far more slowly than calls come.
+    NothingAlike,
+    /// Nothing for any of the tenant's calls: such a limit counts them all.
+    Nothing,
 }
 
 impl LeaseTerms {
@@ -64,11 +74,16 @@ impl LeaseTerms {
         let (lifetime_ms, short_ms) = (self.lifetime_ms, self.lifetime_ms / SHORT);
         let loan = |calls: u64, lifetime_ms: u64| {
             let share_ppm = if whole == u64::MAX { 0 } else { (calls * WHOLE_PPM).div_ceil(whole.max(1)) };
-            let is_used_up = |(ask, counter): (&Ask<'_>, &Counter)| {
+            let is_used_up = |(ask, counter): &(&Ask<'_>, &Counter)| {
                 counter.room(&ask.rule, ask.amount) == calls && is_flooded(ask, calls_per_s)
             };
-            let is_all = binding.clone().any(is_used_up);
-            (calls >= MIN_CALLS).then_some(Loan { calls, lifetime_ms, share_ppm, is_all })
+            let mut used_up = binding.clone().filter(is_used_up).map(|(ask, _)| ask.limit.counts_every_call());
+            let beyond = match (used_up.clone().next(), used_up.any(|counts_every_call| counts_every_call)) {
+                (None, _) => Beyond::Something,
+                (Some(_), false) => Beyond::NothingAlike,
+                (Some(_), true) => Beyond::Nothing,
+            };
+            (calls >= MIN_CALLS).then_some(Loan { calls, lifetime_ms, share_ppm, beyond })
         };
         let long = wanted(lifetime_ms).min(room).min(affordable);
         if long >= wanted(short_ms) {
@@ -115,7 +130,7 @@ mod tests {
     use std::num::NonZeroU64;
 
     use super::*;
-    use crate::{Action, Call, Limit, Plan, Quantities, Tokens, Unit, Window};
+    use crate::{Action, Call, Limit, Pattern, Plan, Quantities, Scope, Tokens, Unit, Window};
 
     const TERMS: LeaseTerms = LeaseTerms { lifetime_ms: 1_000, share_percent: 5 };
 
@@ -152,18 +167,26 @@ mod tests {
 
     #[test]
     fn only_under_a_flood_is_there_nothing_beyond_a_loan_that_takes_all() {
-        let is_all = |limit: Limit, spent, calls_per_s| {
+        let beyond = |limit: Limit, spent, calls_per_s| {
             let plan = Plan::new("test".into(), 1, vec![limit]);
-            let one = Quantities { requests: 1, slots: 1, ..Quantities::default() };
-            let asks = plan.asks(&Call::default(), &one, 0);
+            let one = Quantities { requests: 1, slots: 1, tokens: Tokens::plain(10, 0), ..Quantities::default() };
+            let asks = plan.asks(&Call { model: Some("m"), ..Call::default() }, &one, 0);
             let counter = Counter { spent, ..Counter::default() };
-            TERMS.loan(calls_per_s, &asks, &[counter], 0).unwrap().is_all
+            TERMS.loan(calls_per_s, &asks, &[counter], 0).unwrap().beyond
         };
         let minute = || limit(Unit::Requests, 6_000);
-        assert!(is_all(minute(), 5_990, 500) && !is_all(minute(), 5_990, 499) && !is_all(minute(), 0, 500));
+        assert_eq!(beyond(minute(), 5_990, 500), Beyond::Nothing);
+        assert_eq!([beyond(minute(), 5_990, 499), beyond(minute(), 0, 500)], [Beyond::Something; 2]);
         let of = |unit, window| Limit::new(unit, window, NonZeroU64::new(100).unwrap()).unwrap();
-        assert!(is_all(of(Unit::Requests, Some(Window::Month)), 90, 50), "nothing comes back");
-        assert!(!is_all(of(Unit::Concurrency, None), 90, 5_000), "slots come free at any time");
+        assert_eq!(beyond(of(Unit::Requests, Some(Window::Month)), 90, 50), Beyond::Nothing, "nothing comes back");
+        assert_eq!(beyond(of(Unit::Concurrency, None), 90, 5_000), Beyond::Something, "slots come free at any time");
+        let scope = Scope { models: vec![Pattern::new("m")], ..Scope::default() };
+        assert_eq!(
+            beyond(minute().with_scope(scope), 5_990, 500),
+            Beyond::NothingAlike,
+            "other models have limits of their own"
+        );
+        assert_eq!(beyond(limit(Unit::Tokens, 60_000), 59_900, 500), Beyond::NothingAlike, "shorter calls may fit");
     }
 
     #[test]

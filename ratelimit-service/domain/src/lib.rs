@@ -31,7 +31,7 @@ pub use calendar::{Anchor, Day, Edges, Period, Span};
 pub use counter::{Counter, Rule, SLOT_RETRY_MS};
 pub use decision::{Ask, Decision, Outcome, Role, Standing, Verdict};
 pub use history::AnswerLengths;
-pub use lease::{LeaseTerms, Loan};
+pub use lease::{Beyond, LeaseTerms, Loan};
 pub use limit::{Action, Call, CounterId, Limit, LimitError, Scope, Unit, Window};
 pub use plan::{
     Access, CONTEXT_TOLERANCE_PERCENT, ContextExceeded, Found, Given, MAX_LIMITS, MissingTier, Plan, Plans, Tenants,

@@ -297,6 +297,11 @@ impl Limit {
         matches!(self.window, Some(Window::Day | Window::Month))
     }
 
+    /// Whether every call takes the same of it, so that what it has no room for once it has none for.
+    pub fn counts_every_call(&self) -> bool {
+        self.unit == Unit::Requests && self.scope == Scope::default()
+    }
+
     /// Whether it counts `call`.
     pub(crate) fn counts(&self, call: &Call<'_>) -> bool {
         self.scope.has(call)

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use parking_lot::Mutex;
-use tollgate_domain::{Call, LeaseTerms, Lend, Quantities, Take, Unused};
+use tollgate_domain::{Beyond, Call, LeaseTerms, Lend, Quantities, Take, Unused};
 use tollgate_wire::admission::{Lease, LeaseRequest, MAX_LEASED_CALLS};
 use tollgate_wire::usage_event::LeaseReturned;
 
@@ -19,8 +19,8 @@ pub const MAX_LENDING: usize = 1 << 16;
 pub struct Lent {
     /// The calls.
     pub lease: Lease,
-    /// Whether further ones would have been denied.
-    pub is_all: bool,
+    /// What there was for further ones.
+    pub beyond: Beyond,
 }
 
 /// What lies with workers now, by this replica's loans alone.
@@ -92,7 +92,7 @@ impl Limiter {
         self.metrics.calls_lent.inc_by(calls.into());
         let expires_at_ms = wanted.now_ms.saturating_add(loan.lifetime_ms);
         let lease = Lease { id, calls, input_tokens: asked.input_tokens, output_tokens, expires_at_ms };
-        Some(Lent { lease, is_all: loan.is_all })
+        Some(Lent { lease, beyond: loan.beyond })
     }
 
     /// How long a worker that wants a lease may deny calls like a denied one by itself, milliseconds.

@@ -18,9 +18,9 @@ impl Shared {
     pub(super) async fn series(&self, series: &Series<'_>) -> Result<Vec<Point>, LedgerError> {
         let mut points = self.ledger.series(series).await?;
         let unpriced = points.iter().filter(|point| point.usage.requests_without_cost > 0);
-        let Some(first) = unpriced.clone().next() else { return Ok(points) };
-        let last = unpriced.last().unwrap_or(first);
-        let (from_ms, to_ms) = (first.start_ms, series.grain.end_ms(last.start_ms));
+        let mut starts_ms = unpriced.map(|point| point.start_ms);
+        let Some(from_ms) = starts_ms.next() else { return Ok(points) };
+        let to_ms = series.grain.end_ms(starts_ms.next_back().unwrap_or(from_ms));
         let place = |(at, point): (usize, &Point)| ((point.start_ms, point.label.clone()), at);
         let places: HashMap<_, _> = points.iter().enumerate().map(place).collect();
         let page = Page { tenant: series.tenant, from_ms, to_ms, after: None, limit: PAGE };

@@ -2,7 +2,8 @@
 
 use prost::Message;
 use tollgate_wire::admission::{
-    AdmissionRequest, AdmissionResponse, Decision, LEASE_METADATA, Lease, LeaseRequest, RESERVATION_ID_METADATA,
+    AdmissionRequest, AdmissionResponse, Decision, Denial, DeniedCalls, LEASE_METADATA, Lease, LeaseRequest,
+    RESERVATION_ID_METADATA,
 };
 use tollgate_wire::proto::opentelemetry::proto::collector::logs::v1::ExportLogsServiceRequest;
 use tollgate_wire::usage_event::{LeaseReturned, encode_export};
@@ -122,6 +123,6 @@ async fn a_call_takes_no_lease_along_and_a_denial_tells_how_long_it_holds() {
     for requests in [0, 2] {
         let denied = ask(&service, "busy", requests, 20).await;
         assert_eq!((denied.decision, denied.lease), (Decision::Denied, None));
-        assert_eq!(denied.denied_until_ms, Some(NOW_MS + 1_000));
+        assert_eq!(denied.denial, Some(Denial { until_ms: NOW_MS + 1_000, calls: DeniedCalls::All }));
     }
 }

@@ -11,7 +11,7 @@ use crate::proto::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitRes
 use crate::usage_event::MAX_NAME_BYTES;
 
 pub use added_headers::{MAX_ADDED_HEADER_BYTES, MAX_ADDED_HEADERS};
-pub use lease::{LEASE_METADATA, Lease, LeaseRequest, MAX_LEASED_CALLS, denied_until};
+pub use lease::{Denial, DeniedCalls, LEASE_METADATA, Lease, LeaseRequest, MAX_LEASED_CALLS};
 pub use limit_unit::LimitUnit;
 pub use rate_limit_response::rate_limit::Unit as WindowUnit;
 
@@ -225,9 +225,8 @@ pub struct AdmissionResponse {
     pub response_headers: Vec<(String, String)>,
     /// Further calls of the kind that may go on without asking.
     pub lease: Option<Lease>,
-    /// Until when calls that ask for as much are denied, by the clock of the [`LeaseRequest`]: where it was admitted, all calls, once
-    /// the lease is used up.
-    pub denied_until_ms: Option<u64>,
+    /// How long others are denied too; beside a lease, once that is used up.
+    pub denial: Option<Denial>,
 }
 
 /// May a call go on?
@@ -278,7 +277,7 @@ impl AdmissionResponse {
     /// When `bytes` are not such a message.
     pub fn decode(bytes: &[u8]) -> Result<AdmissionResponse, DecodeError> {
         let response = RateLimitResponse::decode(bytes)?;
-        let denied_until_ms = lease::read_denied_until(&response);
+        let denial = Denial::read(&response);
         let limits = Unit::ALL.into_iter().zip(&response.statuses).filter_map(|(unit, status)| {
             let limit = status.current_limit.as_ref()?;
             Some(LimitStatus {
@@ -295,7 +294,7 @@ impl AdmissionResponse {
             decision: decision(response.overall_code()),
             limits: limits.collect(),
             lease: Lease::read(&response.statuses),
-            denied_until_ms,
+            denial,
             response_headers: added_headers::read(response.response_headers_to_add),
         })
     }

@@ -19,6 +19,9 @@ pub(super) const TENANT: &str = "flood";
 /// What its limit lets through, about one in a hundred of its calls.
 pub(super) const ADMITTED_PER_S: u64 = 100;
 
+/// A flood lasts so many times as long as other measurements: its beginning, when all connections ask at once, is a part of it.
+const LASTS: u32 = 4;
+
 /// How many requests a second there have to be, in those of plain Envoy.
 const RPS_BAR: f64 = 1.2;
 /// How many refusals there have to be for each question.
@@ -45,7 +48,7 @@ struct Seen {
 }
 
 impl Flood {
-    /// A flood for `time`, and another one beside which another tenant calls.
+    /// A flood, and another one for `time` beside which another tenant calls.
     pub(super) async fn measure(
         &mut self,
         wrk: &Wrk,
@@ -57,7 +60,7 @@ impl Flood {
         let plain = wrk.run(&PLAIN, plain.listener(), time)?;
         let other_alone = call_steadily(leased.listener(), time).await?;
         let before = (denied(leased).await?, questions(service).await?);
-        let flood = wrk.run(&FLOOD, leased.listener(), time)?;
+        let flood = wrk.run(&FLOOD, leased.listener(), time * LASTS)?;
         ensure!(flood.io_errors == 0 && flood.status_errors > 0, "{flood:?}");
         let after = eventually("all refusals are counted", PATIENCE, async || {
             let after = denied(leased).await?;

@@ -177,6 +177,15 @@ impl Bootstrap {
         Ok(())
     }
 
+    /// Has another module in our filter's place, which gets its configuration too.
+    ///
+    /// # Errors
+    /// When the bootstrap has another shape than is expected.
+    pub fn use_module(&mut self, wasm: &Path) -> anyhow::Result<()> {
+        *self.filter("/vm_config/code/local/filename")? = path_text(wasm);
+        Ok(())
+    }
+
     /// Puts Envoy's own rate limit filter in the filter's place, with the service and timeout that it was configured with. It
     /// tells clients where limits stand, as ours does.
     ///

@@ -6,7 +6,7 @@ use tollgate_usage::{Endpoint, Hints, Reader, Strip};
 use tollgate_wire::admission::{AdmissionRequest, AdmissionResponse, Decision};
 use tollgate_wire::usage_event::{TokenCounts, UsageEvent};
 
-use crate::config::{Config, Settle};
+use crate::config::{Config, LimitHeaders, Settle};
 use crate::headers::{HeaderEdit, Headers, text};
 use crate::lease::{Amounts, Denied, Kind};
 use crate::limit_headers::{self, Limits};
@@ -148,11 +148,11 @@ impl Metered {
     }
 
     /// The limiter answered. Gives what the client gets where it denied.
-    pub(super) fn hear(&mut self, answer: AdmissionResponse, now_ms: u64) -> Option<Reply> {
+    pub(super) fn hear(&mut self, answer: AdmissionResponse, now_ms: u64, told: &[LimitHeaders]) -> Option<Reply> {
         let refusal = (answer.decision == Decision::Denied).then(|| {
             // A denial takes nothing.
             self.event.reservation_id = None;
-            Reply::denied(self.dialect(), &self.event.tier, &answer, now_ms)
+            Reply::denied(self.dialect(), &self.event.tier, &answer, now_ms, told)
         });
         let limits = Rc::new(Limits::new(answer.limits, now_ms));
         self.told = Told { limits, headers: answer.response_headers };
@@ -160,9 +160,9 @@ impl Metered {
     }
 
     /// Such calls were denied a moment ago. Gives what the client gets.
-    pub(super) fn hear_again(&mut self, denied: &Denied, now_ms: u64) -> Reply {
+    pub(super) fn hear_again(&mut self, denied: &Denied, now_ms: u64, told: &[LimitHeaders]) -> Reply {
         let (dialect, tier) = (self.dialect(), &self.event.tier);
-        let reply = denied.reply.get_or_init(|| Reply::denied(dialect, tier, &denied.answer, now_ms)).clone();
+        let reply = denied.reply(dialect, || Reply::denied(dialect, tier, &denied.answer, now_ms, told));
         self.told = Told { headers: denied.answer.response_headers.clone(), ..Told::default() };
         reply
     }
@@ -182,7 +182,7 @@ impl Metered {
     }
 
     /// The upstream's answer begins. Gives what is to change on its headers.
-    pub(super) fn on_response_headers(&mut self, headers: &impl Headers) -> Vec<HeaderEdit> {
+    pub(super) fn on_response_headers(&mut self, headers: &impl Headers, told: &[LimitHeaders]) -> Vec<HeaderEdit> {
         let content_type = text(headers, "content-type");
         let content_encoding = text(headers, "content-encoding");
         let begins = |prefix: &str| content_type.is_some_and(|value| value.starts_with(prefix));
@@ -195,7 +195,7 @@ impl Metered {
         self.event.upstream_limits = upstream.told;
         let strip = (is_sse && content_encoding.is_none() && self.request.usage_is_ours()).then(Strip::new);
         let limits = Rc::clone(&self.told.limits);
-        let ours = limits.headers();
+        let ours = limits.headers(told);
         let mut edits: Vec<HeaderEdit> = Vec::with_capacity(ours.len());
         if strip.is_some() && headers.get("content-length").is_some() {
             edits.push(("content-length".into(), None));

@@ -1,8 +1,8 @@
 //! Calls that go on by a lease, and denials that hold for a while.
 
 use prost::Message;
-use tollgate_flow::{Counter, Next};
-use tollgate_wire::admission::{LEASE_METADATA, Lease, LeaseRequest, Unit, denied_until};
+use tollgate_flow::{Counter, Gauge, Next};
+use tollgate_wire::admission::{Denial, DeniedCalls, LEASE_METADATA, Lease, LeaseRequest, Unit};
 use tollgate_wire::proto::envoy::service::ratelimit::v3::rate_limit_response::Quota;
 use tollgate_wire::proto::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
 use tollgate_wire::proto::opentelemetry::proto::logs::v1::LogRecord;
@@ -25,6 +25,12 @@ fn with_quotas(code: Code, remaining: u32, quotas: impl Fn(Unit) -> Option<Quota
         status.quota = quotas(unit);
     }
     response.encode_to_vec()
+}
+
+/// A denial that holds for 400 ms.
+fn denial(calls: DeniedCalls) -> Vec<u8> {
+    let quota = Denial { until_ms: START_MS + 400, calls }.quota();
+    with_quotas(Code::OverLimit, 0, |unit| (unit == Unit::Requests).then(|| quota.clone()))
 }
 
 /// A worker whose kind of calls was called often, up to the question for a lease.
@@ -67,8 +73,10 @@ fn its_calls_go_on_without_asking_each_under_an_id_of_its_own_and_the_rest_goes_
     }
     assert_eq!(scene.counts.of(Counter::CallsLeased), 2);
     assert!(scene.shared.returned_leases(START_MS, &scene.counts).is_empty());
+    assert_eq!(scene.counts.of_gauge(Gauge::CallsStranded), 1);
     assert_eq!(scene.shared.lease_asks(START_MS + 1_000).len(), 1, "the next one");
     let returned = scene.shared.returned_leases(START_MS + 1_000, &scene.counts);
+    assert_eq!(scene.counts.of_gauge(Gauge::CallsStranded), 0);
     let record = LogRecord::decode(returned[0].as_slice()).unwrap();
     let returned = LeaseReturned::read(&record).unwrap().unwrap();
     assert_eq!((returned.id.as_str(), returned.calls, returned.used), (lease(3).id.as_str(), 3, 2));
@@ -101,7 +109,7 @@ fn a_denial_holds_as_long_as_it_says_and_no_event_is_due() {
     let mut scene = Scene::new("{}");
     let ask = scene.ask();
     assert_eq!(LeaseRequest::parse(ask.lease.as_deref().unwrap()).unwrap().calls_per_s, 1);
-    let denied = with_quotas(Code::OverLimit, 0, |unit| (unit == Unit::Requests).then(|| denied_until(START_MS + 400)));
+    let denied = denial(DeniedCalls::Alike);
     assert!(matches!(scene.answer_after(0, Some(&denied)).next, Next::Reply(reply) if reply.status == 429));
     let replies = [0, 0, 399].map(|ms| {
         scene.next_call();
@@ -116,6 +124,91 @@ fn a_denial_holds_as_long_as_it_says_and_no_event_is_due() {
     assert_eq!(scene.counts.of(Counter::CallsDenied), 4);
     scene.next_call();
     asks(scene.request_at(START_MS + 400, HEADERS, false));
+}
+
+/// With a body, whose model is seen only when that has come.
+const WITH_BODY: Pairs<'_> = &[
+    ("x-tenant-id", b"acme"),
+    ("x-plan-tier", b"pro"),
+    ("content-type", b"application/json"),
+    ("content-length", b"20"),
+];
+
+#[test]
+fn where_all_calls_are_denied_no_more_than_headers_is_read_and_the_answer_waits_for_the_end() {
+    let mut scene = Scene::new(r#"{"request_body": {"read": "always"}}"#);
+    scene.ask();
+    scene.answer_after(0, Some(&denial(DeniedCalls::All)));
+    // What is denied once more is known to be denied as a whole.
+    scene.next_call();
+    assert!(matches!(scene.request(HEADERS, false).next, Next::Reply(_)));
+    for model in [r#"{"model":"a"}"#, r#"{"model":"b"}"#] {
+        scene.next_call();
+        assert_eq!(scene.request(WITH_BODY, true).next, Next::Wait);
+        assert_eq!(scene.call.held_bytes(), usize::MAX, "none of the body is wanted");
+        assert_eq!(scene.send(&[], false).next, Next::Wait);
+        assert!(matches!(scene.send(&[], true).next, Next::Reply(reply) if reply.status == 429), "{model}");
+        assert_eq!(scene.end("local_reply"), None);
+    }
+    // Another API's clients are spoken to in its own words.
+    scene.path = b"/v1/messages";
+    scene.next_call();
+    let Next::Reply(reply) = scene.request(HEADERS, false).next else { panic!("it goes on") };
+    assert!(reply.body.contains(r#""type":"rate_limit_error""#), "{}", reply.body);
+    assert_eq!(scene.counts.of(Counter::CallsDeniedFromCache), 4);
+
+    // Nobody else's, and no longer.
+    scene.next_call();
+    asks(scene.request(&[("x-tenant-id", b"acme"), ("x-plan-tier", b"other")], false));
+    scene.next_call();
+    asks(scene.request_at(START_MS + 400, HEADERS, false));
+}
+
+#[test]
+fn a_body_of_unknown_length_is_read_though_all_calls_are_denied() {
+    let mut scene = Scene::new(r#"{"request_body": {"read": "always"}}"#);
+    for _ in 0..2 {
+        scene.next_call();
+        if let Next::Ask(_) = scene.request(HEADERS, false).next {
+            scene.answer_after(0, Some(&denial(DeniedCalls::All)));
+        }
+    }
+    scene.next_call();
+    assert_eq!(scene.request(&[HEADERS, &[("content-type", b"application/json")]].concat(), true).next, Next::Wait);
+    assert_eq!(scene.call.held_bytes(), 0);
+    asks(scene.send(br#"{"model":"a"}"#, true));
+}
+
+#[test]
+fn what_is_lent_is_used_though_all_other_calls_are_denied() {
+    let (mut scene, ask) = hot("{}");
+    let quota = |unit| Some(lease(2).quota(unit));
+    let mut granted = RateLimitResponse::decode(with_quotas(Code::Ok, 0, quota).as_slice()).unwrap();
+    granted.quota = Some(Denial { until_ms: START_MS + 1_000, calls: DeniedCalls::All }.quota());
+    scene.shared.on_lease_answer(&ask.kind, Some(&granted.encode_to_vec()), START_MS, &scene.counts);
+    // One of another kind is denied, and no other by that: some are lent.
+    scene.path = b"/v1/messages";
+    scene.ask();
+    scene.answer_after(0, Some(&denial(DeniedCalls::All)));
+    scene.next_call();
+    assert!(matches!(scene.request(HEADERS, false).next, Next::Reply(_)));
+    scene.path = b"/v1/chat/completions";
+    for _ in 0..2 {
+        scene.next_call();
+        assert_eq!(scene.request(HEADERS, false).next, Next::Continue);
+    }
+    for _ in 0..3 {
+        scene.next_call();
+        assert!(matches!(scene.request(HEADERS, false).next, Next::Reply(reply) if reply.status == 429));
+    }
+    assert_eq!(scene.counts.of(Counter::CallsLeased), 2);
+    // A lease of any kind opens the way again.
+    let asked = scene.shared.lease_asks(START_MS + 950);
+    let later =
+        with_quotas(Code::Ok, 9, |unit| Some(Lease { expires_at_ms: START_MS + 2_000, ..lease(1) }.quota(unit)));
+    scene.shared.on_lease_answer(&asked[0].kind, Some(&later), START_MS + 950, &scene.counts);
+    scene.next_call();
+    assert_eq!(scene.request_at(START_MS + 950, HEADERS, false).next, Next::Continue);
 }
 
 #[test]

@@ -43,12 +43,24 @@ impl Recorder for Counts {
     fn observe(&self, histogram: Histogram, value: u64) {
         self.0.borrow_mut().insert(histogram.name(), value);
     }
-    fn shift(&self, _: Gauge, _: i64) {}
+    fn shift(&self, gauge: Gauge, by: i64) {
+        let mut counts = self.0.borrow_mut();
+        let value = counts.entry(gauge.name()).or_default();
+        *value = value.checked_add_signed(by).unwrap();
+    }
 }
 
 impl Counts {
     pub(crate) fn of(&self, counter: Counter) -> u64 {
-        self.0.borrow().get(counter.name()).copied().unwrap_or(0)
+        self.named(counter.name())
+    }
+
+    pub(crate) fn of_gauge(&self, gauge: Gauge) -> u64 {
+        self.named(gauge.name())
+    }
+
+    fn named(&self, name: &str) -> u64 {
+        self.0.borrow().get(name).copied().unwrap_or(0)
     }
 }
 

@@ -3,7 +3,7 @@
 //! A worker says in gRPC metadata that it would take one, and what for. The server answers by the standard's
 //! [`Quota`](DescriptorStatus::quota): that of the requests says for how many calls there are reservations, those of the
 //! tokens how many tokens all these calls may ask for, each an equal part. A quota of no requests beside a denial says how
-//! long calls that ask for as much are denied; that of a whole answer with a lease, how long all are once the lease is used up.
+//! long others are denied too, see [`Denial`]; that of a whole answer with a lease, how long they are once the lease is used up.
 //!
 //! A server that does not know the metadata answers without a quota, and every call is asked about.
 
@@ -20,8 +20,8 @@ pub const LEASE_METADATA: &str = "x-tollgate-lease";
 /// The most calls of a lease: as many as the last part of an id tells apart.
 pub const MAX_LEASED_CALLS: u32 = 1 << 16;
 
-/// The id of a quota that is no lease but a denial.
-const DENIAL: &str = "denied";
+/// The ids of quotas that are no leases but denials.
+const DENIALS: [(&str, DeniedCalls); 2] = [("denied", DeniedCalls::Alike), ("denied-all", DeniedCalls::All)];
 
 /// Bytes of a lease's id: a UUID without its last two bytes.
 const LEASE_ID_BYTES: usize = 32;
@@ -121,15 +121,39 @@ impl Lease {
     }
 }
 
-/// The quota of a denial that holds until then, by the worker's clock.
-pub fn denied_until(until_ms: u64) -> Quota {
-    Quota { requests: 0, id: DENIAL.to_owned(), expiration_specifier: until(until_ms) }
+/// How long a denial holds, and for whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Denial {
+    /// By the clock of the [`LeaseRequest`], milliseconds since the Unix epoch.
+    pub until_ms: u64,
+    /// Which calls are denied until then.
+    pub calls: DeniedCalls,
 }
 
-/// Until when calls that ask for as much are denied.
-pub(super) fn read_denied_until(response: &RateLimitResponse) -> Option<u64> {
-    let mut quotas = response.statuses.iter().filter_map(|status| status.quota.as_ref()).chain(&response.quota);
-    quotas.find(|quota| quota.id == DENIAL && quota.requests == 0).and_then(until_ms)
+/// Whom a denial is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeniedCalls {
+    /// Calls of the same tenant, tier, model, API and key that ask for as much.
+    Alike,
+    /// All calls of the same tenant and tier.
+    All,
+}
+
+impl Denial {
+    /// As a quota.
+    pub fn quota(self) -> Quota {
+        let id = DENIALS.iter().find(|(_, calls)| *calls == self.calls).map_or("", |(id, _)| id);
+        Quota { requests: 0, id: id.to_owned(), expiration_specifier: until(self.until_ms) }
+    }
+
+    pub(super) fn read(response: &RateLimitResponse) -> Option<Denial> {
+        let quotas = response.statuses.iter().filter_map(|status| status.quota.as_ref()).chain(&response.quota);
+        let mut denials = quotas.filter(|quota| quota.requests == 0).filter_map(|quota| {
+            let (_, calls) = DENIALS.iter().find(|(id, _)| *id == quota.id)?;
+            Some(Denial { until_ms: until_ms(quota)?, calls: *calls })
+        });
+        denials.next()
+    }
 }
 
 fn is_lease_id(id: &str) -> bool {
@@ -188,18 +212,21 @@ mod tests {
         for (id, calls) in [("theirs", 7), ("", 7), (&lease().id, 0), (&lease().id, MAX_LEASED_CALLS + 1)] {
             assert_eq!(Lease::read(&foreign(id, calls)), None, "{id} {calls}");
             let response = RateLimitResponse { statuses: foreign(id, calls).to_vec(), ..Default::default() };
-            assert_eq!(read_denied_until(&response), None, "{id} {calls}");
+            assert_eq!(Denial::read(&response), None, "{id} {calls}");
         }
     }
 
     #[test]
-    fn a_denial_tells_until_when() {
-        let status = DescriptorStatus { quota: Some(denied_until(1_234)), ..Default::default() };
-        let statuses = vec![DescriptorStatus::default(), status.clone()];
-        assert_eq!(read_denied_until(&RateLimitResponse { statuses, ..Default::default() }), Some(1_234));
-        let response = RateLimitResponse { quota: Some(denied_until(1_234)), ..Default::default() };
-        assert_eq!(read_denied_until(&response), Some(1_234));
-        assert_eq!(Lease::read(&[status]), None);
+    fn a_denial_tells_until_when_and_for_whom() {
+        for calls in [DeniedCalls::Alike, DeniedCalls::All] {
+            let denial = Denial { until_ms: 1_234, calls };
+            let status = DescriptorStatus { quota: Some(denial.quota()), ..Default::default() };
+            let statuses = vec![DescriptorStatus::default(), status.clone()];
+            assert_eq!(Denial::read(&RateLimitResponse { statuses, ..Default::default() }), Some(denial));
+            let response = RateLimitResponse { quota: Some(denial.quota()), ..Default::default() };
+            assert_eq!(Denial::read(&response), Some(denial));
+            assert_eq!(Lease::read(&[status]), None);
+        }
     }
 
     #[test]

@@ -119,13 +119,7 @@ fn refusing(unit: Unit, name: &str) -> LimitStatus {
 }
 
 fn response(decision: Decision, limit: LimitStatus) -> AdmissionResponse {
-    AdmissionResponse {
-        decision,
-        limits: vec![limit],
-        response_headers: Vec::new(),
-        lease: None,
-        denied_until_ms: None,
-    }
+    AdmissionResponse { decision, limits: vec![limit], response_headers: Vec::new(), lease: None, denial: None }
 }
 
 #[test]
