@@ -282,7 +282,7 @@ impl Leases {
         let kind = self.shut.find(self.hasher.hash_one((tenant, tier)), |kind| kind.is_of(tenant, tier))?.borrowed();
         let slot = self.kinds.find_mut(self.hasher.hash_one(kind), |slot| slot.kind.borrowed() == kind)?;
         // Whatever kind the call is of: the tenant's next lease is asked for by what all of them come to.
-        slot.demand.count(now_ms);
+        slot.demand.note_alike(now_ms);
         let denied = slot.denial(now_ms)?.now(now_ms);
         recorder.add(Counter::CallsDeniedFromCache, 1);
         Some(denied)

@@ -56,11 +56,16 @@ impl Demand {
         }
     }
 
-    /// One more call, of which no more is known.
-    pub(super) fn count(&mut self, now_ms: u64) {
+    fn count(&mut self, now_ms: u64) {
         self.advance(now_ms);
         self.calls = self.calls.saturating_add(1);
         self.last_call_ms = now_ms;
+    }
+
+    /// One more call, of which no more is known: it is taken to be like those before.
+    pub(super) fn note_alike(&mut self, now_ms: u64) {
+        self.count(now_ms);
+        self.most = self.most.or(self.last_most);
     }
 
     pub(super) fn note(&mut self, asked: &Amounts, now_ms: u64) {
@@ -80,5 +85,28 @@ impl Demand {
     pub(super) fn request(&self, now_ms: u64) -> LeaseRequest {
         let Most { input_tokens, output_tokens, has_uncapped } = self.most.or(self.last_most);
         LeaseRequest { now_ms, calls_per_s: self.calls_per_s(now_ms), input_tokens, output_tokens, has_uncapped }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_calls_ask_for_is_forgotten_with_them_unless_others_are_alike() {
+        let mut demand = Demand::new(0);
+        demand.note(&Amounts { input_tokens: 10, output_tokens: Some(0) }, 0);
+        for now_ms in (0..5_000).step_by(500) {
+            demand.note_alike(now_ms);
+        }
+        let asked = |demand: &Demand, now_ms| {
+            let request = demand.request(now_ms);
+            (request.calls_per_s, request.input_tokens, request.has_uncapped)
+        };
+        assert_eq!(asked(&demand, 4_500), (3, 10, true));
+        for now_ms in (5_000..8_000).step_by(500) {
+            demand.note(&Amounts { input_tokens: 2, output_tokens: Some(7) }, now_ms);
+        }
+        assert_eq!(asked(&demand, 7_500), (3, 2, false));
     }
 }
