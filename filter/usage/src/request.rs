@@ -56,6 +56,8 @@ pub struct RequestFacts {
     /// How many answers are generated and billed (`n`, `best_of`, `candidateCount`), at least 1: all of them together have
     /// at most `output_cap` times this.
     pub choices: u64,
+    /// How many images are to be made; 0 where the API makes none of them.
+    pub images: u64,
     /// The prompt's tokens, estimated: text by its bytes, media by their size, and what providers add around messages and
     /// tools. What is only named, as a file's id or an earlier answer's, is not known and counts nothing.
     pub input_estimate: u64,
@@ -119,7 +121,7 @@ impl RequestReader {
             model: None,
             stream: None,
             output_cap: None,
-            choices: 1,
+            choices: 0,
             background: false,
             text: TextEstimate::default(),
             media: Media::default(),
@@ -168,7 +170,8 @@ impl RequestReader {
             stream: self.stream(),
             output_cap: if seen.generates() { seen.output_cap } else { Some(0) },
             generates: seen.generates(),
-            choices: seen.choices,
+            choices: seen.choices.max(1),
+            images: seen.images(),
             background: seen.background && seen.may_run_in_background(),
             input_estimate: seen.input_estimate(),
             complete,
@@ -196,6 +199,19 @@ impl RequestReader {
 impl Seen {
     fn generates(&self) -> bool {
         !matches!(self.operation, Some("embeddings" | "rerank"))
+    }
+
+    fn images(&self) -> u64 {
+        match self.format.map_or(0, Format::default_images) {
+            0 => 0,
+            unless_told => {
+                if self.choices > 0 {
+                    self.choices
+                } else {
+                    unless_told
+                }
+            }
+        }
     }
 
     fn may_run_in_background(&self) -> bool {
@@ -271,7 +287,7 @@ impl Sink for Seen {
                 }
             }
             (Place::Choices, Value::Number(number)) => {
-                self.choices = self.choices.max(whole_number(number).unwrap_or(1))
+                self.choices = self.choices.max(whole_number(number).unwrap_or(0))
             }
             (Place::Background, value) => self.background = truth(value) == Some(true),
             (Place::Message, Value::Open) => self.messages = self.messages.saturating_add(1),

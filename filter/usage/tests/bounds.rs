@@ -100,6 +100,31 @@ fn an_event_of_a_gibibyte_takes_no_memory() {
 }
 
 #[test]
+fn images_of_a_gibibyte_take_no_memory() {
+    let picture = vec![b'A'; MIB];
+    let pictures = || std::iter::repeat_n(&picture[..], 512);
+    let tokens = &b"\"usage\":{\"input_tokens\":11,\"output_tokens\":12}}"[..];
+    let body = [&b"{\"data\":[{\"b64_json\":\""[..]]
+        .into_iter()
+        .chain(pictures())
+        .chain([&b"\"},{\"b64_json\":\""[..]])
+        .chain(pictures())
+        .chain([&b"\"}],"[..], tokens]);
+    let partial = &b"data: {\"type\":\"image_generation.partial_image\",\"b64_json\":\""[..];
+    let completed = &b"\"}\n\ndata: {\"type\":\"image_generation.completed\",\"b64_json\":\""[..];
+    let stream = [partial].into_iter().chain(pictures()).chain([completed]).chain(pictures()).chain([
+        &b"\","[..],
+        tokens,
+        b"\n\n",
+    ]);
+    for (images, (report, peak)) in [(2, read(body)), (1, read(stream))] {
+        assert_eq!(report.usage.map(|usage| (usage.images, usage.input, usage.output)), Some((images, 11, 12)));
+        assert_eq!((report.end, report.output_estimate), (End::Complete, 0));
+        assert!(peak < 16 * 1024, "{peak} bytes");
+    }
+}
+
+#[test]
 fn depth_and_width_take_no_memory() {
     for piece in [
         "[",
