@@ -207,6 +207,26 @@ fn a_request_with_a_gibibyte_of_images_takes_no_memory() {
 }
 
 #[test]
+fn a_form_with_a_gibibyte_of_pictures_takes_no_memory() {
+    let endpoint = Endpoint::of("/v1/images/edits", None);
+    let (picture, lines) = (vec![b'A'; MIB], b"\r\n-".repeat(MIB / 3));
+    let before = LIVE_BYTES.get();
+    PEAK_BYTES.set(before);
+    let mut reader = RequestReader::of_form(endpoint.as_ref(), "multipart/form-data; boundary=b").unwrap();
+    let part = |name: &str| format!("\r\n--b\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n");
+    for name in ["image", "model", "prompt", "n"] {
+        reader.feed(part(name).as_bytes());
+        (0..255).for_each(|_| drop(reader.feed(&picture)));
+        reader.feed(&lines);
+    }
+    reader.feed(b"\r\n--b--");
+    let facts = reader.facts();
+    assert_eq!((facts.model.map(|model| model.len()), facts.images, facts.complete), (Some(256), 1, true));
+    let peak = PEAK_BYTES.get() - before + size_of::<RequestReader>();
+    assert!(peak < 16 * 1024, "{peak} bytes");
+}
+
+#[test]
 fn requests_of_any_depth_and_width_take_no_memory() {
     for piece in
         ["[", "{\"messages\":[", "{\"content\":[{", "\"a\":\"b\",", "{\"input\":[[", "\"model\":\"m\",", "\\u0041"]
