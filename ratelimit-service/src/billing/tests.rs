@@ -218,6 +218,19 @@ async fn what_comes_late_is_on_one_later_invoice() {
 }
 
 #[tokio::test]
+async fn what_stands_on_a_draft_stays_there_though_a_later_invoice_was_closed_since() {
+    let world = World::new().await;
+    world.at(FEBRUARY_MS);
+    world.finalised(2026, 11).await;
+    world.reported("late", NOVEMBER_MS, 1000).await;
+    assert_eq!(adjusted(&world.draft(2026, 12).await), "1.00");
+    world.reported("later", NOVEMBER_MS + 1, 500).await;
+    assert_eq!(adjusted(&world.finalised(2027, 1).await), "0.50", "beside what stands on the draft");
+    assert_eq!(adjusted(&world.draft(2026, 12).await), "1.00");
+    assert!(world.billing.differences(NOVEMBER_MS, FEBRUARY_MS).await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn what_was_agreed_on_since_does_not_change_what_was_billed() {
     let world = World::new().await;
     world.plan(r#"{"events": {"image": "1"}}"#).await;
