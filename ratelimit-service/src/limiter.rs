@@ -154,7 +154,8 @@ impl Limiter {
         }
         let now_ms = self.counters.now_ms();
         let quote = limited_quote(policy, plan, asked, now_ms);
-        let asks_nothing = asked.requests == 0 && asked.input_tokens == 0 && asked.output_tokens.unwrap_or(0) == 0;
+        let used = [asked.input_tokens, asked.output_tokens.unwrap_or(0), asked.images];
+        let asks_nothing = asked.requests == 0 && used == [0; 3];
         let output_tokens = match asked.output_tokens {
             Some(0) if asked.requests > 0 && asked.reservation_id.is_some() => {
                 self.answer_tokens(policy, plan, asked, quote)
