@@ -41,8 +41,8 @@ test: curl build envoy sdk redis postgres clickhouse schemathesis ## Run every t
 	@$(CARGO) test --locked --release --workspace
 
 # What the service's stores are to these is no matter, so that they run on any.
-SERVED ?= bodies coverage endings failures identity law leased_calls limits otel providers redis reports reservations \
-	sdk streaming usage
+SERVED ?= bodies coverage endings failures identity images law leased_calls limits otel providers redis reports \
+	reservations sdk streaming usage
 
 .PHONY: test-servers
 test-servers: build envoy sdk redis postgres clickhouse ## Run the end-to-end tests SERVED with PostgreSQL, Redis and ClickHouse
