@@ -254,6 +254,7 @@ record! {
         #[prost(string, tag = "40")] finish: String,
         #[prost(uint64, tag = "41")] request_bytes: u64,
         #[prost(uint64, tag = "42")] response_bytes: u64,
+        #[prost(uint64, tag = "43")] images: u64,
     }
 }
 
@@ -336,6 +337,7 @@ impl From<&UsageEvent> for EventRecord {
             finish: event.finish.as_str().to_owned(),
             request_bytes: event.request_bytes,
             response_bytes: event.response_bytes,
+            images: tokens.images,
         }
     }
 }
@@ -366,6 +368,7 @@ impl TryFrom<EventRecord> for UsageEvent {
                 billed_input: record.billed_input_tokens,
                 billed_output: record.billed_output_tokens,
                 tool_requests: record.tool_requests,
+                images: record.images,
             },
             event_id: record.event_id,
             reservation_id: record.reservation_id,

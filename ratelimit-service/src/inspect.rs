@@ -60,6 +60,8 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "is_zero")]
     tool_requests: u64,
     #[serde(skip_serializing_if = "is_zero")]
+    images: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     output_estimate: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
@@ -94,6 +96,7 @@ impl<'a> Line<'a> {
             billed_input: usage.billed_input,
             billed_output: usage.billed_output,
             tool_requests: usage.tool_requests,
+            images: usage.images,
             output_estimate: report.output_estimate,
             error: report.error.as_deref(),
             unreadable: report.unreadable.map(|reason| reason.to_string()),

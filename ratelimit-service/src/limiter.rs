@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tollgate_domain::{
-    Access, Call, Day, Decision, Expired, Extent, HeldCall, Hold, LeaseTerms, Plan, Plans, Quantities, Quote, Settled,
-    Settles, Side, Standing, Take, Tier, TokenClass, Tokens, Used,
+    Access, Call, Calls, Day, Decision, Expired, Extent, HeldCall, Hold, LeaseTerms, Plan, Plans, Quantities, Quote,
+    Settled, Settles, Side, Standing, Take, Tier, TokenClass, Tokens, Used,
 };
 use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
 
@@ -64,6 +64,8 @@ pub struct Admission<'a> {
     pub input_tokens: u64,
     /// The most tokens of the answer, 0 when no cap is set; `None` where the answer has none, or nobody asks for them.
     pub output_tokens: Option<u64>,
+    /// Images that are to be made.
+    pub images: u64,
     /// Unique, and the usage event's, where there will be one. Without it, what is asked for is taken for good.
     pub reservation_id: Option<&'a str>,
 }
@@ -152,7 +154,8 @@ impl Limiter {
         }
         let now_ms = self.counters.now_ms();
         let quote = limited_quote(policy, plan, asked, now_ms);
-        let asks_nothing = asked.requests == 0 && asked.input_tokens == 0 && asked.output_tokens.unwrap_or(0) == 0;
+        let used = [asked.input_tokens, asked.output_tokens.unwrap_or(0), asked.images];
+        let asks_nothing = asked.requests == 0 && used == [0; 3];
         let output_tokens = match asked.output_tokens {
             Some(0) if asked.requests > 0 && asked.reservation_id.is_some() => {
                 self.answer_tokens(policy, plan, asked, quote)
@@ -217,7 +220,7 @@ impl Limiter {
             UsageSource::None => Some(0),
             _ => {
                 let plan = used_plan(&policy, &event.tenant, &event.tier);
-                event_quote(&policy, plan, event).map(|quote| quote.cost_nanousd(1, &tokens(&event.tokens)))
+                event_quote(&policy, plan, event).map(|quote| quote.cost_nanousd(&used_by(event)))
             }
         };
     }
@@ -233,7 +236,11 @@ impl Limiter {
         let asks = plan.asks(&call, &quantities, self.counters.now_ms());
         let used = Used {
             asks: &asks,
-            extent: if quantities.is_void() { Extent::Nothing } else { Extent::Something },
+            // Images are used though no limit counts them.
+            extent: match quantities.is_void() && event.tokens.images == 0 {
+                true => Extent::Nothing,
+                false => Extent::Something,
+            },
             started_at_ms: event.started_at_ms,
             ended_at_ms: event.started_at_ms.saturating_add(event.duration_ms),
             settles,
@@ -321,12 +328,13 @@ fn is_refused(event: &UsageEvent) -> bool {
 /// What a call was, and what it has used. One that used nothing is not paid for.
 fn used<'e>(policy: &Policy, plan: &Plan, event: &'e UsageEvent) -> (Call<'e>, Quantities) {
     let call = Call { model: event.model(), api: event.api.as_deref(), key: event.key.as_deref() };
-    let tokens = tokens(&event.tokens);
+    let used = used_by(event);
     let cost_nanousd = match event.usage_source {
         UsageSource::None => 0,
-        _ if plan.limits_cost() => cost_nanousd(event_quote(policy, Some(plan), event), 1, &tokens),
+        _ if plan.limits_cost() => cost_nanousd(event_quote(policy, Some(plan), event), &used),
         _ => 0,
     };
+    let tokens = used.tokens;
     (call, Quantities { requests: u64::from(!is_refused(event)), slots: 0, tokens, cost_nanousd })
 }
 
@@ -339,13 +347,14 @@ fn held_call(plan: &Plan, asked: &Admission<'_>, output_tokens: u64) -> HeldCall
         key: asked.call.key.map(str::to_owned),
         input_tokens: asked.input_tokens,
         output_tokens,
+        images: asked.images,
     }
 }
 
 /// What a call asks for with an answer of so many tokens.
 fn quantities(quote: Option<Quote<'_>>, asked: &Admission<'_>, output_tokens: u64) -> Quantities {
     let tokens = Tokens::plain(asked.input_tokens, output_tokens);
-    let cost_nanousd = cost_nanousd(quote, asked.requests, &tokens);
+    let cost_nanousd = cost_nanousd(quote, &Calls { requests: asked.requests, images: asked.images, tokens });
     Quantities { requests: asked.requests, slots: asked.requests.min(1), tokens, cost_nanousd }
 }
 
@@ -362,13 +371,18 @@ pub(crate) fn event_quote<'p>(policy: &'p Policy, plan: Option<&Plan>, event: &U
     Some(plan.map_or(quote, |plan| quote.with_mark_up(plan.mark_up)))
 }
 
-/// What tokens cost; nothing without a price.
-fn cost_nanousd(quote: Option<Quote<'_>>, requests: u64, tokens: &Tokens) -> u64 {
-    quote.map_or(0, |quote| quote.cost_nanousd(requests, tokens))
+/// What calls cost; nothing without a price.
+fn cost_nanousd(quote: Option<Quote<'_>>, calls: &Calls) -> u64 {
+    quote.map_or(0, |quote| quote.cost_nanousd(calls))
+}
+
+/// What a call used.
+pub(crate) fn used_by(event: &UsageEvent) -> Calls {
+    Calls { images: event.tokens.images, ..Calls::one(tokens(&event.tokens)) }
 }
 
 /// Tokens by class. Passes that the provider's totals leave out count as plain tokens.
-pub(crate) fn tokens(counts: &TokenCounts) -> Tokens {
+fn tokens(counts: &TokenCounts) -> Tokens {
     let mut tokens = Tokens::plain(counts.extra_input, counts.extra_output);
     let cache_write = counts.cache_creation.saturating_sub(counts.cache_creation_1h);
     let input = [
@@ -397,7 +411,12 @@ fn unsettled(tenant: &str, expired: &Expired) -> UsageEvent {
         key: call.key.clone(),
         request_model: call.model.clone(),
         input_estimate: Some(call.input_tokens),
-        tokens: TokenCounts { input: call.input_tokens, output: call.output_tokens, ..TokenCounts::default() },
+        tokens: TokenCounts {
+            input: call.input_tokens,
+            output: call.output_tokens,
+            images: call.images,
+            ..TokenCounts::default()
+        },
         usage_source: UsageSource::Unsettled,
         finish: Finish::Unknown,
         ..UsageEvent::default()

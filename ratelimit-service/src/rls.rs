@@ -200,6 +200,7 @@ fn calls<'a>(demands: Vec<(usize, Demand<'a>)>, mut id: Option<&'a str>) -> Vec<
             Unit::Requests => &mut asked.requests,
             Unit::InputTokens => &mut asked.input_tokens,
             Unit::OutputTokens => asked.output_tokens.get_or_insert(0),
+            Unit::Images => &mut asked.images,
         };
         *sum = sum.saturating_add(amount);
         descriptors.push((place, unit));
@@ -235,6 +236,8 @@ impl Answer {
                 Unit::Requests => decision.requests,
                 Unit::InputTokens => decision.input_tokens,
                 Unit::OutputTokens => decision.output_tokens,
+                // They are in the cost.
+                Unit::Images => None,
             });
         }
         self.warnings.extend(decision.warnings.iter().map(|limit| limit.name().to_owned()));

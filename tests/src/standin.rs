@@ -1,6 +1,6 @@
 //! An LLM provider's stand-in.
 //!
-//! It speaks, each in one body and as a stream: OpenAI's chat completions, completions, embeddings and Responses,
+//! It speaks, each in one body and as a stream: OpenAI's chat completions, completions, embeddings, images and Responses,
 //! Anthropic's Messages, Gemini's `generateContent`, Cohere's chat (v1 and v2), Ollama's chat and generate, Bedrock's
 //! `Converse` and `InvokeModel`. What it answers follows from the request alone ([`tokens`]); how it answers is told by
 //! the request's `x-standin-*` headers ([`script`]): recorded bodies, odd cuts, codings, delays, gates, failures.

@@ -480,7 +480,7 @@ impl Call {
             Stage::Stopped(call, Due::Event) => (call, Some(Finish::LocalReply)),
             Stage::Stopped(_, Due::Nothing) | Stage::Aside | Stage::Reading(_) | Stage::Denied(..) => return None,
         };
-        let Asked { model, output_cap, input_tokens, background, .. } = call.asked();
+        let Asked { model, output_cap, images, input_tokens, background, .. } = call.asked();
         if background {
             // Its answer is fetched later, past us.
             recorder.add(Counter::CallsUnclaimed, 1);
@@ -499,7 +499,7 @@ impl Call {
         match answer {
             Some((_, in_headers, report)) => {
                 let unreported = Unreported::new(endpoint.is_some(), self.shared.config().unclaimed_endpoints);
-                let known = Known { input_estimate: input_tokens, unreported, in_headers };
+                let known = Known { input_estimate: input_tokens, images, unreported, in_headers };
                 settle(&mut event, report, known, recorder);
             }
             None => event.usage_source = UsageSource::None,

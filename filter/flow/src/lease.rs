@@ -2,7 +2,8 @@
 //!
 //! Calls of one tenant, tier, model, API and key are of one kind. For a kind that is called often a lease is asked for, aside from its
 //! calls, so that no client that leaves takes one along. It is spent here, call by call; while it lasts the next one is asked for,
-//! and what is not used goes back among the events. A call that asks for more than a lease has for each asks for itself.
+//! and what is not used goes back among the events. A call that asks for more than a lease has for each asks for itself, and so does
+//! one that makes images: these are few, slow and dear.
 //!
 //! Where the limiter says that all calls of a tenant are denied, and none of them is lent any more, that is known of the next ones by
 //! their headers: see [`Leases::shut`].
@@ -91,6 +92,8 @@ pub(crate) struct Amounts {
     pub(crate) input_tokens: u64,
     /// The cap, 0 where there is none; `None` where the answer has no tokens.
     pub(crate) output_tokens: Option<u64>,
+    /// To be made; 0 where the call makes none.
+    pub(crate) images: u64,
 }
 
 /// What becomes of a call.
@@ -237,7 +240,7 @@ impl Leases {
 
     /// Decides about a call, as far as that is possible here.
     pub(crate) fn decide(&mut self, kind: Kind<'_>, asked: &Amounts, now_ms: u64, recorder: &impl Recorder) -> Way {
-        if self.mode == LeaseMode::Off {
+        if self.mode == LeaseMode::Off || asked.images > 0 {
             return Way::Ask(None);
         }
         let (hash, is_full) = (self.hasher.hash_one(kind), self.kinds.len() >= MAX_KINDS);

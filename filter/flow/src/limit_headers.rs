@@ -130,6 +130,7 @@ pub(crate) fn headers(limits: &[LimitStatus], now_ms: u64, dialects: &[LimitHead
 enum Kind {
     Requests,
     Tokens,
+    Images,
     Cost,
     Concurrency,
 }
@@ -139,6 +140,7 @@ impl Kind {
         match limit.counts() {
             LimitUnit::Requests => Kind::Requests,
             LimitUnit::Tokens | LimitUnit::InputTokens | LimitUnit::OutputTokens => Kind::Tokens,
+            LimitUnit::Images => Kind::Images,
             LimitUnit::Cost => Kind::Cost,
             LimitUnit::Concurrency => Kind::Concurrency,
         }
@@ -148,6 +150,7 @@ impl Kind {
         match self {
             Kind::Requests => "requests",
             Kind::Tokens => "tokens",
+            Kind::Images => "images",
             Kind::Cost => "cost",
             Kind::Concurrency => "concurrency",
         }

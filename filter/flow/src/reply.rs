@@ -176,6 +176,7 @@ fn describe(limit: &LimitStatus) -> String {
         LimitUnit::Tokens => format!("{} tokens", limit.capacity),
         LimitUnit::InputTokens => format!("{} input tokens", limit.capacity),
         LimitUnit::OutputTokens => format!("{} output tokens", limit.capacity),
+        LimitUnit::Images => format!("{} images", limit.capacity),
         LimitUnit::Concurrency => format!("{} concurrent requests", limit.capacity),
         LimitUnit::Cost if limit.capacity == u32::MAX => format!("more than {}", dollars(limit.capacity)),
         LimitUnit::Cost => dollars(limit.capacity),

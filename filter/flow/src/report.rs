@@ -38,7 +38,9 @@ impl Report {
         let Kind { tenant, tier, model, api, key } = self.kind.borrowed();
         let [input_tokens, output_tokens] =
             [self.input_tokens, self.output_tokens].map(|tokens| Some(tokens).filter(|tokens| *tokens > 0));
-        AdmissionRequest { requests: None, domain, tenant, tier, model, api, key, input_tokens, output_tokens }.encode()
+        let (requests, images) = (None, None);
+        AdmissionRequest { requests, domain, tenant, tier, model, api, key, input_tokens, output_tokens, images }
+            .encode()
     }
 
     /// Its two sides, as far as there is something to tell.

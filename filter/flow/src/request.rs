@@ -10,7 +10,7 @@ use crate::{BYTES_PER_TOKEN, to_u64};
 /// A request's body, and those of its headers that depend on it.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
-    /// `None` where the body is no JSON, or is compressed: then nothing is known of it.
+    /// `None` where the body is neither JSON nor a form of pictures, or is compressed: then nothing is known of it.
     reader: Option<RequestReader>,
     rewrites: Rewrites,
     unread_costs: UnreadCosts,
@@ -60,17 +60,27 @@ impl RequestBody {
     ) -> RequestBody {
         let is_asked = endpoint.is_some_and(Endpoint::tells_usage_when_asked);
         let is_read = has_body && is_readable(headers, endpoint);
+        let makes_images = endpoint.is_some_and(|endpoint| endpoint.format.default_images() > 0);
+        let content_type = text(headers, "content-type").filter(|_| has_body && makes_images && is_plain(headers));
+        let form = content_type.and_then(|content_type| RequestReader::of_form(endpoint, content_type));
         let rewrites = match config.stream_usage {
             StreamUsage::Ask if is_asked && is_read && !is_signed(headers) => Rewrites::Allowed,
             _ => Rewrites::None,
         };
         RequestBody {
-            reader: is_read.then(|| match rewrites {
-                Rewrites::Allowed => RequestReader::new(endpoint),
-                Rewrites::None => RequestReader::without_edits(endpoint),
+            reader: form.or_else(|| {
+                is_read.then(|| match rewrites {
+                    Rewrites::Allowed => RequestReader::new(endpoint),
+                    Rewrites::None => RequestReader::without_edits(endpoint),
+                })
             }),
             rewrites,
-            unread_costs: if endpoint.is_some() { UnreadCosts::ByItsBytes } else { UnreadCosts::Nothing },
+            unread_costs: match endpoint {
+                // It may be pictures, whose bytes are no text.
+                Some(_) if makes_images => UnreadCosts::Nothing,
+                Some(_) => UnreadCosts::ByItsBytes,
+                None => UnreadCosts::Nothing,
+            },
             content_length: text(headers, "content-length").and_then(|length| length.parse().ok()),
             accept_encoding: text(headers, "accept-encoding").map(str::to_owned),
             progress: if has_body { Progress::Open } else { Progress::Complete },
@@ -195,7 +205,12 @@ fn is_readable(headers: &impl Headers, endpoint: Option<&Endpoint>) -> bool {
         Some(_) => !media_type.starts_with("multipart/"),
         None => media_type.is_empty() || media_type.contains("json"),
     };
-    may_be_json && headers.get("content-encoding").is_none_or(|coding| coding.eq_ignore_ascii_case(b"identity"))
+    may_be_json && is_plain(headers)
+}
+
+/// Whether the body is not compressed.
+fn is_plain(headers: &impl Headers) -> bool {
+    headers.get("content-encoding").is_none_or(|coding| coding.eq_ignore_ascii_case(b"identity"))
 }
 
 /// Whether the body's bytes are signed, so that none may change: AWS Signature Version 4, and digests (RFC 9530, RFC 3230).

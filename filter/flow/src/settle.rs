@@ -14,6 +14,8 @@ use crate::metric::{Counter, Recorder};
 pub(crate) struct Known {
     /// The tokens of the prompt, as estimated.
     pub(crate) input_estimate: u64,
+    /// The images that were asked for.
+    pub(crate) images: u64,
     /// What to do about a response without usage.
     pub(crate) unreported: Unreported,
     /// What the response's headers reported.
@@ -55,11 +57,13 @@ pub(crate) fn settle(event: &mut UsageEvent, report: Report, known: Known, recor
         recorder.add(Counter::ResponsesUnreadable, 1);
     }
     (event.tokens, event.usage_source) = match (report.usage, known.in_headers) {
-        (Some(usage), _) if is_told(&report) => (counts(usage), UsageSource::Reported),
+        (Some(usage), _) if is_told(&report) && has_all_images(event, usage, known) => {
+            (counts(usage), UsageSource::Reported)
+        }
         (Some(usage), _) => {
             // What a provider says of a stream as it begins is not what it will charge for the whole.
-            let output = usage.output.max(report.output_estimate);
-            (TokenCounts { output, ..counts(usage) }, UsageSource::Partial)
+            let (output, images) = (usage.output.max(report.output_estimate), usage.images.max(known.images));
+            (TokenCounts { output, images, ..counts(usage) }, UsageSource::Partial)
         }
         (None, Some(tokens)) if is_success => (tokens, UsageSource::Reported),
         (None, _) if is_success => estimate(event, &report, known),
@@ -81,12 +85,25 @@ pub(crate) fn is_told(report: &Report) -> bool {
     report.usage.is_some() && report.end == End::Complete
 }
 
+/// Whether no image was still to come. A stream's events tell of one each, and none that it is the last.
+fn has_all_images(event: &UsageEvent, usage: TokenUsage, known: Known) -> bool {
+    matches!(event.finish, Finish::Complete | Finish::UpstreamError) || usage.images >= known.images
+}
+
 /// The tokens of a successful response that reported none.
 fn estimate(event: &UsageEvent, report: &Report, known: Known) -> (TokenCounts, UsageSource) {
     let is_whole = event.finish == Finish::Complete && report.end == End::Complete;
     let has_no_format = report.format.is_none();
     // Something in front of the upstream has answered, or it is an answer of which nobody knows what it costs.
     let is_free = has_no_format && (event.finish == Finish::LocalReply || known.unreported == Unreported::Ignore);
+    if known.images > 0 && !is_free {
+        // Their bytes are no text. Where the first of them came, they were made.
+        if event.response_bytes == 0 || event.error_type.is_some() {
+            return (TokenCounts::default(), UsageSource::None);
+        }
+        let (input, images) = (known.input_estimate, known.images);
+        return (TokenCounts { input, images, ..TokenCounts::default() }, UsageSource::Estimated);
+    }
     let is_opaque = has_no_format || (report.unreadable.is_some() && report.output_estimate == 0);
     let generated = match is_opaque {
         true => report.output_estimate.max(event.response_bytes.div_ceil(BYTES_PER_TOKEN)),
@@ -137,6 +154,7 @@ fn counts(usage: TokenUsage) -> TokenCounts {
         billed_input: usage.billed_input,
         billed_output: usage.billed_output,
         tool_requests: usage.tool_requests,
+        images: usage.images,
     }
 }
 

@@ -107,6 +107,7 @@ impl Shared {
                 key,
                 input_tokens: Some(0),
                 output_tokens,
+                images: None,
             };
             LeaseAsk { message: request.encode(), kind: ask.kind, lease: ask.metadata }
         });

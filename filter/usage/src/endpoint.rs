@@ -187,7 +187,7 @@ fn operation(method: &str) -> Option<&'static str> {
 fn streams(method: &str) -> Option<bool> {
     match method {
         "streamGenerateContent" | "streamRawPredict" | "converse-stream" | "invoke-with-response-stream" => Some(true),
-        "generateContent" | "converse" | "invoke" => Some(false),
+        "generateContent" | "converse" | "invoke" | "predict" => Some(false),
         _ => None,
     }
 }
@@ -287,6 +287,22 @@ mod tests {
                 "aws.bedrock",
                 "chat",
                 Some("arn:aws:bedrock:us-east-1:1:inference-profile/us.amazon.nova-lite-v1:0"),
+                Some(false),
+            ),
+            (
+                "/openai/deployments/my-dalle/images/generations?api-version=2024-02-01",
+                Format::OpenAiImages,
+                "azure.ai.openai",
+                "image_generation",
+                Some("my-dalle"),
+                None,
+            ),
+            (
+                "/v1/projects/p/locations/us-central1/publishers/google/models/imagen-4.0-generate-001:predict",
+                Format::VertexImages,
+                "gcp.vertex_ai",
+                "image_generation",
+                Some("imagen-4.0-generate-001"),
                 Some(false),
             ),
             ("/v2/chat", Format::CohereV2, "cohere", "chat", None, None),

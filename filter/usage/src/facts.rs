@@ -17,6 +17,9 @@ const MAX_SHORT_BYTES: usize = 15;
 /// A number with more digits is no count.
 const MAX_NUMBER_BYTES: usize = 32;
 
+/// The events of a stream with which an image is finished.
+const IMAGE_EVENTS: [&[u8]; 2] = [b"image_generation.completed", b"image_edit.completed"];
+
 /// The error of a response that says no more than that it failed: OpenTelemetry's word for it.
 const OTHER_ERROR: &str = "_OTHER";
 
@@ -32,6 +35,8 @@ pub(crate) struct Facts {
     written: Written,
     /// Of the object with a modality that is being read.
     modality: Modality,
+    /// Whether the object that may be an image is one.
+    is_image: bool,
     /// The formats whose mark was seen.
     marked: Formats,
     /// The formats that agree with all counts that were seen.
@@ -82,6 +87,7 @@ impl Default for Facts {
             error: None,
             written: Written::default(),
             modality: Modality::default(),
+            is_image: false,
             marked: Formats::NONE,
             counted: Formats::ALL,
             settled: None,
@@ -141,18 +147,20 @@ impl Facts {
         let is_told = |format: Format| match format.spec().ends_with {
             EndsWith::Usage => true,
             EndsWith::UsageAndReason => !self.finish_reasons.is_empty(),
+            EndsWith::Image => self.counts.get(Count::ImageEvents).is_some(),
         };
         self.stream == Stream::Done || (self.usage(format).is_some() && format.is_some_and(is_told))
     }
 
     /// The format. Where counts alone were seen it is the one that the request's path speaks for, or else the first of
-    /// those that they fit.
+    /// those that they fit. What may be images is some where the path speaks for them.
     pub(crate) fn format(&self, hinted: Formats) -> Option<Format> {
         let counted = || match self.counted {
             Formats::ALL => None,
             counted => counted.common(hinted).first().or(counted.first()),
         };
-        self.settled.or(self.marked.first()).or_else(counted)
+        let pictured = || self.counts.get(Count::Images).and(hinted.common(Formats::of_images()).first());
+        self.settled.or(self.marked.first()).or_else(counted).or_else(pictured)
     }
 
     /// The tokens, if enough was seen.
@@ -222,6 +230,13 @@ impl Facts {
             // The value of the API's enumeration, which some write instead of its name.
             (Field::Modality, Value::Number(number)) => self.modality.is_audio = number == b"4",
             (Field::ModalityTokens, Value::Number(number)) => self.modality.tokens = whole_number(number),
+            (Field::Images, Value::Open) => self.counts.set(Count::Images, 0),
+            (Field::Image, Value::Open) => self.is_image = false,
+            (Field::Image, Value::Close) if self.is_image => self.counts.add(Count::Images, 1),
+            (Field::Picture, Value::Text([_, ..])) => self.is_image = true,
+            (Field::ImageEvent, Value::Text(kind)) if IMAGE_EVENTS.contains(&kind) => {
+                self.counts.add(Count::ImageEvents, 1);
+            }
             (Field::Text(text), Value::Text(raw)) => self.keep_text(text, raw),
             (Field::Error(ErrorPart::Any), Value::Text([_, ..]) | Value::Open) => {
                 self.keep_error(ErrorPart::Any, OTHER_ERROR.as_bytes());
@@ -324,7 +339,9 @@ mod tests {
                 let value = match row {
                     Row::Field(Field::Count(_) | Field::Sum(_) | Field::ModalityTokens) => "7",
                     Row::Field(Field::ByModality(_)) => "{\"tokenCount\":7,\"tokens\":7,\"modality\":\"AUDIO\"}",
-                    Row::Field(Field::Passes) => "[]",
+                    Row::Field(Field::Passes | Field::Images) => "[]",
+                    Row::Field(Field::Image) => "{\"url\":\"x\",\"gcsUri\":\"x\"}",
+                    Row::Field(Field::ImageEvent) => "\"image_edit.completed\"",
                     _ => "\"x\"",
                 };
                 let mut shapes = Shapes::default();
@@ -336,6 +353,9 @@ mod tests {
                         facts.counts.get(count) == Some(7)
                     }
                     Row::Field(Field::Passes) => facts.counts.get(Count::PassesOutput) == Some(0),
+                    Row::Field(Field::Images) => facts.counts.get(Count::Images) == Some(0),
+                    Row::Field(Field::Image | Field::Picture) => facts.counts.get(Count::Images) == Some(1),
+                    Row::Field(Field::ImageEvent) => facts.counts.get(Count::ImageEvents) == Some(1),
                     Row::Field(Field::ModalityTokens) => facts.modality.tokens == Some(7),
                     Row::Field(Field::Modality) => true,
                     Row::Field(Field::Text(Text::Model)) => facts.model.as_deref() == x,

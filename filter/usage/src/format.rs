@@ -15,7 +15,9 @@ mod ollama;
 mod openai_chat;
 mod openai_completions;
 mod openai_embeddings;
+mod openai_images;
 mod openai_responses;
+mod vertex_images;
 
 pub use counts::TokenUsage;
 pub(crate) use counts::{Count, Counts};
@@ -48,6 +50,10 @@ pub enum Format {
     BedrockConverse,
     /// Bedrock InvokeModel of models that have no format of their own here.
     BedrockInvoke,
+    /// OpenAI images: made, edited, varied.
+    OpenAiImages,
+    /// Imagen on Vertex and Gemini.
+    VertexImages,
 }
 
 impl Format {
@@ -66,6 +72,16 @@ impl Format {
         self.spec().operation
     }
 
+    /// How many images a call makes that does not tell; 0 where the API makes no images alone.
+    pub fn default_images(self) -> u64 {
+        match self {
+            Format::OpenAiImages => 1,
+            // Google's API reference, "Imagen API", `sampleCount`.
+            Format::VertexImages => 4,
+            _ => 0,
+        }
+    }
+
     pub(crate) fn spec(self) -> &'static Spec {
         match self {
             Format::OpenAiChat => &openai_chat::SPEC,
@@ -80,6 +96,8 @@ impl Format {
             Format::Ollama => &ollama::SPEC,
             Format::BedrockConverse => &bedrock_converse::SPEC,
             Format::BedrockInvoke => &bedrock_invoke::SPEC,
+            Format::OpenAiImages => &openai_images::SPEC,
+            Format::VertexImages => &vertex_images::SPEC,
         }
     }
 }
@@ -98,6 +116,8 @@ pub(crate) static TABLE: &[&Spec] = &[
     &ollama::SPEC,
     &bedrock_converse::SPEC,
     &bedrock_invoke::SPEC,
+    &openai_images::SPEC,
+    &vertex_images::SPEC,
 ];
 
 /// A format: where it puts what, and what it means by it. In a path a segment that ends in `[]` is an array, and the path goes
@@ -109,7 +129,8 @@ pub(crate) struct Spec {
     pub(crate) operation: &'static str,
     /// OpenTelemetry's `gen_ai.provider.name` of who made the format.
     pub(crate) provider: &'static str,
-    /// Ends of the request's path, without its query, by which a request is known to be of this format.
+    /// Ends of the request's path, without its query, by which a request is known to be of this format. A `*` stands for
+    /// anything but a slash.
     pub(crate) endpoints: &'static [&'static str],
     /// What the end of a stream has, when nothing else says that it is the end.
     pub(crate) ends_with: EndsWith,
@@ -173,9 +194,18 @@ impl Spec {
 /// The format to which requests at this path belong, which has neither query nor slashes at its end: of those that know its
 /// end, the one that knows most of it.
 pub(crate) fn by_request_path(path: &str) -> Option<&'static Spec> {
-    let known_bytes =
-        |spec: &Spec| spec.endpoints.iter().filter(|end| path.ends_with(**end)).map(|end| end.len()).max();
+    let known_bytes = |spec: &Spec| spec.endpoints.iter().filter(|end| ends_with(path, end)).map(|end| end.len()).max();
     TABLE.iter().copied().filter(|spec| known_bytes(spec).is_some()).max_by_key(|spec| known_bytes(spec))
+}
+
+fn ends_with(path: &str, end: &str) -> bool {
+    match end.split_once('*') {
+        None => path.ends_with(end),
+        Some((begin, end)) => {
+            let before = path.strip_suffix(end).and_then(|path| path.rsplit_once(begin));
+            before.is_some_and(|(_, between)| !between.contains('/'))
+        }
+    }
 }
 
 /// What has been seen when a stream has told all that it had to.
@@ -185,6 +215,8 @@ pub(crate) enum EndsWith {
     Usage,
     /// Usage and a finish reason, in any order.
     UsageAndReason,
+    /// An image. Of a body, which has a list of them, only its own end tells that there are no more.
+    Image,
 }
 
 /// What a place is for.
@@ -211,6 +243,14 @@ pub(crate) enum Field {
     Modality,
     /// Its tokens.
     ModalityTokens,
+    /// The array of the images that were made: with it their number begins anew.
+    Images,
+    /// An object that may be an image: one if something below it is a picture.
+    Image,
+    /// A picture, or where it can be fetched.
+    Picture,
+    /// What an event of a stream is: the last of an image is one.
+    ImageEvent,
     /// A name or an id.
     Text(Text),
     /// What the model wrote.
@@ -263,6 +303,11 @@ impl Formats {
 
     pub(crate) fn only(format: Format) -> Formats {
         Formats(1 << format as u32)
+    }
+
+    /// Those of answers that are images.
+    pub(crate) fn of_images() -> Formats {
+        Formats::only(Format::OpenAiImages).and(Formats::only(Format::VertexImages))
     }
 
     pub(crate) fn and(self, other: Formats) -> Formats {
@@ -321,6 +366,12 @@ mod tests {
             ("/api/chat", Some(Format::Ollama)),
             ("/model/m/converse-stream", Some(Format::BedrockConverse)),
             ("/model/m/invoke", Some(Format::BedrockInvoke)),
+            ("/v1/images/generations", Some(Format::OpenAiImages)),
+            ("/openai/deployments/d/images/edits", Some(Format::OpenAiImages)),
+            ("/v1beta/models/imagen-4.0-generate-001:predict", Some(Format::VertexImages)),
+            ("/v1/projects/p/locations/l/publishers/google/models/imagen-3.0-fast:predict", Some(Format::VertexImages)),
+            ("/v1/projects/imagen/locations/l/publishers/google/models/text-embedding-005:predict", None),
+            ("/v1/projects/p/locations/l/endpoints/123:predict", None),
             ("/v1/models", None),
             ("/chat", None),
             ("", None),

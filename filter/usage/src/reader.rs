@@ -204,6 +204,41 @@ mod tests {
     }
 
     #[test]
+    fn images_are_counted_where_they_are_made() {
+        let images = |format, body: &str| {
+            let mut reader = Reader::new(Hints { format, ..Hints::default() });
+            reader.feed(body.as_bytes());
+            let Report { format, usage, end, output_estimate, .. } = reader.finish();
+            assert_eq!(output_estimate, 0, "{body}");
+            (format, usage.map(|usage| usage.images), end)
+        };
+        let openai = Some(Format::OpenAiImages);
+        let (address, picture) = (r#"{"url":"https://a"}"#, r#"{"b64_json":"iVBO"}"#);
+        let list = |images: &[&str]| format!(r#"{{"created":1,"data":[{}]}}"#, images.join(","));
+        let both = r#"{"b64_json":"iVBO","url":"https://a"}"#;
+        for (answered, count) in [
+            (&[address, address][..], 2),
+            (&[picture, both], 2),
+            (&[], 0),
+            (&[r#"{"url":null}"#, r#"{"b64_json":""}"#, r#"{"error":{"url":"x"}}"#, address], 1),
+            (&[r#"[{"url":"x"}]"#, r#""url""#], 0),
+        ] {
+            assert_eq!(images(openai, &list(answered)), (openai, Some(count), End::Complete), "{answered:?}");
+        }
+        // Addresses may be those of search results.
+        assert_eq!(images(None, &list(&[address])), (None, None, End::Complete));
+        assert_eq!(images(Some(Format::OpenAiChat), &list(&[address])), (None, None, End::Complete));
+        assert_eq!(images(None, &list(&[picture])), (openai, Some(1), End::Complete));
+        // The second image has not come to its end.
+        let cut = list(&[address, picture]);
+        assert_eq!(images(openai, &cut[..cut.len() - 4]), (openai, Some(1), End::Cut));
+        let embeddings = r#"{"predictions":[{"embeddings":{"values":[0.5]}}]}"#;
+        assert_eq!(images(None, embeddings), (None, None, End::Complete));
+        let other = "{\"choices\":[{\"message\":{\"content\":\"\"}}],\"usage\":{\"prompt_tokens\":1},\"data\":[{\"url\":\"x\"}]}";
+        assert_eq!(images(openai, other), (Some(Format::OpenAiChat), Some(0), End::Complete));
+    }
+
+    #[test]
     fn a_settled_format_ignores_the_others() {
         let other = "data: {\"usageMetadata\":{\"promptTokenCount\":9},\"content_block\":{},\"done\":true}\n\n";
         assert_eq!(read(&[CONTENT, other, STOP, USAGE, other]), read(&[CONTENT, STOP, USAGE]));

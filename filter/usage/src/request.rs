@@ -5,9 +5,11 @@
 //!   is spelled in an odd way.
 //! - **What some upstream reads is read**: keys with escapes or in another case, a byte order mark before the body. UTF-16 is
 //!   not JSON (RFC 8259), and is not read.
+//! - **A form is read too**, where APIs take pictures so: `form`.
 //! - **Content is never kept.** Of prompts there are a running estimate and the first bytes of what may be a picture.
 //! - **An edit never breaks a body.** It replaces a literal or adds a member; every other byte stays as it is.
 
+mod form;
 mod media;
 mod places;
 mod splice;
@@ -19,6 +21,7 @@ use crate::estimate::TextEstimate;
 use crate::facts::whole_number;
 use crate::format::Format;
 use crate::json::{Scanner, Sink, Span, Value, Want, decode};
+use form::{Fields, Form, Name};
 use media::Media;
 use places::{Place, tree};
 use splice::Splice;
@@ -56,13 +59,15 @@ pub struct RequestFacts {
     /// How many answers are generated and billed (`n`, `best_of`, `candidateCount`), at least 1: all of them together have
     /// at most `output_cap` times this.
     pub choices: u64,
+    /// How many images are to be made; 0 where the API makes none of them.
+    pub images: u64,
     /// The prompt's tokens, estimated: text by its bytes, media by their size, and what providers add around messages and
     /// tools. What is only named, as a file's id or an earlier answer's, is not known and counts nothing.
     pub input_estimate: u64,
     /// Whether the call only begins an answer, which is fetched later: `background` of OpenAI Responses and of Gemini
     /// Interactions. The answer to this call has no usage then.
     pub background: bool,
-    /// Whether the body is one JSON value that has come to its end.
+    /// Whether the body is one JSON value, or a form, that has come to its end.
     pub complete: bool,
 }
 
@@ -70,6 +75,8 @@ pub struct RequestFacts {
 #[derive(Debug)]
 pub struct RequestReader {
     scanner: Scanner<Place>,
+    /// What reads the body in the scanner's place.
+    form: Option<Form>,
     seen: Seen,
     /// How much of a byte order mark stands before the body.
     mark_bytes: usize,
@@ -109,6 +116,13 @@ impl RequestReader {
         RequestReader::with(endpoint, StreamOptions::None)
     }
 
+    /// The same for a body with this content type, if that is a form: it is read by the names of OpenAI's fields, and makes no
+    /// edits.
+    pub fn of_form(endpoint: Option<&Endpoint>, content_type: &str) -> Option<RequestReader> {
+        let form = Form::new(content_type)?;
+        Some(RequestReader { form: Some(form), ..RequestReader::without_edits(endpoint) })
+    }
+
     fn with(endpoint: Option<&Endpoint>, stream_options: StreamOptions) -> RequestReader {
         let format = endpoint.map(|endpoint| endpoint.format);
         let seen = Seen {
@@ -119,7 +133,7 @@ impl RequestReader {
             model: None,
             stream: None,
             output_cap: None,
-            choices: 1,
+            choices: 0,
             background: false,
             text: TextEstimate::default(),
             media: Media::default(),
@@ -128,13 +142,17 @@ impl RequestReader {
             tokens: 0,
             splice: Splice::new(stream_options),
         };
-        RequestReader { scanner: Scanner::new(), seen, mark_bytes: 0, trailing: false }
+        RequestReader { scanner: Scanner::new(), form: None, seen, mark_bytes: 0, trailing: false }
     }
 
     /// Takes the next bytes of the body, and returns the edits that make the upstream report usage at a stream's end, as far as
     /// they fall into these bytes, in order. They are to be applied at once, each to these bytes: that is harmless if the body
     /// turns out broken or not to stream, or to ask for usage itself.
     pub fn feed(&mut self, bytes: &[u8]) -> Vec<Edit> {
+        if let Some(form) = &mut self.form {
+            form.feed(bytes, &mut self.seen);
+            return Vec::new();
+        }
         let bytes = self.behind_mark(bytes);
         let start = self.scanner.offset();
         let taken = self.scanner.feed(bytes, tree(), &mut self.seen);
@@ -168,7 +186,8 @@ impl RequestReader {
             stream: self.stream(),
             output_cap: if seen.generates() { seen.output_cap } else { Some(0) },
             generates: seen.generates(),
-            choices: seen.choices,
+            choices: seen.choices.max(1),
+            images: seen.images(),
             background: seen.background && seen.may_run_in_background(),
             input_estimate: seen.input_estimate(),
             complete,
@@ -188,6 +207,9 @@ impl RequestReader {
     }
 
     fn is_complete(&self) -> bool {
+        if let Some(form) = &self.form {
+            return form.is_complete();
+        }
         let is_mark_whole = [0, BYTE_ORDER_MARK.len()].contains(&self.mark_bytes);
         self.scanner.is_closed() && is_mark_whole && !self.trailing
     }
@@ -196,6 +218,19 @@ impl RequestReader {
 impl Seen {
     fn generates(&self) -> bool {
         !matches!(self.operation, Some("embeddings" | "rerank"))
+    }
+
+    fn images(&self) -> u64 {
+        match self.format.map_or(0, Format::default_images) {
+            0 => 0,
+            unless_told => {
+                if self.choices > 0 {
+                    self.choices
+                } else {
+                    unless_told
+                }
+            }
+        }
     }
 
     fn may_run_in_background(&self) -> bool {
@@ -240,6 +275,23 @@ fn truth(value: Value<'_>) -> Option<bool> {
     }
 }
 
+impl Fields for Seen {
+    fn field(&mut self, name: Name, text: &[u8]) {
+        match name {
+            Name::Model => {
+                self.model = Some(String::from_utf8_lossy(text).into_owned()).filter(|model| !model.is_empty())
+            }
+            Name::Choices => self.choices = self.choices.max(whole_number(text).unwrap_or(0)),
+            Name::Stream => self.stream = truth(Value::Text(text)),
+            Name::Prompt => self.text.end(),
+        }
+    }
+
+    fn prompt(&mut self, piece: &[u8]) {
+        self.text.feed(piece);
+    }
+}
+
 impl Sink for Seen {
     type Place = Place;
 
@@ -271,7 +323,7 @@ impl Sink for Seen {
                 }
             }
             (Place::Choices, Value::Number(number)) => {
-                self.choices = self.choices.max(whole_number(number).unwrap_or(1))
+                self.choices = self.choices.max(whole_number(number).unwrap_or(0))
             }
             (Place::Background, value) => self.background = truth(value) == Some(true),
             (Place::Message, Value::Open) => self.messages = self.messages.saturating_add(1),

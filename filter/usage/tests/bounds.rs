@@ -100,6 +100,31 @@ fn an_event_of_a_gibibyte_takes_no_memory() {
 }
 
 #[test]
+fn images_of_a_gibibyte_take_no_memory() {
+    let picture = vec![b'A'; MIB];
+    let pictures = || std::iter::repeat_n(&picture[..], 512);
+    let tokens = &b"\"usage\":{\"input_tokens\":11,\"output_tokens\":12}}"[..];
+    let body = [&b"{\"data\":[{\"b64_json\":\""[..]]
+        .into_iter()
+        .chain(pictures())
+        .chain([&b"\"},{\"b64_json\":\""[..]])
+        .chain(pictures())
+        .chain([&b"\"}],"[..], tokens]);
+    let partial = &b"data: {\"type\":\"image_generation.partial_image\",\"b64_json\":\""[..];
+    let completed = &b"\"}\n\ndata: {\"type\":\"image_generation.completed\",\"b64_json\":\""[..];
+    let stream = [partial].into_iter().chain(pictures()).chain([completed]).chain(pictures()).chain([
+        &b"\","[..],
+        tokens,
+        b"\n\n",
+    ]);
+    for (images, (report, peak)) in [(2, read(body)), (1, read(stream))] {
+        assert_eq!(report.usage.map(|usage| (usage.images, usage.input, usage.output)), Some((images, 11, 12)));
+        assert_eq!((report.end, report.output_estimate), (End::Complete, 0));
+        assert!(peak < 16 * 1024, "{peak} bytes");
+    }
+}
+
+#[test]
 fn depth_and_width_take_no_memory() {
     for piece in [
         "[",
@@ -178,6 +203,26 @@ fn a_request_with_a_gibibyte_of_images_takes_no_memory() {
         .chain([&b"\"}}]}],\"stream\":true,\"model\":\"m\"}"[..]]);
     let (facts, peak) = read_request(pieces);
     assert_eq!((facts.model.as_deref(), facts.stream, facts.complete), (Some("m"), Some(true), true));
+    assert!(peak < 16 * 1024, "{peak} bytes");
+}
+
+#[test]
+fn a_form_with_a_gibibyte_of_pictures_takes_no_memory() {
+    let endpoint = Endpoint::of("/v1/images/edits", None);
+    let (picture, lines) = (vec![b'A'; MIB], b"\r\n-".repeat(MIB / 3));
+    let before = LIVE_BYTES.get();
+    PEAK_BYTES.set(before);
+    let mut reader = RequestReader::of_form(endpoint.as_ref(), "multipart/form-data; boundary=b").unwrap();
+    let part = |name: &str| format!("\r\n--b\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n");
+    for name in ["image", "model", "prompt", "n"] {
+        reader.feed(part(name).as_bytes());
+        (0..255).for_each(|_| drop(reader.feed(&picture)));
+        reader.feed(&lines);
+    }
+    reader.feed(b"\r\n--b--");
+    let facts = reader.facts();
+    assert_eq!((facts.model.map(|model| model.len()), facts.images, facts.complete), (Some(256), 1, true));
+    let peak = PEAK_BYTES.get() - before + size_of::<RequestReader>();
     assert!(peak < 16 * 1024, "{peak} bytes");
 }
 

@@ -280,6 +280,24 @@ fn answers_that_are_only_begun_are_told() {
 }
 
 #[test]
+fn images_are_asked_for_where_nothing_else_is_made() {
+    let imagen = "/v1beta/models/imagen-4.0-generate-001:predict";
+    for (path, body, images) in [
+        ("/v1/images/generations", r#"{"model":"dall-e-3","prompt":"a"}"#, 1),
+        ("/v1/images/generations", r#"{"model":"dall-e-2","prompt":"a","n":3}"#, 3),
+        ("/v1/images/generations", r#"{"n":0}"#, 1),
+        ("/v1/images/generations", r#"{"n":"7"}"#, 1),
+        ("/v1/images/edits", r#"{"model":"gpt-image-1","images":[{"image_url":"https://a"}],"prompt":"a","n":2}"#, 2),
+        (imagen, r#"{"instances":[{"prompt":"a"}],"parameters":{"sampleCount":1}}"#, 1),
+        (imagen, r#"{"instances":[{"prompt":"a"}]}"#, 4),
+        (CHAT, r#"{"model":"m","n":3}"#, 0),
+    ] {
+        assert_eq!(facts(path, body).images, images, "{path} {body}");
+    }
+    assert_eq!(RequestReader::new(None).facts().images, 0);
+}
+
+#[test]
 fn the_greatest_bound_and_number_of_choices_count() {
     let of = |body| {
         let facts = facts(CHAT, body);

@@ -32,6 +32,8 @@ pub struct HeldCall {
     pub input_tokens: u64,
     /// The request's cap, or as estimated.
     pub output_tokens: u64,
+    /// Images that were asked for.
+    pub images: u64,
 }
 
 /// A reservation to be made.

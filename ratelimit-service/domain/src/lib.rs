@@ -38,7 +38,7 @@ pub use plan::{
     Terms, Tier, TierUnknown, UnknownTier,
 };
 pub use price::{
-    Compared, Comparison, Layer, LongContext, MarkUp, Part, PerToken, Price, PriceTable, Prices, Quote, Rated,
+    Calls, Compared, Comparison, Layer, LongContext, MarkUp, Part, PerToken, Price, PriceTable, Prices, Quote, Rated,
     TenantPrices,
 };
 pub use tenant::{Extent, Settled, Settles, Take, TenantCounters, Unused, Used};

@@ -15,7 +15,7 @@ use crate::amount::{Pattern, TokenClass};
 use crate::calendar::Day;
 
 pub use compare::{Compared, Comparison};
-pub use rate::{MarkUp, Part, Quote, Rated};
+pub use rate::{Calls, MarkUp, Part, Quote, Rated};
 pub use table::{Layer, PriceTable, Prices, TenantPrices};
 
 /// Prices of tokens by class, in 1e-12 US dollars for each token. A class without one costs as plain input or output.
@@ -62,6 +62,7 @@ pub struct Price {
     from: Day,
     per_token: PerToken,
     per_request_nanousd: u64,
+    per_image_nanousd: u64,
     long_context: Option<LongContext>,
     source: String,
     seen: Option<Day>,
@@ -79,6 +80,7 @@ impl Price {
             from: Price::ALWAYS,
             per_token,
             per_request_nanousd: 0,
+            per_image_nanousd: 0,
             long_context: None,
             source: String::new(),
             seen: None,
@@ -98,6 +100,11 @@ impl Price {
     /// With so much for each call, in 1e-9 US dollars.
     pub fn with_per_request_nanousd(self, per_request_nanousd: u64) -> Price {
         Price { per_request_nanousd, ..self }
+    }
+
+    /// With so much for each image that is made, in 1e-9 US dollars.
+    pub fn with_per_image_nanousd(self, per_image_nanousd: u64) -> Price {
+        Price { per_image_nanousd, ..self }
     }
 
     /// With other prices for long prompts.
@@ -133,6 +140,11 @@ impl Price {
     /// For each call, in 1e-9 US dollars.
     pub fn per_request_nanousd(&self) -> u64 {
         self.per_request_nanousd
+    }
+
+    /// For each image that is made, in 1e-9 US dollars.
+    pub fn per_image_nanousd(&self) -> u64 {
+        self.per_image_nanousd
     }
 
     /// What is different for long prompts.

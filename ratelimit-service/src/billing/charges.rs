@@ -130,20 +130,26 @@ impl Rating<'_> {
             UsageSource::Reported => Basis::Reported,
             UsageSource::Partial | UsageSource::Estimated | UsageSource::Unsettled => Basis::Estimated,
         };
-        let tokens = limiter::tokens(&event.tokens);
+        let used = limiter::used_by(event);
         let model = event.model();
         let Some(quote) = limiter::event_quote(self.policy, None, event) else {
             self.calls_without_price = self.calls_without_price.saturating_add(1);
-            for (class, quantity) in tokens.by_class().filter(|(_, quantity)| *quantity > 0) {
-                self.calls.add(model, (Meter::Tokens(class), None, basis), quantity.into());
+            let tokens = used.tokens.by_class().map(|(class, quantity)| (Meter::Tokens(class), quantity));
+            let counted = tokens.chain([(Meter::Images, used.images)]);
+            for (meter, quantity) in counted.filter(|(_, quantity)| *quantity > 0) {
+                self.calls.add(model, (meter, None, basis), quantity.into());
             }
             return;
         };
-        let rated = quote.with_mark_up(self.rates.mark_up(self.policy, event)).rate(1, &tokens);
+        let rated = quote.with_mark_up(self.rates.mark_up(self.policy, event)).rate(&used);
         let price = |picousd| Some(UnitPrice::picousd(rated.version.clone(), picousd));
         for (class, part) in &rated.tokens {
             let of = (Meter::Tokens(*class), price(part.unit_picousd), basis);
             self.calls.add(model, of, part.quantity.into());
+        }
+        if rated.images.unit_picousd > 0 && rated.images.quantity > 0 {
+            let of = (Meter::Images, price(rated.images.unit_picousd), basis);
+            self.calls.add(model, of, rated.images.quantity.into());
         }
         // That there was a call is known, however its tokens are.
         if rated.requests.unit_picousd > 0 {

@@ -135,7 +135,7 @@ impl Billing {
                 tracing::warn!(invoice = kept.id, "the ledger has less than was invoiced; nothing is taken back");
                 continue;
             }
-            if known == Some(&sums) && !beside.has_void_adjustment_of(of) && !today.has_price_for_unpriced(kept) {
+            if known == Some(&sums) && !beside.is_adjusted_elsewhere(of) && !today.has_price_for_unpriced(kept) {
                 continue;
             }
             all.extend(self.recomputed(today, kept, others).await?);
@@ -173,10 +173,12 @@ impl<'k> Beside<'k> {
         Beside { counting: all.iter().filter(counts).collect(), all }
     }
 
-    /// Whether a month was adjusted by an invoice that is void by now. Then it is rated anew, though no entries came.
-    fn has_void_adjustment_of(&self, month: &BillingMonth) -> bool {
-        let void = self.all.iter().filter(|kept| matches!(kept.invoice.state(), State::Void { .. }));
-        adjustments(void).iter().any(|adjustment| adjustment.month == *month)
+    /// Whether a month was adjusted by an invoice that does not count: one that is void by now, or a draft that is made anew, or
+    /// will be. Then it is rated anew, though no entries came: invoices that do count may have left to it what it had.
+    fn is_adjusted_elsewhere(&self, month: &BillingMonth) -> bool {
+        let counts = |kept: &Kept| self.counting.iter().any(|counting| counting.id == kept.id);
+        let others = self.all.iter().filter(|kept| !counts(kept));
+        adjustments(others).iter().any(|adjustment| adjustment.month == *month)
     }
 }
 

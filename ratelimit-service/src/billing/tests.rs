@@ -30,7 +30,7 @@ const HOUR_MS: u64 = 3_600_000;
 const PRICES: &str = "
 limiter: { default_tier: free }
 tiers: { free: { context_tokens: 1000000, limits: [] } }
-prices: [{ model: 'priced*', input: 1000 }]
+prices: [{ model: 'priced*', input: 1000, per_image: 0.05 }]
 billing: { grace_h: 24, seller: { name: Us } }
 ";
 
@@ -73,12 +73,17 @@ impl World {
 
     /// Has input tokens in the ledger, of a call that began then.
     async fn used(&self, id: &str, at_ms: u64, model: &str, input: u64, usage_source: UsageSource) {
+        let tokens = TokenCounts { input, ..TokenCounts::default() };
+        self.counted(id, at_ms, model, tokens, usage_source).await;
+    }
+
+    async fn counted(&self, id: &str, at_ms: u64, model: &str, tokens: TokenCounts, usage_source: UsageSource) {
         let event = UsageEvent {
             event_id: id.to_owned(),
             tenant: "acme".to_owned(),
             started_at_ms: at_ms,
             request_model: Some(model.to_owned()),
-            tokens: TokenCounts { input, ..TokenCounts::default() },
+            tokens,
             usage_source,
             ..UsageEvent::default()
         };
@@ -187,6 +192,35 @@ async fn a_month_is_what_its_entries_come_to() {
 }
 
 #[tokio::test]
+async fn images_are_lines_of_their_own() {
+    let world = World::new().await;
+    let drawn = |images, input| TokenCounts { images, input, ..TokenCounts::default() };
+    world.counted("a", NOVEMBER_MS, "priced", drawn(3, 10), UsageSource::Reported).await;
+    world.counted("b", NOVEMBER_MS + 1, "priced", drawn(2, 0), UsageSource::Partial).await;
+    world.counted("c", NOVEMBER_MS + 2, "unknown", drawn(4, 0), UsageSource::Reported).await;
+    world.at(DECEMBER_MS);
+    let kept = world.draft(2026, 11).await;
+    let lines: Vec<_> = kept
+        .bill()
+        .lines
+        .iter()
+        .map(|line| {
+            let meter = match &line.item {
+                Item::Usage(rated) => rated.meter.to_string(),
+                Item::Unpriced { meter, .. } => format!("{meter} without a price"),
+                Item::Minimum => "minimum".to_owned(),
+            };
+            let sums =
+                [line.sums.quantity.to_string(), line.sums.estimated_quantity.to_string(), line.sums.cents.to_string()];
+            (meter, sums.join(" "))
+        })
+        .collect();
+    let expected = [("tokens.input", "10 0 0.01"), ("images", "5 2 0.25"), ("images without a price", "4 0 0.00")];
+    assert_eq!(lines, expected.map(|(meter, sums)| (meter.to_owned(), sums.to_owned())));
+    assert_eq!((kept.calls_without_price, total(&kept)), (1, "0.26".to_owned()));
+}
+
+#[tokio::test]
 async fn what_comes_late_is_on_one_later_invoice() {
     let world = World::new().await;
     world.reported("a", NOVEMBER_MS, 1000).await;
@@ -214,6 +248,19 @@ async fn what_comes_late_is_on_one_later_invoice() {
     world.at(FEBRUARY_MS);
     assert_eq!(adjusted(&world.finalised(2027, 1).await), "0.05");
     assert_eq!(adjusted(&world.draft(2027, 2).await), "0.00");
+    assert!(world.billing.differences(NOVEMBER_MS, FEBRUARY_MS).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_stands_on_a_draft_stays_there_though_a_later_invoice_was_closed_since() {
+    let world = World::new().await;
+    world.at(FEBRUARY_MS);
+    world.finalised(2026, 11).await;
+    world.reported("late", NOVEMBER_MS, 1000).await;
+    assert_eq!(adjusted(&world.draft(2026, 12).await), "1.00");
+    world.reported("later", NOVEMBER_MS + 1, 500).await;
+    assert_eq!(adjusted(&world.finalised(2027, 1).await), "0.50", "beside what stands on the draft");
+    assert_eq!(adjusted(&world.draft(2026, 12).await), "1.00");
     assert!(world.billing.differences(NOVEMBER_MS, FEBRUARY_MS).await.unwrap().is_empty());
 }
 
@@ -363,8 +410,8 @@ async fn who_cannot_be_billed_is_tried_again() {
 
 #[derive(Debug, Clone)]
 enum Act {
-    /// Tokens in a month, 0 to 2.
-    Use(usize, u64),
+    /// Tokens and images in a month, 0 to 2.
+    Use(usize, u64, u64),
     Draft(usize),
     Finalise(usize),
     Void(usize),
@@ -373,7 +420,7 @@ enum Act {
 fn acts() -> impl Strategy<Value = Vec<Act>> {
     let month = || 0..3_usize;
     let act = prop_oneof![
-        3 => (month(), 1..5000_u64).prop_map(|(month, tokens)| Act::Use(month, tokens)),
+        3 => (month(), 0..5000_u64, 0..4_u64).prop_map(|(month, tokens, images)| Act::Use(month, tokens, images)),
         1 => month().prop_map(Act::Draft),
         2 => month().prop_map(Act::Finalise),
         1 => month().prop_map(Act::Void),
@@ -397,9 +444,11 @@ proptest! {
             let mut used = 0;
             for (at, act) in acts.into_iter().enumerate() {
                 match act {
-                    Act::Use(month, tokens) => {
-                        used += u128::from(tokens);
-                        world.reported(&format!("{at}"), MONTHS[month].0 + at as u64, tokens).await;
+                    Act::Use(month, input, images) => {
+                        used += u128::from(input + images);
+                        let tokens = TokenCounts { input, images, ..TokenCounts::default() };
+                        let at_ms = MONTHS[month].0 + at as u64;
+                        world.counted(&format!("{at}"), at_ms, "priced", tokens, UsageSource::Reported).await;
                     }
                     Act::Draft(month) => drop(world.billing.draft("test", "acme", MONTHS[month].1).await),
                     Act::Finalise(month) => {

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tollgate_domain::{Comparison, Day, MarkUp, Pattern, PriceTable, Prices, Quote, TokenClass, Tokens};
+use tollgate_domain::{Calls, Comparison, Day, MarkUp, Pattern, PriceTable, Prices, Quote, TokenClass, Tokens};
 
 use super::table::{self, Columns};
 use super::{Asking, Form, day};
@@ -25,13 +25,23 @@ const COMPARED: Columns = Columns(&["model", "provider", "cost_usd", "version", 
 const COST: Columns = Columns(&["model", "provider", "day", "version", "layer", "cost_usd"]);
 
 /// The columns of a price that most prices have.
-const LISTED: [&str; 9] =
-    ["provider", "model", "from", "input", "cache_read", "cache_write", "output", "per_request", "long_above_tokens"];
+const LISTED: [&str; 10] = [
+    "provider",
+    "model",
+    "from",
+    "input",
+    "cache_read",
+    "cache_write",
+    "output",
+    "per_request",
+    "per_image",
+    "long_above_tokens",
+];
 
 /// What is asked of prices.
 #[derive(Debug, Subcommand)]
 pub enum PricesCommand {
-    /// The prices in force, in US dollars for a million tokens and for a call.
+    /// The prices in force, in US dollars for a million tokens, for a call and for an image.
     List(ListArgs),
     /// What calls would cost by every model, the cheapest first.
     Compare(CompareArgs),
@@ -141,6 +151,9 @@ pub(super) struct CallsArgs {
     /// Of the answer, sound.
     #[arg(long, default_value_t)]
     audio_output: u64,
+    /// How many images they make.
+    #[arg(long, default_value_t)]
+    images: u64,
     /// How many calls.
     #[arg(long, default_value_t = 1)]
     requests: u64,
@@ -160,8 +173,9 @@ impl CallsArgs {
         ]
     }
 
-    fn tokens(&self) -> Tokens {
-        self.by_class().into_iter().collect()
+    fn calls(&self) -> Calls {
+        let tokens: Tokens = self.by_class().into_iter().collect();
+        Calls { requests: self.requests, images: self.images, tokens }
     }
 
     /// A question of the API's, with what else it has.
@@ -169,7 +183,7 @@ impl CallsArgs {
         let tokens: Map<String, Value> =
             self.by_class().into_iter().map(|(class, count)| (class.as_str().to_owned(), count.into())).collect();
         let mut question = json!({
-            "tenant_id": whose.tenant, "provider": whose.provider, "tokens": tokens, "requests": self.requests,
+            "tenant_id": whose.tenant, "provider": whose.provider, "tokens": tokens, "images": self.images, "requests": self.requests,
             "day": whose.day.map(|day| day.to_string()),
         });
         more.iter().for_each(|(key, value)| question[*key] = value.clone());
@@ -268,8 +282,7 @@ impl CompareArgs {
         let items: Vec<Value> = if whose.offline.offline {
             let asked = Comparison {
                 day: whose.day.unwrap_or_else(today),
-                requests: calls.requests,
-                tokens: calls.tokens(),
+                calls: calls.calls(),
                 mark_up: MarkUp::NONE,
                 provider: whose.provider.as_deref(),
                 models: model.as_deref().map(Pattern::new),
@@ -304,7 +317,7 @@ impl CostArgs {
         let cost: Value = if whose.offline.offline {
             let (day, prices) = (whose.day.unwrap_or_else(today), Prices::new(Vec::new(), shipped()));
             let quote = prices.with_own(None).at(whose.provider.as_deref(), Some(&model), day);
-            let picousd = quote.map(|quote| quote.cost_picousd(calls.requests, &calls.tokens()));
+            let picousd = quote.map(|quote| quote.cost_picousd(&calls.calls()));
             json!({
                 "model": model, "day": day.to_string(), "cost_known": quote.is_some(),
                 "provider": quote.and_then(|quote| quote.price().provider()),

@@ -23,6 +23,7 @@ by_class! {
         provider: Option<Name>,
         from: Option<FirstDay>,
         per_request: Option<Usd<9>>,
+        per_image: Option<Usd<9>>,
         long_context: Option<RawLongContext>,
         source: Option<Source>,
         seen: Option<FirstDay>,
@@ -61,7 +62,7 @@ impl TryFrom<RawPrice> for OnePrice {
     fn try_from(raw: RawPrice) -> Result<OnePrice, String> {
         // A millionth of a dollar for a million tokens is 1e-12 dollars for each.
         let per_token: PerToken = raw.classes().map(|(class, Usd(millionths))| (class, millionths)).collect();
-        if per_token.is_empty() && raw.per_request.is_none() {
+        if per_token.is_empty() && raw.per_request.is_none() && raw.per_image.is_none() {
             return Err("names no price; give input: 0 for a model that costs nothing".to_owned());
         }
         let long_context = raw.long_context.as_ref().map(|long| LongContext {
@@ -76,6 +77,7 @@ impl TryFrom<RawPrice> for OnePrice {
             .with_provider(raw.provider.map(|Name(provider)| provider))
             .with_from(raw.from.map_or(Price::ALWAYS, day))
             .with_per_request_nanousd(raw.per_request.map_or(0, |Usd(nano)| nano))
+            .with_per_image_nanousd(raw.per_image.map_or(0, |Usd(nano)| nano))
             .with_long_context(long_context)
             .with_source(raw.source.map(|Source(text)| text).unwrap_or_default(), raw.seen.map(day));
         Ok(OnePrice(price))
@@ -139,14 +141,14 @@ fn named(price: &Price) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tollgate_domain::{Day, Layer, Quote, Tokens};
+    use tollgate_domain::{Calls, Day, Layer, Quote, Tokens};
 
     use crate::config::Config;
 
     const DATED: &str = "
 prices:
   - { model: gpt-4o, provider: openai, input: 2.5, cache_read: 1.25, output: 10, source: 'https://openai.com', seen: 2026-01-02 }
-  - { model: gpt-4o, provider: openai, from: 2026-01-31, input: 2, output: 8, per_request: 0.000000001,
+  - { model: gpt-4o, provider: openai, from: 2026-01-31, input: 2, output: 8, per_request: 0.000000001, per_image: 0.04,
       long_context: { above_tokens: 100, input: 4, output: 12.000001 } }
 tenants:
   acme: { prices: [{ model: 'gpt-*', input: 1, output: 1 }] }";
@@ -154,7 +156,7 @@ tenants:
     fn cost(config: &Config, tenant: &str, day: &str, tokens: &Tokens) -> Option<(Layer, String, u128)> {
         let day = crate::period::day(day).unwrap();
         let quote: Option<Quote<'_>> = config.policy.plans.prices(tenant).at(Some("openai"), Some("gpt-4o"), day);
-        quote.map(|quote| (quote.layer(), quote.price().version(), quote.cost_picousd(1, tokens)))
+        quote.map(|quote| (quote.layer(), quote.price().version(), quote.cost_picousd(&Calls::one(*tokens))))
     }
 
     #[test]
@@ -169,6 +171,8 @@ tenants:
         assert_eq!(cost("other", "2026-02-01", &long), operators("2026-01-31", 101 * 4_000_000 + 12_000_001 + 1000));
         assert_eq!(cost("acme", "2026-02-01", &short), Some((Layer::Tenant, "gpt-*@1970-01-01".into(), 101_000_000)));
         let prices = config.policy.plans.prices("other");
+        let drawn = prices.at(None, Some("gpt-4o"), crate::period::day("2026-02-01").unwrap()).unwrap().price();
+        assert_eq!(drawn.per_image_nanousd(), 40_000_000);
         let price = prices.at(None, Some("gpt-4o"), Day::EPOCH).unwrap().price();
         assert_eq!((price.source(), price.seen()), ("https://openai.com", crate::period::day("2026-01-02")));
     }

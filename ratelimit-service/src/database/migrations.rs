@@ -5,31 +5,26 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::ledger;
 
-/// What one version brings: statements, and what only code can do.
-struct Migration {
-    sql: &'static str,
-    then: fn(&Transaction<'_>) -> rusqlite::Result<()>,
-}
-
-const fn sql(sql: &'static str) -> Migration {
-    Migration { sql, then: |_| Ok(()) }
-}
-
-const MIGRATIONS: &[Migration] = &[
-    sql(include_str!("../../migrations/0001_ledger.sql")),
-    sql(include_str!("../../migrations/0002_usage_details.sql")),
-    sql(include_str!("../../migrations/0003_corrections.sql")),
-    Migration { sql: include_str!("../../migrations/0004_sums.sql"), then: ledger::sum_all },
-    sql(include_str!("../../migrations/0005_alerts.sql")),
-    sql(include_str!("../../migrations/0006_invoice_events.sql")),
-    sql(include_str!("../../migrations/0007_unsettled_keys.sql")),
-    sql(include_str!("../../migrations/0008_unpriced.sql")),
+/// What each version brings.
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/0001_ledger.sql"),
+    include_str!("../../migrations/0002_usage_details.sql"),
+    include_str!("../../migrations/0003_corrections.sql"),
+    include_str!("../../migrations/0004_sums.sql"),
+    include_str!("../../migrations/0005_alerts.sql"),
+    include_str!("../../migrations/0006_invoice_events.sql"),
+    include_str!("../../migrations/0007_unsettled_keys.sql"),
+    include_str!("../../migrations/0008_images.sql"),
+    include_str!("../../migrations/0009_unpriced.sql"),
 ];
+
+/// The first version with sums of all calls. Those of an earlier one's are made once its tables are of the latest.
+const SUMS_SINCE: usize = 4;
 
 /// The statements of each version.
 #[cfg(test)]
 pub(crate) fn statements() -> impl Iterator<Item = &'static str> {
-    MIGRATIONS.iter().map(|migration| migration.sql)
+    MIGRATIONS.iter().copied()
 }
 
 /// Brings the file to the latest version.
@@ -46,9 +41,10 @@ pub(super) fn run(connection: &mut Connection) -> anyhow::Result<()> {
         MIGRATIONS.len()
     );
     for (index, migration) in MIGRATIONS.iter().enumerate().skip(version) {
-        let upgrading = || format!("cannot bring it to version {}", index + 1);
-        transaction.execute_batch(migration.sql).with_context(upgrading)?;
-        (migration.then)(&transaction).with_context(upgrading)?;
+        transaction.execute_batch(migration).with_context(|| format!("cannot bring it to version {}", index + 1))?;
+    }
+    if version < SUMS_SINCE {
+        ledger::sum_all(&transaction).context("cannot sum its calls")?;
     }
     transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
     Ok(transaction.commit()?)

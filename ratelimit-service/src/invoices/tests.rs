@@ -155,6 +155,7 @@ fn a_text_without_end_stays_on_its_page() {
 fn charges() -> impl Strategy<Value = Vec<Charge>> {
     let meter = prop_oneof![
         Just(Meter::Requests),
+        Just(Meter::Images),
         Just(Meter::Tokens(TokenClass::Output)),
         any::<String>().prop_map(Meter::Event),
     ];

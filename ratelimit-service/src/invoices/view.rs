@@ -151,7 +151,7 @@ fn price(rated: &Rated) -> String {
     match rated.meter {
         // A million times 1e-12 is 1e-6.
         Meter::Tokens(_) => format!("{} / 1M", with_cents(&Decimal::<6>::from_parts(each.parts()).to_string())),
-        Meter::Requests | Meter::Event(_) => with_cents(&each.to_string()),
+        Meter::Requests | Meter::Images | Meter::Event(_) => with_cents(&each.to_string()),
     }
 }
 

@@ -82,6 +82,8 @@ sums! {
     billed_output_tokens,
     /// Uses of the providers' own tools.
     tool_requests,
+    /// Images that were made.
+    images,
     /// Calls whose tokens are the provider's final report; this and those below as in
     /// [`tollgate_wire::usage_event::UsageSource`].
     requests_reported,
@@ -137,6 +139,7 @@ impl Usage {
             billed_input_tokens: bounded(tokens.billed_input),
             billed_output_tokens: bounded(tokens.billed_output),
             tool_requests: bounded(tokens.tool_requests),
+            images: bounded(tokens.images),
             requests_reported: one(source == UsageSource::Reported),
             requests_partial: one(source == UsageSource::Partial),
             requests_estimated: one(source == UsageSource::Estimated),

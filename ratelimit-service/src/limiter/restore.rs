@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use tollgate_domain::{
-    Anchor, Ask, Call, EXPIRED_KEPT_MS, Expired, HeldCall, Limit, Quantities, Tenants, Unit, Window,
+    Anchor, Ask, Call, Calls, EXPIRED_KEPT_MS, Expired, HeldCall, Limit, Quantities, Tenants, Unit, Window,
 };
 use tollgate_wire::usage_event::TokenCounts;
 
@@ -177,7 +177,8 @@ impl Limiter {
         let rate = || {
             let paid = spent.usage.requests.saturating_sub(spent.usage.requests_none);
             let asked = Admission { tenant: &spent.tenant, call, ..Admission::default() };
-            cost_nanousd(limited_quote(policy, plan, &asked, now_ms), paid, &tokens)
+            let calls = Calls { requests: paid, images: spent.usage.images, tokens };
+            cost_nanousd(limited_quote(policy, plan, &asked, now_ms), &calls)
         };
         let cost_nanousd = match spent.usage.requests_without_cost {
             0 => spent.usage.cost_nanousd,

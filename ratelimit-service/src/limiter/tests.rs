@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::counters::MemoryCounters;
 use crate::database::Database;
 use crate::entry::Batch;
-use crate::ledger::{Ledger, MAX_COUNT, SqliteLedger};
+use crate::ledger::{Ledger, MAX_COUNT, SqliteLedger, Usage};
 
 /// 2026-03-20T12:00:00Z
 const NOON_MS: u64 = 1_774_008_000_000;
@@ -105,9 +105,35 @@ impl World {
             requests: 1,
             input_tokens: input,
             output_tokens: Some(output),
+            images: 0,
             reservation_id: Some(id),
         };
         limiter.admit(&self.policy, &asked).await.unwrap().outcome
+    }
+
+    /// A call that asks for so many images, and for no tokens.
+    async fn draw(&self, limiter: &Limiter, id: &str, images: u64) -> Outcome {
+        let asked = Admission {
+            tenant: "acme",
+            tier: Some("free"),
+            call: Call { model: Some("dall-e-3"), api: Some("openai-images"), key: None },
+            requests: 1,
+            output_tokens: Some(0),
+            images,
+            reservation_id: Some(id),
+            ..Admission::default()
+        };
+        limiter.admit(&self.policy, &asked).await.unwrap().outcome
+    }
+
+    /// A call that made so many.
+    fn drawn(&self, id: &str, images: u64) -> UsageEvent {
+        UsageEvent {
+            request_model: Some("dall-e-3".to_owned()),
+            api: Some("openai-images".to_owned()),
+            tokens: TokenCounts { images, ..TokenCounts::default() },
+            ..self.event(id, "acme", 0, 0)
+        }
     }
 
     /// What is used of each limit, in the plan's order.
@@ -134,6 +160,50 @@ async fn an_estimate_of_any_size_is_posted_and_read_again() {
     assert_eq!((spent[0].usage.requests_unsettled, spent[0].usage.output_tokens), (3, 3 * MAX_COUNT));
     assert_eq!(world.take(&limiter, &[world.event("d", "acme", 1, 1)]).await, [Settled::Unreserved]);
     assert_eq!(world.used(&world.restarted().await, "acme").await, [4]);
+}
+
+#[tokio::test]
+async fn images_that_are_asked_for_are_reserved_and_then_settled_to_those_that_were_made() {
+    let world =
+        World::new("{ unit: cost, capacity: 1, window: month }", "prices: [{ model: 'dall-e-*', per_image: 0.3 }]")
+            .await;
+    let limiter = world.empty();
+    let spent = async |limiter: &Limiter| world.used(limiter, "acme").await[0];
+    assert_eq!(world.draw(&limiter, "a", 4).await, Outcome::Denied, "four cost more than there is");
+    assert_eq!(world.draw(&limiter, "b", 2).await, Outcome::Admitted);
+    assert_eq!(spent(&limiter).await, 600_000_000);
+    assert_eq!(world.draw(&limiter, "c", 2).await, Outcome::Denied, "as much is reserved");
+    let mut made = world.drawn("b", 1);
+    limiter.rate(&mut made);
+    assert_eq!(made.cost_nanousd, Some(300_000_000));
+    assert_eq!(world.take(&limiter, &[made]).await, [Settled::Posted]);
+    assert_eq!(spent(&limiter).await, 300_000_000);
+    assert_eq!(spent(&world.restarted().await).await, 300_000_000);
+
+    // One that nobody settles is billed at its estimate, and a late event takes its place.
+    assert_eq!(world.draw(&limiter, "d", 2).await, Outcome::Admitted);
+    world.at(NOON_MS + TIMEOUT_MS);
+    world.post_unsettled(&limiter).await;
+    let all = world.ledger.spent_since(0, None).await.unwrap();
+    let usage: Usage = all.iter().map(|spent| &spent.usage).sum();
+    assert_eq!((usage.images, usage.requests_unsettled, usage.cost_nanousd), (3, 1, 900_000_000));
+    assert_eq!(spent(&world.restarted().await).await, 900_000_000);
+    let late = UsageEvent { started_at_ms: NOON_MS, ..world.drawn("d", 1) };
+    assert_eq!(world.take(&limiter, &[late]).await, [Settled::Corrected]);
+    assert_eq!((spent(&limiter).await, spent(&world.restarted().await).await), (600_000_000, 600_000_000));
+}
+
+#[tokio::test]
+async fn a_call_that_made_images_alone_has_used_something() {
+    let world = World::new("{ unit: tokens, capacity: 1000, window: day }", "").await;
+    let limiter = world.empty();
+    world.admit(&limiter, "a", "acme", 10, 20).await;
+    // Its plan has another limit by now, and the estimate stays where it is not asked any more.
+    let other = World::new("{ unit: requests, capacity: 10, window: day }", "").await;
+    limiter.replace(other.policy.clone());
+    limiter.settle(&world.drawn("a", 1), Settles::All).await.unwrap();
+    limiter.replace(world.policy.clone());
+    assert_eq!(world.used(&limiter, "acme").await, [30]);
 }
 
 #[tokio::test]
@@ -166,7 +236,7 @@ async fn a_restart_counts_days_and_months_as_they_were_counted() {
         { unit: cost, capacity: 100, window: month }";
     let rest = "
 tenants: { zeta: { billing_anchor: 2026-03-15T14:00:00Z } }
-prices: [{ model: '*', input: 2, output: 4, per_request: 0.25 }]";
+prices: [{ model: '*', input: 2, output: 4, per_request: 0.25, per_image: 0.04 }]";
     let world = World::new(limits, rest).await;
     let limiter = world.empty();
     let (months, days) = ([40, 10, 5, 3], [1, 0]);
@@ -179,16 +249,18 @@ prices: [{ model: '*', input: 2, output: 4, per_request: 0.25 }]";
             let mut cached = event("cached", 100 << at, 10);
             cached.tokens.cache_read = 40;
             let other = UsageEvent { request_model: Some("o1".to_owned()), ..event("other", 2 << at, 4) };
+            let mut drawn = event("drawn", 3, 0);
+            drawn.tokens.images = 2;
             let broken = void(Finish::UpstreamReset, event("broken", 0, 0));
             let refused = void(Finish::LocalReply, event("refused", 0, 0));
-            world.take(&limiter, &[cached, other, broken, refused]).await;
+            world.take(&limiter, &[cached, other, drawn, broken, refused]).await;
             let live = world.used(&limiter, tenant).await;
             assert_eq!(world.used(&world.restarted().await, tenant).await, live, "{tenant} at {now_ms}");
         }
     }
-    // Since midnight: three calls at noon and three now. Its month began on the 15th, and its day an hour ago.
-    assert_eq!(world.used(&limiter, "acme").await[0], 6);
-    assert_eq!(world.used(&limiter, "zeta").await[0], 3);
+    // Since midnight: four calls at noon and four now. Its month began on the 15th, and its day an hour ago.
+    assert_eq!(world.used(&limiter, "acme").await[0], 8);
+    assert_eq!(world.used(&limiter, "zeta").await[0], 4);
 }
 
 #[tokio::test]

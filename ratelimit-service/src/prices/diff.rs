@@ -88,7 +88,7 @@ fn holds(table: &PriceTable, price: &Price, day: Day) -> bool {
 fn changes(before: &Price, after: &Price) -> Vec<Change> {
     let given = |text: String| (!text.is_empty()).then_some(text);
     let costs_otherwise = |column: &str| match column.strip_prefix(LONG).unwrap_or(column) {
-        "per_request" => true,
+        "per_request" | "per_image" => true,
         "above_tokens" => has_long(before) || has_long(after),
         class => {
             let prompt_tokens = if column.starts_with(LONG) { u64::MAX } else { 0 };

@@ -1,7 +1,7 @@
 //! Public tables of prices, read as price rows.
 //!
 //! A row that would not be exact, or that these rows have no words for, is left out and told. Kinds of prices that are
-//! not charged for here (images, searches, minutes of sound, other tiers of service) are left out of the rows, and told
+//! not charged for here (images in prompts, searches, minutes of sound, other tiers of service) are left out of the rows, and told
 //! by name.
 
 mod genai;
@@ -92,6 +92,7 @@ struct Costs {
     /// Where `long` begins.
     above_tokens: Option<u64>,
     per_request_nanousd: u64,
+    per_image_nanousd: u64,
     /// Whether something else costs something: a row without other costs is then not free.
     has_other: bool,
 }
@@ -133,12 +134,14 @@ impl Costs {
     /// # Errors
     /// When nothing costs anything that is charged for here, or its name is no pattern.
     fn price(&self, model: &str, provider: &str, terms: &Terms<'_>) -> Result<Price, String> {
-        let is_free = self.per_request_nanousd == 0 && self.per_token.iter().all(|(_, picousd)| *picousd == 0);
-        if self.per_token.is_empty() && self.per_request_nanousd == 0 {
-            return Err("has no price for tokens or calls".to_owned());
+        let is_free = self.per_request_nanousd == 0
+            && self.per_image_nanousd == 0
+            && self.per_token.iter().all(|(_, picousd)| *picousd == 0);
+        if is_free && self.per_token.is_empty() {
+            return Err("has no price for tokens, calls or images".to_owned());
         }
         if is_free && self.has_other {
-            return Err("is charged for by something else than tokens and calls".to_owned());
+            return Err("is charged for by something else than tokens, calls and images".to_owned());
         }
         let is_allowed = |byte: u8| byte.is_ascii_graphic() && !b",;{}".contains(&byte);
         if model.is_empty() || model.len() > MAX_PATTERN_BYTES || !model.bytes().all(is_allowed) {
@@ -152,6 +155,7 @@ impl Costs {
             .with_provider(Some(provider.to_owned()))
             .with_from(terms.from)
             .with_per_request_nanousd(self.per_request_nanousd)
+            .with_per_image_nanousd(self.per_image_nanousd)
             .with_long_context(long))
     }
 }

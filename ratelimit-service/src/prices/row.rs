@@ -16,7 +16,7 @@ use crate::decimal;
 pub const MAX_ROWS: usize = 10_000;
 
 /// In this order.
-pub const COLUMNS: [&str; 23] = [
+pub const COLUMNS: [&str; 24] = [
     "provider",
     "model",
     "from",
@@ -29,6 +29,7 @@ pub const COLUMNS: [&str; 23] = [
     "reasoning",
     "audio_output",
     "per_request",
+    "per_image",
     "long_above_tokens",
     "long_input",
     "long_cache_read",
@@ -45,19 +46,20 @@ pub const COLUMNS: [&str; 23] = [
 /// What columns of long prompts begin with.
 pub(super) const LONG: &str = "long_";
 
-/// What a price has in a column; empty where it has nothing. Prices are US dollars, for a million tokens or for a call.
+/// What a price has in a column; empty where it has nothing. Prices are US dollars, for a million tokens, a call or an image.
 pub fn cell(price: &Price, column: &str) -> String {
     let day = |day: tollgate_domain::Day| day.to_string();
     let long = |column: &str| {
         let long = price.long_context()?;
         if column == "above_tokens" { Some(long.above_tokens.to_string()) } else { of_class(&long.per_token, column) }
     };
+    let each = |nanousd: u64| (nanousd > 0).then(|| decimal::written(nanousd.into(), 9));
     let text = match column {
         "provider" => price.provider().map(str::to_owned),
         "model" => Some(price.model().to_string()),
         "from" => (price.from() != Price::ALWAYS).then(|| day(price.from())),
-        "per_request" if price.per_request_nanousd() == 0 => None,
-        "per_request" => Some(decimal::written(price.per_request_nanousd().into(), 9)),
+        "per_request" => each(price.per_request_nanousd()),
+        "per_image" => each(price.per_image_nanousd()),
         "source" => Some(price.source().to_owned()),
         "seen" => price.seen().map(day),
         class => class.strip_prefix(LONG).map_or_else(|| of_class(price.per_token(), class), long),
@@ -180,11 +182,12 @@ mod tests {
 
     const TABLE: &str = "\
 provider,model,from,input,cache_read,cache_write,cache_write_1h,audio_input,output,reasoning,audio_output,per_request,\
-long_above_tokens,long_input,long_cache_read,long_cache_write,long_cache_write_1h,long_audio_input,long_output,\
+per_image,long_above_tokens,long_input,long_cache_read,long_cache_write,long_cache_write_1h,long_audio_input,long_output,\
 long_reasoning,long_audio_output,source,seen
-openai,gpt-4o-mini,,0.15,0.075,,,,0.6,,,,,,,,,,,,,https://example.org/pricing,2026-11-26
-anthropic,claude-*,2026-03-13,3,0.3,3.75,6,,15,,,,200000,6,0.6,7.5,12,,22.5,,,\"said, by \"\"them\"\"\",2026-11-26
-,all,,1.000001,2,3,4,5,6,7,8,0.000000001,1,2,3,4,5,6,7,8,9,,
+openai,gpt-4o-mini,,0.15,0.075,,,,0.6,,,,,,,,,,,,,,https://example.org/pricing,2026-11-26
+anthropic,claude-*,2026-03-13,3,0.3,3.75,6,,15,,,,,200000,6,0.6,7.5,12,,22.5,,,\"said, by \"\"them\"\"\",2026-11-26
+,all,,1.000001,2,3,4,5,6,7,8,0.000000001,0.04,1,2,3,4,5,6,7,8,9,,
+openai,dall-e-3,,,,,,,,,,,0.04,,,,,,,,,,,
 ";
 
     #[test]
@@ -233,13 +236,14 @@ anthropic,claude-*,2026-03-13,3,0.3,3.75,6,,15,,,,200000,6,0.6,7.5,12,,22.5,,,\"
         let long = prop::option::of((1..=MAX_LONG_CONTEXT_TOKENS, per_token()));
         let texts = ("[!-+./-:<-Z_-z*]{1,20}", prop::option::of("[ -~]{1,20}"), "[ -~é\n]{0,20}");
         let days = (0..100_000i32, prop::option::of(0..100_000i32));
-        (texts, days, per_token(), 1..1_000_000_000u64, long).prop_map(
-            move |((model, provider, source), (from, seen), prices, per_request_nanousd, long)| {
+        (texts, days, per_token(), (1..1_000_000_000u64, 0..1_000_000_000u64), long).prop_map(
+            move |((model, provider, source), (from, seen), prices, (per_request_nanousd, per_image_nanousd), long)| {
                 let long = long.map(|(above_tokens, prices)| LongContext { above_tokens, per_token: by_class(prices) });
                 Price::new(Pattern::new(&model), by_class(prices))
                     .with_provider(provider)
                     .with_from(Day::from_number(from))
                     .with_per_request_nanousd(per_request_nanousd)
+                    .with_per_image_nanousd(per_image_nanousd)
                     .with_long_context(long.filter(|long| !long.per_token.is_empty()))
                     .with_source(source, seen.map(Day::from_number))
             },

@@ -65,7 +65,8 @@ mod tests {
         assert_eq!(providers.into_iter().collect::<Vec<_>>(), expected);
         for row in rows {
             assert!(row.source().starts_with("https://") && row.seen().is_some(), "{}", row.version());
-            assert!(row.provider().is_some() && !cell(row, "input").is_empty(), "{}", row.version());
+            let costs = ["input", "per_image"].map(|column| cell(row, column)).concat();
+            assert!(row.provider().is_some() && !costs.is_empty(), "{}", row.version());
         }
     }
 
@@ -98,6 +99,10 @@ mod tests {
         assert_eq!(of("cohere", "command-r-plus-08-2024"), ["2.5", "", "", "", "10"]);
         assert_eq!(of("mistral_ai", "mistral-large-latest"), ["0.5", "0.05", "", "", "1.5"]);
         assert_eq!(of("x_ai", "grok-4.3"), ["1.25", "0.2", "", "", "2.5"]);
+        let images = |provider, model| costs(provider, model, today(), ["input", "output", "per_image"]);
+        assert_eq!(images("openai", "dall-e-3"), ["", "", "0.04"]);
+        assert_eq!(images("openai", "gpt-image-1"), ["5", "40", ""]);
+        assert_eq!(images("gcp.vertex_ai", "imagen-4.0-ultra-generate-001"), ["", "", "0.06"]);
         let long = ["input", "output", "long_above_tokens", "long_input", "long_output"];
         for provider in ["gcp.gemini", "gcp.vertex_ai"] {
             let pro = costs(provider, "gemini-2.5-pro", today(), long);

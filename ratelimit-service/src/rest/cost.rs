@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tollgate_domain::{Compared, Comparison, Day, Part, Quote, TokenClass, Tokens};
+use tollgate_domain::{Calls, Compared, Comparison, Day, Part, Quote, TokenClass, Tokens};
 use tollgate_usage::{RequestReader, TextEstimate};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -101,6 +101,10 @@ struct CostRequest {
     /// What the calls use together.
     #[serde(default)]
     tokens: TokenFields,
+    /// How many images they make.
+    #[serde(default, deserialize_with = "limits::tokens")]
+    #[schema(schema_with = openapi::whole::<0, { u64::MAX }>)]
+    images: u64,
     /// How many calls.
     #[serde(default = "one", deserialize_with = "limits::tokens")]
     #[schema(schema_with = openapi::whole::<0, { u64::MAX }>)]
@@ -135,7 +139,7 @@ struct Cost {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = CostPart)]
 struct PartFields {
-    /// A class of tokens, or `requests`.
+    /// A class of tokens, `images` or `requests`.
     meter: &'static str,
     quantity: u64,
     unit_usd: String,
@@ -155,13 +159,12 @@ fn usd(picousd: u128) -> String {
 }
 
 impl Cost {
-    fn new(tenant_id: Option<String>, model: String, day: Day, rated: Option<(Quote<'_>, u64, Tokens)>) -> Cost {
-        let quote = rated.map(|(quote, ..)| quote);
-        let rated = rated.map(|(quote, requests, tokens)| quote.rate(requests, &tokens));
+    fn new(tenant_id: Option<String>, model: String, day: Day, quote: Option<Quote<'_>>, calls: &Calls) -> Cost {
+        let rated = quote.map(|quote| quote.rate(calls));
         let parts = rated.iter().flat_map(|rated| {
-            let requests = ("requests", rated.requests);
+            let others = [("images", rated.images), ("requests", rated.requests)];
             let tokens = rated.tokens.iter().map(|(class, part)| (class.as_str(), *part));
-            tokens.chain(std::iter::once(requests).filter(|(_, part)| part.unit_picousd > 0))
+            tokens.chain(others.into_iter().filter(|(_, part)| part.unit_picousd > 0))
         });
         Cost {
             tenant_id,
@@ -187,12 +190,12 @@ async fn cost(
     caller: Caller,
     request: Result<Json<CostRequest>, JsonRejection>,
 ) -> Result<Json<Cost>, Problem> {
-    let Json(CostRequest { model, provider, tenant_id, day, tokens, requests }) = request?;
+    let Json(CostRequest { model, provider, tenant_id, day, tokens, images, requests }) = request?;
     let (tenant, day) = (caller.asks_about("tenant_id", tenant_id)?, day_of(day.as_deref())?);
     let policy = shared.limiter.policy();
     let Terms { prices, mark_up } = shared.terms(&policy, tenant.as_deref()).await?;
     let quote = prices.at(provider.as_deref(), Some(&model), day).map(|quote| quote.with_mark_up(mark_up));
-    Ok(Json(Cost::new(tenant, model, day, quote.map(|quote| (quote, requests, tokens.into())))))
+    Ok(Json(Cost::new(tenant, model, day, quote, &Calls { requests, images, tokens: tokens.into() })))
 }
 
 /// Calls that may go to any model.
@@ -212,6 +215,10 @@ struct ComparisonRequest {
     /// What the calls use together.
     #[serde(default)]
     tokens: TokenFields,
+    /// How many images they make.
+    #[serde(default, deserialize_with = "limits::tokens")]
+    #[schema(schema_with = openapi::whole::<0, { u64::MAX }>)]
+    images: u64,
     /// How many calls.
     #[serde(default = "one", deserialize_with = "limits::tokens")]
     #[schema(schema_with = openapi::whole::<0, { u64::MAX }>)]
@@ -267,7 +274,8 @@ impl From<Compared<'_>> for ComparedFields {
 
 /// What calls would cost by every model, the cheapest first
 ///
-/// Models by patterns are compared by these, as if they were names.
+/// Models by patterns are compared by these, as if they were names. Where images are made, models without a price of one are left
+/// out.
 #[utoipa::path(post, path = "/api/v1/cost/compare", tag = "prices", request_body = ComparisonRequest,
     responses((status = 200, body = ComparisonAnswer, description = "The models"), Sent))]
 async fn compare(
@@ -297,7 +305,7 @@ async fn cheapest(
 
 impl Shared {
     async fn compared(&self, caller: &Caller, request: ComparisonRequest) -> Result<ComparisonAnswer, Problem> {
-        let ComparisonRequest { tenant_id, day, provider, model, tokens, requests, limit } = request;
+        let ComparisonRequest { tenant_id, day, provider, model, tokens, images, requests, limit } = request;
         if limit == 0 || limit > MAX_COMPARED {
             return Err(Problem::bad_request(format!("limit: {limit} is not between 1 and {MAX_COMPARED}")));
         }
@@ -305,8 +313,8 @@ impl Shared {
         let models = model.as_deref().map(pattern).transpose()?;
         let policy = self.limiter.policy();
         let Terms { prices, mark_up } = self.terms(&policy, tenant_id.as_deref()).await?;
-        let tokens = Tokens::from(tokens);
-        let asked = Comparison { day, requests, tokens, mark_up, provider: provider.as_deref(), models };
+        let calls = Calls { requests, images, tokens: tokens.into() };
+        let asked = Comparison { day, calls, mark_up, provider: provider.as_deref(), models };
         let mut compared = prices.compare(&asked);
         let models = compared.len();
         compared.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
@@ -368,8 +376,8 @@ async fn text_cost(
     let policy = shared.limiter.policy();
     let Terms { prices, mark_up } = shared.terms(&policy, tenant.as_deref()).await?;
     let quote = prices.at(provider.as_deref(), Some(&model), day).map(|quote| quote.with_mark_up(mark_up));
-    let tokens = Tokens::plain(estimated_input_tokens, output_tokens);
-    let cost = Cost::new(tenant, model, day, quote.map(|quote| (quote, 1, tokens)));
+    let calls = Calls::one(Tokens::plain(estimated_input_tokens, output_tokens));
+    let cost = Cost::new(tenant, model, day, quote, &calls);
     Ok(Json(TextCost { estimated_input_tokens, cost }))
 }
 

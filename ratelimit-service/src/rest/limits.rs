@@ -163,6 +163,10 @@ struct CheckRequest {
     #[serde(default, deserialize_with = "tokens")]
     #[schema(schema_with = openapi::whole::<0, { u64::MAX }>)]
     estimated_output_tokens: u64,
+    /// Images that it would make.
+    #[serde(default, deserialize_with = "tokens")]
+    #[schema(schema_with = openapi::whole::<0, { u64::MAX }>)]
+    images: u64,
 }
 
 /// A whole number, which JSON may also write as `10.0`.
@@ -290,8 +294,9 @@ async fn check(
     caller: Caller,
     request: Result<Json<CheckRequest>, JsonRejection>,
 ) -> Result<Response, Problem> {
-    let Json(CheckRequest { tenant_id, plan_tier, model, api, key, estimated_tokens, estimated_output_tokens }) =
-        request?;
+    let Json(request) = request?;
+    let CheckRequest { tenant_id, plan_tier, model, api, key, estimated_tokens, estimated_output_tokens, images } =
+        request;
     tenant::check("tenant_id", &tenant_id)?;
     caller.check_tenant(&tenant_id)?;
     let now_ms = clock::now_ms();
@@ -305,6 +310,7 @@ async fn check(
                 requests: 1,
                 input_tokens: estimated_tokens,
                 output_tokens: Some(estimated_output_tokens),
+                images,
                 reservation_id: None,
             };
             (plan, shared.opinion(&policy, &asked).await?)

@@ -30,6 +30,7 @@ pub(super) struct UsageFields {
     billed_input_tokens: u64,
     billed_output_tokens: u64,
     tool_requests: u64,
+    images: u64,
     /// Exact, so a text.
     cost_usd: String,
     requests_by_usage_source: BySource,
@@ -81,6 +82,7 @@ impl From<&Usage> for UsageFields {
             billed_input_tokens: usage.billed_input_tokens,
             billed_output_tokens: usage.billed_output_tokens,
             tool_requests: usage.tool_requests,
+            images: usage.images,
             cost_usd: decimal::written(usage.cost_nanousd.into(), 9),
             requests_by_usage_source: BySource {
                 reported: usage.requests_reported,

@@ -182,6 +182,7 @@ fn hold(id: u8, timeout_ms: u64) -> Hold {
         key: None,
         input_tokens: u64::from(id),
         output_tokens: u64::MAX,
+        images: 3,
     };
     Hold { id: format!("id {id}"), timeout_ms, call }
 }

@@ -59,6 +59,7 @@ async fn ask(client: &mut RateLimitServiceClient<Channel>, id: &str) -> Result<b
         key: None,
         input_tokens: Some(1),
         output_tokens: Some(1),
+        images: None,
     };
     let mut request = Request::new(prost::Message::decode(asked.encode().as_slice()).unwrap());
     request.metadata_mut().insert(RESERVATION_ID_METADATA, id.parse().unwrap());

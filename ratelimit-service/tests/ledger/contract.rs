@@ -60,6 +60,7 @@ fn real(number: u16) -> UsageEvent {
             reasoning: n % 9,
             audio_input: n % 2,
             tool_requests: n % 4,
+            images: n % 3,
             ..TokenCounts::default()
         },
         cost_nanousd: Some(n * 1_234_567).filter(|_| !number.is_multiple_of(6)),
@@ -84,7 +85,7 @@ fn unsettled(number: u16) -> UsageEvent {
         request_model: real.model().map(str::to_owned),
         response_model: None,
         duration_ms: 600_000,
-        tokens: TokenCounts { input: n * 90, output: 1000, ..TokenCounts::default() },
+        tokens: TokenCounts { input: n * 90, output: 1000, images: n % 4, ..TokenCounts::default() },
         cost_nanousd: Some(n * 5).filter(|_| !number.is_multiple_of(5)),
         usage_source: UsageSource::Unsettled,
         finish: Finish::Unknown,

@@ -28,7 +28,12 @@ fn kept(event: &UsageEvent) -> UsageEvent {
         api: event.api.clone(),
         key: event.key.clone(),
         request_model: event.request_model.clone(),
-        tokens: TokenCounts { input: event.tokens.input, output: event.tokens.output, ..TokenCounts::default() },
+        tokens: TokenCounts {
+            input: event.tokens.input,
+            output: event.tokens.output,
+            images: event.tokens.images,
+            ..TokenCounts::default()
+        },
         cost_nanousd: event.cost_nanousd,
         usage_source: UsageSource::Unsettled,
         finish: Finish::Unknown,

@@ -88,7 +88,12 @@ pub(crate) fn real(number: u64) -> UsageEvent {
         api: Some("openai-chat".to_owned()),
         request_model: Some(format!("model-{}", number % 4)),
         status: 200,
-        tokens: TokenCounts { input: number % 1000, output: number % 300, ..TokenCounts::default() },
+        tokens: TokenCounts {
+            input: number % 1000,
+            output: number % 300,
+            images: number % 3,
+            ..TokenCounts::default()
+        },
         cost_nanousd: (!number.is_multiple_of(5)).then_some(number * 1000),
         usage_source: UsageSource::Reported,
         ..UsageEvent::default()
@@ -101,7 +106,7 @@ pub(crate) fn unsettled(number: u64) -> UsageEvent {
         usage_source: UsageSource::Unsettled,
         finish: Finish::Unknown,
         started_at_ms: real(number).started_at_ms - 40,
-        tokens: TokenCounts { input: 700, output: 70, ..TokenCounts::default() },
+        tokens: TokenCounts { input: 700, output: 70, images: 5, ..TokenCounts::default() },
         ..real(number)
     }
 }

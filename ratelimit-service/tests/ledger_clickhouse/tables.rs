@@ -1,7 +1,7 @@
 //! The tables: their versions, and how long rows live.
 
 use tollgate::entry::{Batch, Entry};
-use tollgate::ledger::{Grain, Ledger, MAX_RETENTION_MONTHS, Page, Series};
+use tollgate::ledger::{ClickHouseLedger, Grain, Ledger, MAX_RETENTION_MONTHS, Page, Series, Usage};
 use tollgate::secret::Secret;
 
 use crate::setup::{DAY_MS, START_MS, Setup, TENANTS, append, entries, real};
@@ -12,7 +12,7 @@ async fn tables_of_a_newer_version_are_refused() {
     setup.open().await.close().await;
     setup.clickhouse.query("INSERT INTO ledger_migrations (version) VALUES (99)").unwrap();
     let refusal = setup.refusal(&setup.settings()).await;
-    assert!(refusal.contains("of version 99, and this program knows them up to 1"), "{refusal}");
+    assert!(refusal.contains("of version 99, and this program knows them up to 2"), "{refusal}");
 }
 
 #[tokio::test]
@@ -25,13 +25,68 @@ async fn a_migration_that_broke_off_is_finished() {
         setup.clickhouse.query(undo).unwrap();
     }
     let ledger = setup.open().await;
-    assert_eq!(setup.clickhouse.query("SELECT groupArray(version) FROM ledger_migrations").unwrap(), "[1]");
+    assert_eq!(
+        setup.clickhouse.query("SELECT arraySort(groupArray(version)) FROM ledger_migrations").unwrap(),
+        "[1,2]"
+    );
     append(&ledger, entries(10..20)).await;
     let page = Page { tenant: "acme", from_ms: 0, to_ms: u64::MAX, after: None, limit: 100 };
     let days: u64 = ledger.tracked("acme", 0, u64::MAX).await.unwrap().iter().map(|sum| sum.events).sum();
     let events = ledger.tracked_events(&page).await.unwrap();
     assert_eq!(days, events.iter().filter(|event| event.quantity_micros >= 10 * 500_000).count() as u64);
     assert!(days > 0);
+}
+
+#[tokio::test]
+async fn tables_from_before_images_were_counted_keep_their_data_and_count_them() {
+    let setup = Setup::new().await;
+    setup.open().await.close().await;
+    // As the version before left it, with one call.
+    let sums = ["hours", "days", "months"];
+    let views = sums.map(|sums| format!("DROP TABLE usage_{sums}_view"));
+    let tables = sums.map(|sums| format!("usage_{sums}")).into_iter().chain(["usage_events".to_owned()]);
+    let columns = tables.map(|table| format!("ALTER TABLE {table} DROP COLUMN images"));
+    let first = include_str!("../../migrations/clickhouse/0001_ledger.sql");
+    let first = first.split_inclusive(";\n").map(|statement| statement.trim_end().trim_end_matches(';').to_owned());
+    let version = ["TRUNCATE TABLE ledger_migrations", "INSERT INTO ledger_migrations (version) SELECT 1"];
+    let call = format!(
+        "INSERT INTO usage_events (event_id, tenant, started_at_ms, status, input_tokens, usage_source, finish, kind, sign) \
+         SELECT 'old', 'acme', {START_MS}, 200, 7, 'reported', 'complete', 'real', 1"
+    );
+    for statement in views.into_iter().chain(columns).chain(first).chain(version.map(String::from)).chain([call]) {
+        setup.clickhouse.query(&statement).unwrap();
+    }
+
+    let images = async |ledger: &ClickHouseLedger| {
+        let mut found = Vec::new();
+        for grain in [Grain::Hour, Grain::Day, Grain::Month] {
+            let series = Series { tenant: "acme", grain, from_ms: 0, to_ms: u64::MAX, by: None };
+            let points = ledger.series(&series).await.unwrap();
+            let usage: Usage = points.iter().map(|point| &point.usage).sum();
+            found.push((usage.requests, usage.input_tokens, usage.images));
+        }
+        found
+    };
+    let ledger = setup.open().await;
+    assert_eq!(images(&ledger).await, [(1, 7, 0); 3]);
+    let mut drawn = real(0);
+    (drawn.event_id, drawn.tokens.images, drawn.tokens.input) = ("new".to_owned(), 3, 0);
+    append(&ledger, vec![Entry::Usage(drawn.clone())]).await;
+    assert_eq!(images(&ledger).await, [(2, 7, 3); 3]);
+    let page = Page { tenant: "acme", from_ms: 0, to_ms: u64::MAX, after: None, limit: 9 };
+    let found: Vec<_> = ledger.events(&page).await.unwrap().into_iter().map(|event| event.tokens.images).collect();
+    assert_eq!(found, [3, 0], "by their ids");
+    assert_eq!(ledger.differences(0, u64::MAX).await.unwrap(), []);
+    ledger.close().await;
+
+    // As one that broke off before it was noted.
+    setup.clickhouse.query(version[0]).unwrap();
+    let ledger = setup.open().await;
+    assert_eq!(images(&ledger).await, [(2, 7, 3); 3]);
+    assert_eq!(
+        setup.clickhouse.query("SELECT arraySort(groupArray(version)) FROM ledger_migrations").unwrap(),
+        "[1,2]"
+    );
 }
 
 #[tokio::test]

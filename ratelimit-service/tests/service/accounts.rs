@@ -47,6 +47,7 @@ async fn ask_by_key(
         key,
         input_tokens: Some(0),
         output_tokens: Some(output_tokens),
+        images: None,
     };
     let message: RateLimitRequest = prost::Message::decode(asked.encode().as_slice()).unwrap();
     let mut request = tonic::Request::new(message);

@@ -164,12 +164,15 @@ model        provider  cost_usd  version                 layer
 gpt-4o-mini  openai        0.15  gpt-4o-mini@1970-01-01  shipped
 ";
     assert_eq!(compared, expected);
+    let drawn = ["prices", "cost", "dall-e-3", "--provider", "openai", "--images", "3", "--json"];
+    let drawn = offline(&[&drawn[..], &day].concat());
+    assert!(drawn.code == 0 && drawn.out.contains(r#""cost_usd":"0.12""#), "{drawn:?}");
     let listed = offline(&[&["prices", "list", "--model", "gpt-4o-mini", "--provider", "openai"][..], &day].concat());
     let litellm = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/prices/litellm.json");
     let diff = offline(&["prices", "diff", litellm, "--from", "litellm", "--offline"]);
     assert!(diff.code == 1 && diff.err.contains("rows are not imported, first "), "{diff:?}");
     assert!(lines(&diff.out)[0] == "change provider version column before after", "{diff:?}");
-    assert_eq!(lines(&listed.ok())[1], "shipped openai gpt-4o-mini - 0.15 0.075 - 0.6 - -");
+    assert_eq!(lines(&listed.ok())[1], "shipped openai gpt-4o-mini - 0.15 0.075 - 0.6 - - -");
 }
 
 #[tokio::test]

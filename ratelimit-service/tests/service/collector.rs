@@ -93,6 +93,7 @@ async fn an_event_is_kept_as_it_came() {
             billed_input: 19,
             billed_output: 20,
             tool_requests: 21,
+            images: 22,
         },
         usage_source: UsageSource::Partial,
         finish: Finish::ClientGone,
@@ -109,7 +110,8 @@ async fn an_event_is_kept_as_it_came() {
              json(upstream_limits), input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens, \
              cache_creation_5m_tokens, cache_creation_1h_tokens, reasoning_tokens, audio_input_tokens, \
              audio_output_tokens, extra_input_tokens, extra_output_tokens, billed_input_tokens, billed_output_tokens, \
-             tool_requests, cost_nanousd, usage_source, finish, request_bytes, response_bytes) \
+             tool_requests, cost_nanousd, usage_source, finish, request_bytes, response_bytes, \
+             images) \
              FROM usage_events",
             [],
             |row| row.get(0),
@@ -120,7 +122,7 @@ async fn an_event_is_kept_as_it_came() {
         "[\"e1\",\"r\",\"q\",\"acme\",\"small\",\"ci\",1700000000123,40,7,\"openai-chat\",\"chat\",\"openai\",\"gpt-4o\",\
          9223372036854775807,9,\"gpt-4o-2024-08-06\",\"chatcmpl-1\",[\"stop\",\"\\\"length\\\"\"],1,200,\
          \"overloaded_error\",\"compress\",[\"x-ratelimit-remaining-tokens: 5\"],11,12,3,4,13,14,5,15,16,17,18,19,20,\
-         21,366250,\"partial\",\"client_gone\",100,200]"
+         21,366250,\"partial\",\"client_gone\",100,200,22]"
     );
     for statement in ["UPDATE usage_events SET input_tokens = 0", "DELETE FROM usage_events"] {
         let refused = database.execute(statement, []).unwrap_err();

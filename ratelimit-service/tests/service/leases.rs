@@ -48,6 +48,7 @@ async fn ask(service: &Service, tier: &str, requests: u64, calls_per_s: u64) -> 
         key: None,
         input_tokens: Some(0),
         output_tokens: Some(0),
+        images: None,
     };
     let mut request = tonic::Request::new(Message::decode(asked.encode().as_slice()).unwrap());
     let wanted = LeaseRequest { now_ms: NOW_MS, calls_per_s, input_tokens: 10, output_tokens: 50, has_uncapped: true };

@@ -11,6 +11,7 @@ use crate::harness::{Answer, Folder, Service, event};
 const PRICES: &str = "
 prices:
   - { model: 'house-*', provider: in-house, input: 1, output: 2, per_request: 0.001 }
+  - { model: house-draw, provider: in-house-too, per_image: 0.05, per_request: 0.001 }
 tenants:
   acme: { prices: [{ model: gpt-4o-mini, input: 0.1, output: 0.4 }] }
 ";
@@ -59,6 +60,13 @@ async fn what_a_call_costs_is_exact_and_says_by_which_price() {
     let (_, house) = post(&service, "/api/v1/cost", house).await;
     assert_eq!(told(&house), [json!("0.002003"), json!("operator"), json!(true)]);
     assert_eq!(house["parts"][1]["meter"], "requests");
+    let drawn = json!({"model": "house-draw", "provider": "in-house-too", "images": 3});
+    let (_, drawn) = post(&service, "/api/v1/cost", drawn).await;
+    let parts = json!([
+        {"meter": "images", "quantity": 3, "unit_usd": "0.05", "cost_usd": "0.15"},
+        {"meter": "requests", "quantity": 1, "unit_usd": "0.001", "cost_usd": "0.001"},
+    ]);
+    assert_eq!((&drawn["cost_usd"], &drawn["parts"]), (&json!("0.151"), &parts));
     let (status, unknown) = post(&service, "/api/v1/cost", json!({"model": "mystery"})).await;
     assert_eq!((status, told(&unknown)), (200, [Value::Null, Value::Null, json!(false)]));
 
@@ -89,6 +97,10 @@ async fn models_are_compared_and_a_text_is_estimated() {
     let (_, cheapest) = post(&service, "/api/v1/cost/cheapest", question).await;
     assert_eq!(cheapest, items[0]);
     assert_eq!(post(&service, "/api/v1/cost/cheapest", json!({"model": "mystery"})).await.0, 404);
+    let drawn = json!({"provider": "openai", "day": "2026-11-26", "images": 10});
+    let (_, drawn) = post(&service, "/api/v1/cost/compare", drawn).await;
+    let costs = [0, 1].map(|at| &drawn["items"][at]["cost_usd"]);
+    assert_eq!((&drawn["models"], costs), (&json!(2), [&json!("0.2"), &json!("0.4")]));
     assert_eq!(post(&service, "/api/v1/cost/compare", json!({"limit": 0})).await.0, 400);
 
     let text = "The quick brown fox jumps over the lazy dog.";

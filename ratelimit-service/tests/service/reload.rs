@@ -41,6 +41,7 @@ async fn admit(service: &Service) -> Decision {
         key: None,
         input_tokens: Some(1),
         output_tokens: Some(1),
+        images: None,
     };
     let request = prost::Message::decode(asked.encode().as_slice()).unwrap();
     let request: tollgate_wire::proto::envoy::service::ratelimit::v3::RateLimitRequest = request;

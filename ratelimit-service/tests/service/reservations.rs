@@ -50,6 +50,7 @@ fn call(id: &str, tier: &str, input_tokens: u64, output_tokens: u64) -> tonic::R
         key: None,
         input_tokens: Some(input_tokens),
         output_tokens: Some(output_tokens),
+        images: None,
     };
     let mut request = tonic::Request::new(prost::Message::decode(asked.encode().as_slice()).unwrap());
     request.metadata_mut().insert(RESERVATION_ID_METADATA, id.parse().unwrap());

@@ -31,6 +31,7 @@ async fn usage_is_the_sum_of_a_tenants_calls() {
         billed_input: 17,
         billed_output: 18,
         tool_requests: 19,
+        images: 20,
     };
     let usage_source = UsageSource::Reported;
     let begun = UsageEvent { tokens, usage_source, duration_ms: 100, ..event("e1", "acme", 0, 0) };
@@ -63,6 +64,7 @@ async fn usage_is_the_sum_of_a_tenants_calls() {
         ("billed_input_tokens", json!(17)),
         ("billed_output_tokens", json!(18)),
         ("tool_requests", json!(19)),
+        ("images", json!(20)),
         ("requests_by_usage_source", json!({"reported": 1, "partial": 1, "estimated": 0, "unsettled": 0, "none": 2})),
         ("avg_latency_ms", json!(37.5)),
         ("success_rate", json!(0.5)),
@@ -267,6 +269,7 @@ async fn a_check_is_denied_while_every_slot_is_taken() {
         key: None,
         input_tokens: Some(1),
         output_tokens: Some(1),
+        images: None,
     };
     let decoded: RateLimitRequest = prost::Message::decode(asked.encode().as_slice()).unwrap();
     let mut request = tonic::Request::new(decoded);

@@ -67,11 +67,13 @@ pub enum Unit {
     /// Tokens that the model may answer with; 0 when the request sets no cap. Calls whose answers have no tokens, such as
     /// embeddings, do not ask for them.
     OutputTokens,
+    /// Images that the call is to make. Calls that make none do not ask for them.
+    Images,
 }
 
 impl Unit {
     /// All units, in the order in which a call's descriptors carry them.
-    pub const ALL: [Unit; 3] = [Unit::Requests, Unit::InputTokens, Unit::OutputTokens];
+    pub const ALL: [Unit; 4] = [Unit::Requests, Unit::InputTokens, Unit::OutputTokens, Unit::Images];
 
     /// The value of the descriptor's `unit` entry.
     pub fn as_str(self) -> &'static str {
@@ -79,6 +81,7 @@ impl Unit {
             Unit::Requests => "requests",
             Unit::InputTokens => "input_tokens",
             Unit::OutputTokens => "output_tokens",
+            Unit::Images => "images",
         }
     }
 
@@ -112,6 +115,9 @@ pub struct AdmissionRequest<'a> {
     pub input_tokens: Option<u64>,
     /// The request's cap on output tokens, 0 when it has none; `None` where the answer will have no tokens.
     pub output_tokens: Option<u64>,
+    /// How many images are to be made; `None` where none are. Who asks for some asks for output tokens too, so that statuses
+    /// stand in the order of [`Unit::ALL`].
+    pub images: Option<u64>,
 }
 
 impl AdmissionRequest<'_> {
@@ -122,6 +128,7 @@ impl AdmissionRequest<'_> {
             (Unit::Requests, self.requests),
             (Unit::InputTokens, self.input_tokens),
             (Unit::OutputTokens, self.output_tokens),
+            (Unit::Images, self.images),
         ];
         const DOMAIN: u32 = 1; // of RateLimitRequest
         const DESCRIPTORS: u32 = 2;

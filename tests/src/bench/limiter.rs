@@ -111,7 +111,8 @@ fn admission() -> Vec<u8> {
     let (domain, tenant, tier) = ("tollgate", "bench", "bench");
     let (model, api, key) = (Some("gpt-4o-mini"), Some("openai_chat"), None);
     let (input_tokens, output_tokens) = (Some(INPUT_TOKENS), Some(OUTPUT_TOKENS));
-    AdmissionRequest { requests: Some(1), domain, tenant, tier, model, api, key, input_tokens, output_tokens }.encode()
+    let (requests, images) = (Some(1), None);
+    AdmissionRequest { requests, domain, tenant, tier, model, api, key, input_tokens, output_tokens, images }.encode()
 }
 
 /// The message as gRPC frames it: not compressed, and its length.

@@ -134,10 +134,11 @@ fn google_status(status: StatusCode) -> &'static str {
 mod tests {
     use super::*;
 
-    const PATHS: [(&str, Api); 12] = [
+    const PATHS: [(&str, Api); 13] = [
         ("/v1/chat/completions", Api::OpenAi),
         ("/v1/completions", Api::OpenAi),
         ("/v1/embeddings", Api::OpenAi),
+        ("/v1/images/generations", Api::OpenAi),
         ("/v1/responses", Api::OpenAi),
         ("/v1/messages", Api::Anthropic),
         ("/v1beta/models/m:generateContent", Api::Gemini),

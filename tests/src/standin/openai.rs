@@ -1,4 +1,4 @@
-//! OpenAI's completions, embeddings and Responses. Source: OpenAI's API reference.
+//! OpenAI's completions, embeddings, images and Responses. Source: OpenAI's API reference.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -11,6 +11,7 @@ pub(super) fn answer(path: &str, request: &Value, chunks: Option<u32>) -> Option
     Some(match path {
         "/v1/completions" => completions(request, usage.uncached().unreasoned()),
         "/v1/embeddings" => embeddings(request, Usage::of(request, Some(0)).uncached()),
+        "/v1/images/generations" => images(request, usage.uncached().unreasoned()),
         "/v1/responses" => responses(request, usage),
         _ => return None,
     })
@@ -56,6 +57,35 @@ fn embeddings(request: &Value, usage: Usage) -> Answer {
         "usage": {"prompt_tokens": usage.prompt_tokens, "total_tokens": usage.prompt_tokens},
     });
     Answer::body(body.to_string(), usage)
+}
+
+/// The bytes of a picture, in base64.
+const PICTURE_BYTES: usize = 256 << 10;
+
+/// Only `gpt-image` models tell tokens and stream; others tell where their images can be fetched.
+fn images(request: &Value, usage: Usage) -> Answer {
+    let count = request["n"].as_u64().unwrap_or(1);
+    if !request["model"].as_str().is_some_and(|model| model.starts_with("gpt-image")) {
+        let image = |at| json!({"url": format!("https://images.example/{at}.png")});
+        let data: Vec<_> = (0..count).map(image).collect();
+        return Answer::body(json!({"created": 1_760_000_000, "data": data}).to_string(), usage);
+    }
+    let picture = "iVBORw0K".repeat(PICTURE_BYTES / 8);
+    let counts = json!({
+        "input_tokens": usage.prompt_tokens,
+        "input_tokens_details": {"text_tokens": usage.prompt_tokens, "image_tokens": 0},
+        "output_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens(),
+    });
+    if request["stream"] != true {
+        let data: Vec<_> = (0..count).map(|_| json!({"b64_json": picture})).collect();
+        return Answer::body(json!({"created": 1_760_000_000, "data": data, "usage": counts}).to_string(), usage);
+    }
+    let partial = (0..request["partial_images"].as_u64().unwrap_or(0))
+        .map(|at| json!({"type": "image_generation.partial_image", "b64_json": picture, "partial_image_index": at}));
+    let completed = json!({"type": "image_generation.completed", "b64_json": picture, "usage": counts});
+    let events = partial.chain(std::iter::repeat_n(completed, usize::try_from(count).unwrap_or(0)));
+    Answer::events(events.map(|event| server_sent_event(event["type"].as_str(), &event)).collect(), usage)
 }
 
 fn responses(request: &Value, usage: Usage) -> Answer {

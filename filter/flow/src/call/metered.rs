@@ -62,6 +62,8 @@ pub(super) struct Asked {
     pub(super) output_cap: Option<u64>,
     /// Whether the answer has tokens of its own.
     pub(super) generates: bool,
+    /// How many images are to be made.
+    pub(super) images: u64,
     /// The prompt's tokens, as estimated.
     pub(super) input_tokens: u64,
     /// The answer is fetched later, by another request.
@@ -96,6 +98,7 @@ impl Metered {
                 output_cap: facts.output_cap.map(|cap| cap.saturating_mul(facts.choices)),
                 model: facts.model,
                 generates: facts.generates,
+                images: facts.images,
                 input_tokens,
                 background: facts.background,
             },
@@ -103,6 +106,7 @@ impl Metered {
                 model: self.endpoint.as_ref().and_then(|endpoint| endpoint.model.clone()),
                 output_cap: None,
                 generates: true,
+                images: self.endpoint.as_ref().map_or(0, |endpoint| endpoint.format.default_images()),
                 input_tokens,
                 background: false,
             },
@@ -111,9 +115,10 @@ impl Metered {
 
     /// The call is to be decided on, with what is known of the request by now.
     pub(super) fn settle_question(&mut self, asked: Asked) {
-        let Asked { model, output_cap, generates, input_tokens, .. } = asked;
+        let Asked { model, output_cap, generates, images, input_tokens, .. } = asked;
         self.event.input_estimate = Some(input_tokens).filter(|estimate| *estimate > 0);
-        let amounts = Amounts { input_tokens, output_tokens: generates.then_some(output_cap.unwrap_or(0)) };
+        let output_tokens = generates.then_some(output_cap.unwrap_or(0));
+        let amounts = Amounts { input_tokens, output_tokens, images };
         self.question = Question { model, amounts };
     }
 
@@ -126,17 +131,29 @@ impl Metered {
     /// What the limiter is asked.
     pub(super) fn ask(&mut self, config: &Config, lease: Option<String>, now_ms: u64) -> Ask {
         self.asked_at_ms = now_ms;
-        let Amounts { input_tokens, output_tokens } = match config.admission.settle {
+        let Amounts { input_tokens, output_tokens, images } = match config.admission.settle {
             Settle::Events => {
                 self.event.reservation_id = Some(self.event.event_id.clone());
                 self.question.amounts
             }
             // Its tokens are told when they are known; until then they are only asked whether there are any.
-            Settle::Rls => Amounts { input_tokens: 0, output_tokens: self.question.amounts.output_tokens.map(|_| 0) },
+            Settle::Rls => {
+                Amounts { input_tokens: 0, output_tokens: self.question.amounts.output_tokens.map(|_| 0), images: 0 }
+            }
         };
         let Kind { tenant, tier, model, api, key } = self.kind();
-        let (domain, requests, input_tokens) = (config.admission.domain.as_str(), Some(1), Some(input_tokens));
-        let message = AdmissionRequest { requests, domain, tenant, tier, model, api, key, input_tokens, output_tokens };
+        let message = AdmissionRequest {
+            requests: Some(1),
+            domain: &config.admission.domain,
+            tenant,
+            tier,
+            model,
+            api,
+            key,
+            input_tokens: Some(input_tokens),
+            output_tokens,
+            images: Some(images).filter(|images| *images > 0),
+        };
         Ask { message: message.encode(), reservation_id: self.event.reservation_id.clone(), lease }
     }
 

@@ -28,7 +28,7 @@ impl Dialect {
     pub(crate) fn of(format: Option<Format>) -> Dialect {
         match format {
             Some(Format::Anthropic) => Dialect::Anthropic,
-            Some(Format::Gemini | Format::GeminiInteractions) => Dialect::Google,
+            Some(Format::Gemini | Format::GeminiInteractions | Format::VertexImages) => Dialect::Google,
             Some(Format::BedrockConverse | Format::BedrockInvoke) => Dialect::Bedrock,
             Some(Format::CohereV1 | Format::CohereV2) => Dialect::Cohere,
             Some(Format::Ollama) => Dialect::Ollama,
@@ -74,6 +74,7 @@ fn openai_type(code: Code) -> &'static str {
         Code::LimiterUnavailable => "server_error",
         Code::RateLimited(LimitUnit::Requests | LimitUnit::Concurrency) => "requests",
         Code::RateLimited(LimitUnit::Tokens | LimitUnit::InputTokens | LimitUnit::OutputTokens) => "tokens",
+        Code::RateLimited(LimitUnit::Images) => "images",
         Code::RateLimited(LimitUnit::Cost) => "cost",
         Code::QuotaExceeded => "insufficient_quota",
         Code::UnknownTier | Code::Suspended => "permission_error",

@@ -3,6 +3,7 @@
 mod admission;
 mod bodies;
 mod endings;
+mod images;
 mod leases;
 mod reports;
 mod scene;

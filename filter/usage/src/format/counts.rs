@@ -33,6 +33,8 @@ pub struct TokenUsage {
     pub billed_output: u64,
     /// Searches and other uses of the provider's own tools that are charged for beside tokens.
     pub tool_requests: u64,
+    /// Images that were made, where the API makes nothing else.
+    pub images: u64,
 }
 
 /// The numbers that formats report. Which of them include which others is the format's to say.
@@ -57,11 +59,15 @@ pub(crate) enum Count {
     BilledInput,
     BilledOutput,
     ToolRequests,
+    /// Images of a list.
+    Images,
+    /// Images that events tell of.
+    ImageEvents,
 }
 
 /// The last value that was seen of each count.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Counts([Option<u64>; Count::ToolRequests as usize + 1]);
+pub(crate) struct Counts([Option<u64>; Count::ImageEvents as usize + 1]);
 
 impl Counts {
     /// The last value, or `None` when the response did not have this count.
@@ -103,6 +109,7 @@ impl Counts {
             billed_input: self.or_zero(Count::BilledInput),
             billed_output: self.or_zero(Count::BilledOutput),
             tool_requests: self.or_zero(Count::ToolRequests),
+            images: 0,
         }
     }
 
@@ -118,5 +125,14 @@ impl Counts {
         let usage = self.inclusive()?;
         let cached = usage.cache_read.saturating_add(usage.cache_creation);
         Some(TokenUsage { input: usage.input.saturating_add(cached), ..usage })
+    }
+
+    /// What was counted, where images are made: they are told by being there, tokens may be told or not.
+    pub(crate) fn with_images(&self) -> Option<TokenUsage> {
+        let images = self.get(Count::Images).or(self.get(Count::ImageEvents));
+        let (input, output) = (self.get(Count::Input), self.get(Count::Output));
+        images.or(input).or(output)?;
+        let (input, output) = (input.unwrap_or(0), output.unwrap_or(0));
+        Some(TokenUsage { input, output, images: images.unwrap_or(0), ..self.beside_totals() })
     }
 }

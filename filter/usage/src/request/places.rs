@@ -81,6 +81,7 @@ const PLACES: &[(Path, Place)] = &[
     (&["num_generations"], Place::Choices),
     (&["generationConfig", "candidateCount"], Place::Choices),
     (&["generation_config", "candidate_count"], Place::Choices),
+    (&["parameters", "sampleCount"], Place::Choices),
     // Texts, or lists of texts or tokens.
     (&["system"], Place::Text),
     (&["instructions"], Place::Text),
@@ -98,6 +99,7 @@ const PLACES: &[(Path, Place)] = &[
     (&["suffix"], Place::Text),
     (&["template"], Place::Text),
     (&["inputText"], Place::Message),
+    (&["instances[]", "prompt"], Place::Message),
     (&["images[]"], Place::Media),
     (&["messages[]"], Place::Message),
     (&["contents[]"], Place::Message),

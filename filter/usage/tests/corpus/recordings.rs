@@ -34,6 +34,7 @@ const COUNTS: &[(&str, ReadCount)] = &[
     ("billed_input", |usage| usage.billed_input),
     ("billed_output", |usage| usage.billed_output),
     ("tool_requests", |usage| usage.tool_requests),
+    ("images", |usage| usage.images),
 ];
 
 impl Recording {

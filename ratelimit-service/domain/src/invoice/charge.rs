@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::amounts::{Decimal, Quantity, UnitUsd};
 use crate::amount::TokenClass;
 
-/// What is counted. It is written as `tokens.input`, `requests` or `event.<type>`.
+/// What is counted. It is written as `tokens.input`, `requests`, `images` or `event.<type>`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum Meter {
@@ -15,12 +15,15 @@ pub enum Meter {
     Tokens(TokenClass),
     /// Calls.
     Requests,
+    /// Images that calls made.
+    Images,
     /// What tracked events of a type count.
     Event(String),
 }
 
 const TOKENS: &str = "tokens.";
 const REQUESTS: &str = "requests";
+const IMAGES: &str = "images";
 const EVENT: &str = "event.";
 
 impl fmt::Display for Meter {
@@ -28,6 +31,7 @@ impl fmt::Display for Meter {
         match self {
             Meter::Tokens(class) => write!(f, "{TOKENS}{}", class.as_str()),
             Meter::Requests => f.write_str(REQUESTS),
+            Meter::Images => f.write_str(IMAGES),
             Meter::Event(of) => write!(f, "{EVENT}{of}"),
         }
     }
@@ -45,7 +49,7 @@ pub struct UnknownMeter(String);
 
 impl fmt::Display for UnknownMeter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` is no meter; write `tokens.<class>`, `requests` or `event.<type>`", self.0)
+        write!(f, "`{}` is no meter; write `tokens.<class>`, `requests`, `images` or `event.<type>`", self.0)
     }
 }
 
@@ -61,7 +65,10 @@ impl TryFrom<String> for Meter {
         } else if let Some(of) = text.strip_prefix(EVENT) {
             Some(Meter::Event(of.to_owned()))
         } else {
-            (text == REQUESTS).then_some(Meter::Requests)
+            [(REQUESTS, Meter::Requests), (IMAGES, Meter::Images)]
+                .into_iter()
+                .find(|(name, _)| *name == text)
+                .map(|(_, meter)| meter)
         };
         meter.ok_or(UnknownMeter(text))
     }
@@ -82,7 +89,7 @@ pub struct UnitPrice {
     /// The version's name, such as `gpt-4o*@2026-11-01`.
     #[serde(rename = "price")]
     pub version: String,
-    /// For one token, request or unit of an event.
+    /// For one token, request, image or unit of an event.
     #[serde(rename = "unit_usd")]
     pub each: UnitUsd,
 }
@@ -103,7 +110,7 @@ pub struct Charge {
     pub model: Option<String>,
     /// At which price; `None` where no price is known.
     pub price: Option<UnitPrice>,
-    /// How much: tokens and requests in ones, events in millionths.
+    /// How much: tokens, requests and images in ones, events in millionths.
     pub quantity: u128,
     /// How that is known.
     pub basis: Basis,
@@ -113,7 +120,7 @@ impl Charge {
     /// How much; `None` where it is too large.
     pub(super) fn measured(&self) -> Option<Quantity> {
         let millionths = match self.meter {
-            Meter::Tokens(_) | Meter::Requests => 1_000_000,
+            Meter::Tokens(_) | Meter::Requests | Meter::Images => 1_000_000,
             Meter::Event(_) => 1,
         };
         i128::try_from(self.quantity).ok()?.checked_mul(millionths).map(Decimal::from_parts)
@@ -127,10 +134,11 @@ mod tests {
     #[test]
     fn meters_have_names() {
         let classes = TokenClass::ALL.into_iter().map(Meter::Tokens);
-        for meter in classes.chain([Meter::Requests, Meter::Event("image.made".into()), Meter::Event(String::new())]) {
+        let others = [Meter::Requests, Meter::Images, Meter::Event("image.made".into()), Meter::Event(String::new())];
+        for meter in classes.chain(others) {
             assert_eq!(Meter::try_from(meter.to_string()), Ok(meter));
         }
-        for text in ["", "tokens", "tokens.in", "Requests", "requests."] {
+        for text in ["", "tokens", "tokens.in", "Requests", "requests.", "image"] {
             assert!(Meter::try_from(text.to_owned()).is_err(), "{text}");
         }
     }

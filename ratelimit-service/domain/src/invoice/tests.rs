@@ -234,7 +234,7 @@ fn an_invoice_goes_its_way_once() {
 
 fn meters() -> impl Strategy<Value = Meter> {
     let tokens = [TokenClass::Input, TokenClass::Output].map(Meter::Tokens);
-    select([tokens.to_vec(), vec![Meter::Requests, Meter::Event("image".into())]].concat())
+    select([tokens.to_vec(), vec![Meter::Requests, Meter::Images, Meter::Event("image".into())]].concat())
 }
 
 fn models() -> impl Strategy<Value = Option<String>> {

@@ -1,6 +1,6 @@
 //! What the same call would cost by other models.
 
-use super::{MarkUp, Quote, TenantPrices};
+use super::{Calls, MarkUp, Price, Quote, TenantPrices};
 use crate::amount::{Pattern, Tokens};
 use crate::calendar::Day;
 
@@ -9,10 +9,9 @@ use crate::calendar::Day;
 pub struct Comparison<'a> {
     /// The day on which prices are in force.
     pub day: Day,
-    /// How many calls.
-    pub requests: u64,
-    /// What they use together.
-    pub tokens: Tokens,
+    /// The calls. Models whose prices do not tell what these would cost are left out: those without a price of an image where
+    /// images are made, and those that have nothing but one where none are.
+    pub calls: Calls,
     /// The plan's.
     pub mark_up: MarkUp,
     /// Prices of this provider's models alone.
@@ -24,7 +23,7 @@ pub struct Comparison<'a> {
 impl Comparison<'_> {
     /// About one call with these tokens, by any model on any list, without a mark-up.
     pub fn of(day: Day, tokens: Tokens) -> Comparison<'static> {
-        Comparison { day, requests: 1, tokens, mark_up: MarkUp::NONE, provider: None, models: None }
+        Comparison { day, calls: Calls::one(tokens), mark_up: MarkUp::NONE, provider: None, models: None }
     }
 }
 
@@ -54,12 +53,21 @@ impl<'p> TenantPrices<'p> {
     fn compared(self, asked: &Comparison<'_>) -> impl Iterator<Item = Compared<'p>> {
         let is_asked = |quote: &Quote<'_>, model: &str| {
             asked.provider.is_none_or(|provider| quote.price().provider() == Some(provider))
+                && tells(quote.price(), &asked.calls)
                 && asked.models.as_ref().is_none_or(|models| models.matches(model))
         };
         self.in_force(asked.day).filter(move |quote| is_asked(quote, &quote.price().model().to_string())).map(|quote| {
             let quote = quote.with_mark_up(asked.mark_up);
-            Compared { quote, picousd: quote.cost_picousd(asked.requests, &asked.tokens) }
+            Compared { quote, picousd: quote.cost_picousd(&asked.calls) }
         })
+    }
+}
+
+/// Whether the price tells what such calls would cost.
+fn tells(price: &Price, calls: &Calls) -> bool {
+    match calls.images {
+        0 => !price.per_token().is_empty() || price.per_request_nanousd() > 0,
+        _ => price.per_image_nanousd() > 0,
     }
 }
 

@@ -36,10 +36,28 @@ impl Default for MarkUp {
     }
 }
 
+/// Calls, and what they use together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Calls {
+    /// How many calls.
+    pub requests: u64,
+    /// Images that are made.
+    pub images: u64,
+    /// Tokens.
+    pub tokens: Tokens,
+}
+
+impl Calls {
+    /// One call that uses tokens alone.
+    pub fn one(tokens: Tokens) -> Calls {
+        Calls { requests: 1, images: 0, tokens }
+    }
+}
+
 /// So many at a unit price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
-    /// Tokens or calls.
+    /// Tokens, images or calls.
     pub quantity: u64,
     /// Of each, in 1e-12 US dollars.
     pub unit_picousd: u64,
@@ -83,38 +101,40 @@ impl<'p> Quote<'p> {
         self.layer
     }
 
-    /// What `requests` calls with these tokens together come to, part by part.
+    /// What calls come to, part by part.
     ///
     /// Whether a prompt is long can be told of one call; several together are taken to be alike.
-    pub fn rate(&self, requests: u64, tokens: &Tokens) -> Rated {
+    pub fn rate(&self, calls: &Calls) -> Rated {
         Rated {
             version: self.price.version(),
-            tokens: self.tokens(requests, tokens).collect(),
-            requests: self.requests(requests),
+            tokens: self.tokens(calls).collect(),
+            images: self.each(calls.images, self.price.per_image_nanousd),
+            requests: self.each(calls.requests, self.price.per_request_nanousd),
         }
     }
 
     /// As [`Quote::rate`], in 1e-12 US dollars and exact; saturates.
-    pub fn cost_picousd(&self, requests: u64, tokens: &Tokens) -> u128 {
-        sum(self.tokens(requests, tokens).map(|(_, part)| part), self.requests(requests))
+    pub fn cost_picousd(&self, calls: &Calls) -> u128 {
+        let images = self.each(calls.images, self.price.per_image_nanousd);
+        let requests = self.each(calls.requests, self.price.per_request_nanousd);
+        sum(self.tokens(calls).map(|(_, part)| part).chain([images, requests]))
     }
 
     /// As [`Quote::rate`], in 1e-9 US dollars, rounded up once; at most [`MAX_AMOUNT`].
-    pub fn cost_nanousd(&self, requests: u64, tokens: &Tokens) -> u64 {
-        nanousd(self.cost_picousd(requests, tokens))
+    pub fn cost_nanousd(&self, calls: &Calls) -> u64 {
+        nanousd(self.cost_picousd(calls))
     }
 
-    fn tokens(&self, requests: u64, tokens: &Tokens) -> impl Iterator<Item = (TokenClass, Part)> {
-        let prompt_tokens = tokens.of(Side::Input) / requests.max(1);
-        tokens.by_class().filter(|(_, quantity)| *quantity > 0).map(move |(class, quantity)| {
+    fn tokens(&self, calls: &Calls) -> impl Iterator<Item = (TokenClass, Part)> {
+        let prompt_tokens = calls.tokens.of(Side::Input) / calls.requests.max(1);
+        calls.tokens.by_class().filter(|(_, quantity)| *quantity > 0).map(move |(class, quantity)| {
             let unit_picousd = self.mark_up.of(self.price.unit_picousd(class, prompt_tokens));
             (class, Part { quantity, unit_picousd })
         })
     }
 
-    fn requests(&self, quantity: u64) -> Part {
-        let unit_picousd = self.price.per_request_nanousd.saturating_mul(1000);
-        Part { quantity, unit_picousd: self.mark_up.of(unit_picousd) }
+    fn each(&self, quantity: u64, unit_nanousd: u64) -> Part {
+        Part { quantity, unit_picousd: self.mark_up.of(unit_nanousd.saturating_mul(1000)) }
     }
 }
 
@@ -125,6 +145,8 @@ pub struct Rated {
     pub version: String,
     /// By class, of those that have any, each at its unit price.
     pub tokens: Vec<(TokenClass, Part)>,
+    /// The images. Most prices have nothing for these.
+    pub images: Part,
     /// The calls themselves. Most prices have nothing for these.
     pub requests: Part,
 }
@@ -132,7 +154,7 @@ pub struct Rated {
 impl Rated {
     /// The sum in 1e-12 US dollars, exact; saturates.
     pub fn picousd(&self) -> u128 {
-        sum(self.tokens.iter().map(|(_, part)| *part), self.requests)
+        sum(self.tokens.iter().map(|(_, part)| *part).chain([self.images, self.requests]))
     }
 
     /// The sum in 1e-9 US dollars, rounded up once; at most [`MAX_AMOUNT`].
@@ -141,8 +163,8 @@ impl Rated {
     }
 }
 
-fn sum(tokens: impl Iterator<Item = Part>, requests: Part) -> u128 {
-    tokens.fold(requests.picousd(), |sum, part| sum.saturating_add(part.picousd()))
+fn sum(parts: impl Iterator<Item = Part>) -> u128 {
+    parts.fold(0, |sum, part| sum.saturating_add(part.picousd()))
 }
 
 fn nanousd(picousd: u128) -> u64 {

@@ -23,6 +23,11 @@ fn prices(operator: Vec<Price>, shipped: Vec<Price>) -> Prices {
     Prices::new(operator, Arc::new(PriceTable::new(shipped)))
 }
 
+/// Calls that use tokens alone.
+fn calls(requests: u64, tokens: Tokens) -> Calls {
+    Calls { requests, ..Calls::one(tokens) }
+}
+
 /// What a token of input costs by the version that holds.
 fn input_at(table: &PriceTable, provider: Option<&str>, model: &str, at: i32) -> Option<u64> {
     table.at(provider, Some(model), day(at)).and_then(|price| price.per_token().given(TokenClass::Input))
@@ -36,7 +41,7 @@ fn a_cost_is_exact_and_rounded_up_once() {
     let cached = [(TokenClass::CacheRead, 1)].into_iter().collect();
     let prices = prices(vec![small, Price::new(Pattern::new("*"), cached)], Vec::new());
     let cost = |model, requests, tokens: &Tokens| {
-        prices.with_own(None).at(None, Some(model), day(0)).map(|quote| quote.cost_nanousd(requests, tokens))
+        prices.with_own(None).at(None, Some(model), day(0)).map(|quote| quote.cost_nanousd(&calls(requests, *tokens)))
     };
     let mut tokens = Tokens::plain(10, 3);
     tokens.add(Side::Input, 1, &[(TokenClass::CacheRead, 1)]);
@@ -105,14 +110,14 @@ fn a_long_prompt_prices_all_tokens_of_its_call() {
     let quote = prices.with_own(None).at(None, Some("a"), day(0)).unwrap();
     let mut tokens = Tokens::plain(0, 1);
     tokens.add(Side::Input, 200, &[(TokenClass::CacheRead, 50)]);
-    assert_eq!(quote.cost_picousd(1, &tokens), 200 * 10 + 50, "cached tokens cost as plain ones");
+    assert_eq!(quote.cost_picousd(&Calls::one(tokens)), 200 * 10 + 50, "cached tokens cost as plain ones");
     tokens.add(Side::Input, 2, &[(TokenClass::AudioInput, 1), (TokenClass::CacheWrite, 1)]);
     assert_eq!(
-        quote.cost_picousd(1, &tokens),
+        quote.cost_picousd(&Calls::one(tokens)),
         150 * 20 + 50 * 2 + 20 + 7 + 50,
         "what has no other price keeps its own"
     );
-    assert_eq!(quote.cost_picousd(2, &tokens), 201 * 10 + 7 + 50, "two calls of about a hundred");
+    assert_eq!(quote.cost_picousd(&calls(2, tokens)), 201 * 10 + 7 + 50, "two calls of about a hundred");
 }
 
 #[test]
@@ -123,24 +128,59 @@ fn a_mark_up_is_rounded_up_for_each_unit_and_leaves_a_tenants_own_price() {
         let quote = prices.with_own(Some(&own)).at(None, Some(model), day(0)).unwrap();
         quote.with_mark_up(MarkUp::from_ppm(1_250_000))
     };
-    let rated = quote("a").rate(1, &Tokens::plain(4, 2));
+    let rated = quote("a").rate(&Calls::one(Tokens::plain(4, 2)));
     let part = |quantity, unit_picousd| Part { quantity, unit_picousd };
     assert_eq!(rated.tokens, [(TokenClass::Input, part(4, 13)), (TokenClass::Output, part(2, 63))]);
     assert_eq!((rated.requests, rated.version.as_str()), (part(1, 1250), "a@1970-01-01"));
     assert_eq!((rated.picousd(), rated.nanousd()), (52 + 126 + 1250, 2));
-    assert_eq!(quote("own").cost_picousd(1, &Tokens::plain(4, 2)), 140);
+    assert_eq!(quote("own").cost_picousd(&Calls::one(Tokens::plain(4, 2))), 140);
 }
 
 #[test]
 fn nothing_overflows() {
     let all = TokenClass::ALL.map(|class| (class, u64::MAX)).into_iter().collect();
-    let prices = prices(vec![Price::new(Pattern::new("*"), all).with_per_request_nanousd(u64::MAX)], Vec::new());
+    let price = Price::new(Pattern::new("*"), all).with_per_request_nanousd(u64::MAX).with_per_image_nanousd(u64::MAX);
+    let prices = prices(vec![price], Vec::new());
     let quote = prices.with_own(None).at(None, None, day(i32::MIN)).or_else(|| {
         prices.with_own(None).at(None, None, day(i32::MAX)).map(|quote| quote.with_mark_up(MarkUp::from_ppm(u32::MAX)))
     });
     let quote = quote.unwrap();
-    assert_eq!(quote.cost_nanousd(u64::MAX, &Tokens::plain(u64::MAX, u64::MAX)), MAX_AMOUNT);
-    assert_eq!(quote.rate(u64::MAX, &Tokens::plain(u64::MAX, 1)).nanousd(), MAX_AMOUNT);
+    let most = |tokens| Calls { requests: u64::MAX, images: u64::MAX, tokens };
+    assert_eq!(quote.cost_nanousd(&most(Tokens::plain(u64::MAX, u64::MAX))), MAX_AMOUNT);
+    assert_eq!(quote.rate(&most(Tokens::plain(u64::MAX, 1))).nanousd(), MAX_AMOUNT);
+}
+
+#[test]
+fn an_image_costs_its_price_beside_tokens_and_the_call() {
+    let drawn = price("draw", 10).with_per_image_nanousd(40_000_000).with_per_request_nanousd(5);
+    let prices = prices(vec![drawn, price("chat", 10)], Vec::new());
+    let quote = |model| prices.with_own(None).at(None, Some(model), day(0)).unwrap();
+    let calls = Calls { requests: 1, images: 3, tokens: Tokens::plain(7, 0) };
+    let rated = quote("draw").with_mark_up(MarkUp::from_ppm(1_500_000)).rate(&calls);
+    assert_eq!(rated.images, Part { quantity: 3, unit_picousd: 60_000_000_000 });
+    assert_eq!(rated.nanousd(), 3 * 60_000_000 + 8, "7.5 for the call, and 0.105 for its tokens");
+    assert_eq!(quote("chat").rate(&calls).images.picousd(), 0, "most models have no price for them");
+}
+
+#[test]
+fn only_models_whose_prices_tell_are_compared() {
+    let shipped = vec![
+        price("chat", 1),
+        price("dear", 1).with_per_image_nanousd(9),
+        price("draw", 1).with_per_image_nanousd(8),
+        Price::new(Pattern::new("only"), PerToken::default()).with_per_image_nanousd(7),
+    ];
+    let prices = prices(Vec::new(), shipped);
+    let names = |images| -> Vec<String> {
+        let asked = Comparison::of(day(0), Tokens::default());
+        let asked = Comparison { calls: Calls { images, ..asked.calls }, ..asked };
+        let compared = prices.with_own(None).compare(&asked);
+        compared.iter().map(|one| one.quote.price().model().to_string()).collect()
+    };
+    assert_eq!(
+        (names(1), names(0)),
+        (vec!["only".into(), "draw".into(), "dear".into()], ["chat", "dear", "draw"].map(String::from).into())
+    );
 }
 
 #[test]
@@ -166,7 +206,8 @@ fn models_are_compared_by_cost_and_then_by_name() {
     assert_eq!(names(&asked), named(&[("haiku", 3), ("mini-*", 3), ("opus", 5), ("mini", 9)]));
     let theirs = Comparison { provider: Some("anthropic"), mark_up: MarkUp::from_ppm(2_000_000), ..asked.clone() };
     assert_eq!(names(&theirs), named(&[("haiku", 6), ("opus", 10)]));
-    let minis = Comparison { models: Some(Pattern::new("mini*")), requests: 0, ..asked.clone() };
+    let minis =
+        Comparison { models: Some(Pattern::new("mini*")), calls: calls(0, asked.calls.tokens), ..asked.clone() };
     assert_eq!(names(&minis), named(&[("mini-*", 3), ("mini", 9)]));
     assert_eq!(names(&Comparison { provider: Some("nobody"), ..asked }), []);
 }
@@ -217,13 +258,16 @@ proptest! {
     fn parts_sum_up_to_the_cost(
         price in any_price(),
         per_request_nanousd in 0..1_000_000_000u64,
+        per_image_nanousd in 0..1_000_000_000u64,
         ppm in 0..3_000_000u32,
         requests in 0..3u64,
+        images in 0..5u64,
         input in any::<u64>(),
         cached in any::<u64>(),
         output in any::<u64>(),
     ) {
-        let prices = prices(vec![price.with_per_request_nanousd(per_request_nanousd)], Vec::new());
+        let price = price.with_per_request_nanousd(per_request_nanousd).with_per_image_nanousd(per_image_nanousd);
+        let prices = prices(vec![price], Vec::new());
         let mut tokens = Tokens::default();
         tokens.add(Side::Input, input, &[(TokenClass::CacheRead, cached)]);
         tokens.add(Side::Output, output, &[]);
@@ -231,14 +275,17 @@ proptest! {
         prop_assume!(quote.is_some());
         let listed = quote.unwrap();
         let quote = listed.with_mark_up(MarkUp::from_ppm(ppm));
-        let rated = quote.rate(requests, &tokens);
+        let calls = Calls { requests, images, tokens };
+        let rated = quote.rate(&calls);
         let parts: u128 = rated.tokens.iter().map(|(_, part)| part.picousd()).sum();
-        prop_assert_eq!(rated.picousd(), parts + rated.requests.picousd());
-        prop_assert_eq!(rated.picousd(), quote.cost_picousd(requests, &tokens));
+        prop_assert_eq!(rated.picousd(), parts + rated.images.picousd() + rated.requests.picousd());
+        prop_assert_eq!(rated.picousd(), quote.cost_picousd(&calls));
+        prop_assert_eq!((rated.images.quantity, rated.requests.quantity), (images, requests));
         let counted: u64 = rated.tokens.iter().map(|(_, part)| part.quantity).sum();
         prop_assert_eq!(counted, tokens.by_class().map(|(_, count)| count).sum::<u64>());
         // A mark-up is right to one unit's rounding for each that is counted.
-        let (exact, units) = (listed.cost_picousd(requests, &tokens) * u128::from(ppm), u128::from(counted + requests));
+        let exact = listed.cost_picousd(&calls) * u128::from(ppm);
+        let units = u128::from(counted + images + requests);
         prop_assert!(rated.picousd() * 1_000_000 >= exact);
         prop_assert!(rated.picousd() * 1_000_000 < exact + units.max(1) * 1_000_000);
     }

@@ -1,6 +1,6 @@
 //! What made-up tenants do on a day.
 
-use tollgate_domain::{Day, MarkUp, Prices, TokenClass, Tokens};
+use tollgate_domain::{Calls, Day, MarkUp, Prices, TokenClass, Tokens};
 use tollgate_wire::usage_event::{Finish, TokenCounts, UsageEvent, UsageSource};
 use uuid::Builder;
 
@@ -253,7 +253,7 @@ impl Tenant {
         let tokens: Tokens = classes.into_iter().zip(counts).collect();
         let prices = Prices::new(Vec::new(), shipped());
         let quote = prices.with_own(None).at(Some(model.provider), Some(model.name), day)?;
-        Some(quote.with_mark_up(MarkUp::from_ppm(self.tier.markup_ppm())).cost_nanousd(1, &tokens))
+        Some(quote.with_mark_up(MarkUp::from_ppm(self.tier.markup_ppm())).cost_nanousd(&Calls::one(tokens)))
     }
 
     /// Something else that is billed.

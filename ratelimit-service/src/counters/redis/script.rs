@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use redis::{Arg, Cmd, FromRedisValue, Script, Value};
+use serde::Deserialize;
+use serde_json::json;
 use tollgate_domain::{
     Ask, Counter, Expired, Extent, HeldCall, MAX_AMOUNT, Outcome, Role, Rule, Settled, Settles, Take, Unit, Unused,
     Used, Verdict,
@@ -249,15 +251,24 @@ fn exact(number: u64) -> u64 {
     number.min(MAX_AMOUNT + 1)
 }
 
-/// JSON: the tier, the model, the API, the key, tokens in and out.
+/// The tier, the model, the API, the key, tokens in and out; and images, where there are some: earlier releases know of none.
+#[derive(Deserialize)]
+struct Held(String, Option<String>, Option<String>, Option<String>, u64, u64, #[serde(default)] u64);
+
+/// A JSON array, as [`Held`] is read.
 fn written(call: &HeldCall) -> String {
-    let HeldCall { tier, model, api, key, input_tokens, output_tokens } = call;
-    serde_json::json!([tier, model, api, key, input_tokens, output_tokens]).to_string()
+    let HeldCall { tier, model, api, key, input_tokens, output_tokens, images } = call;
+    match images {
+        0 => json!([tier, model, api, key, input_tokens, output_tokens]),
+        _ => json!([tier, model, api, key, input_tokens, output_tokens, images]),
+    }
+    .to_string()
 }
 
 fn read(call: &str) -> Result<HeldCall, Failure> {
-    let (tier, model, api, key, input_tokens, output_tokens) = serde_json::from_str(call).map_err(unexpected)?;
-    Ok(HeldCall { tier, model, api, key, input_tokens, output_tokens })
+    let Held(tier, model, api, key, input_tokens, output_tokens, images) =
+        serde_json::from_str(call).map_err(unexpected)?;
+    Ok(HeldCall { tier, model, api, key, input_tokens, output_tokens, images })
 }
 
 /// Redis answered what the scripts do not.

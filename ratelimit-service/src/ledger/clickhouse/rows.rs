@@ -98,6 +98,7 @@ fn bounded(mut record: EventRecord) -> EventRecord {
         &mut record.billed_input_tokens,
         &mut record.billed_output_tokens,
         &mut record.tool_requests,
+        &mut record.images,
     ];
     counts.into_iter().chain(&mut record.time_to_first_token_ms).for_each(|count| *count = (*count).min(MAX_COUNT));
     record.cost_nanousd = record.cost_nanousd.map(|cost| cost.min(MAX_COST_NANOUSD));

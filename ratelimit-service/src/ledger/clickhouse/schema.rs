@@ -10,7 +10,10 @@ use super::ClickHouseSettings;
 use super::database::Database;
 
 /// Each version's statements, from version 1 on.
-const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/clickhouse/0001_ledger.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../../migrations/clickhouse/0001_ledger.sql"),
+    include_str!("../../../migrations/clickhouse/0002_images.sql"),
+];
 
 /// The tables with a time to live, the column that it counts from, and whether they hold entries.
 const AGING: &[(&str, &str, bool)] = &[

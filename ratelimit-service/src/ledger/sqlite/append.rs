@@ -18,8 +18,8 @@ static INSERT: LazyLock<String> = LazyLock::new(|| {
 
 const INSERT_UNSETTLED: &str = "
     INSERT INTO unsettled_events
-        (event_id, tenant, tier, started_at_ms, api, key, request_model, input_tokens, output_tokens, cost_nanousd)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING";
+        (event_id, tenant, tier, started_at_ms, api, key, request_model, input_tokens, output_tokens, images, cost_nanousd)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING";
 
 const INSERT_TRACKED: &str = "
     INSERT INTO tracked_events (id, tenant, event_type, at_ms, quantity_micros, metadata) VALUES (?, ?, ?, ?, ?, ?)
@@ -94,14 +94,15 @@ impl<'b> Append<'_, 'b> {
         let mut query = self.transaction.prepare_cached(&format!("{} WHERE event_id = ?", super::read::UNSETTLED))?;
         let estimate = query.query_row([event_id], super::read::unsettled)?;
         let (day, tokens) = (Day::of(estimate.started_at_ms), estimate.tokens);
-        let insert = "INSERT INTO corrections (event_id, tenant, day, input_tokens, output_tokens, cost_nanousd) \
-                      VALUES (?, ?, ?, ?, ?, ?)";
+        let insert = "INSERT INTO corrections (event_id, tenant, day, input_tokens, output_tokens, images, cost_nanousd) \
+                      VALUES (?, ?, ?, ?, ?, ?, ?)";
         self.transaction.prepare_cached(insert)?.execute(params![
             event_id,
             estimate.tenant,
             day.number(),
             integer(tokens.input),
             integer(tokens.output),
+            integer(tokens.images),
             estimate.cost_nanousd.map(integer)
         ])?;
         self.deltas.take_back(estimate);
@@ -123,6 +124,7 @@ impl<'b> Append<'_, 'b> {
             event.model(),
             integer(event.tokens.input),
             integer(event.tokens.output),
+            integer(event.tokens.images),
             event.cost_nanousd.map(integer),
         ])?;
         if inserted > 0 {

@@ -234,15 +234,12 @@ pub(super) fn unsettled(row: &Row<'_>) -> Result<UsageEvent> {
         tier: row.get("tier")?,
         started_at_ms: count("started_at_ms")?,
         api: row.get("api")?,
-        // A file that is being migrated has no keys yet.
-        key: row.get("key").or_else(|error| match error {
-            rusqlite::Error::InvalidColumnName(_) => Ok(None),
-            error => Err(error),
-        })?,
+        key: row.get("key")?,
         request_model: row.get("request_model")?,
         tokens: TokenCounts {
             input: count("input_tokens")?,
             output: count("output_tokens")?,
+            images: count("images")?,
             ..TokenCounts::default()
         },
         cost_nanousd: row.get::<_, Option<i64>>("cost_nanousd")?.map(i64::unsigned_abs),

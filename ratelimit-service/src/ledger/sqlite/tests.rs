@@ -129,6 +129,37 @@ async fn what_a_third_version_had_corrected_stays_so() {
 }
 
 #[tokio::test]
+async fn a_file_from_before_images_were_counted_keeps_its_data_and_counts_them() {
+    use UsageSource::{Reported, Unsettled};
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(&folder).await;
+    append(&ledger, &[event("e1", Reported), event("u1", Unsettled), event("u2", Unsettled), event("u2", Reported)])
+        .await;
+    let before = days(&ledger).await;
+    ledger.close().await;
+    // As the version before left it.
+    let connection = connect(&folder);
+    for table in ["usage_events", "unsettled_events", "corrections", "usage_sums"] {
+        connection.execute_batch(&format!("ALTER TABLE {table} DROP COLUMN images")).unwrap();
+    }
+    connection.pragma_update(None, "user_version", 7).unwrap();
+    drop(connection);
+
+    let ledger = open(&folder).await;
+    assert_eq!(days(&ledger).await, before);
+    let drawn = |id: &str, source, images| {
+        let event = event(id, source);
+        UsageEvent { tokens: TokenCounts { images, ..event.tokens }, ..event }
+    };
+    append(&ledger, &[drawn("e2", Reported, 2), drawn("u1", Reported, 1), drawn("u3", Unsettled, 4)]).await;
+    let [(1, now)] = &days(&ledger).await[..] else { panic!("one day") };
+    assert_eq!((now.requests, now.requests_unsettled, now.images), (5, 1, 7));
+    append(&ledger, &[drawn("u3", Reported, 1)]).await;
+    assert_eq!(days(&ledger).await[0].1.images, 4, "an estimate of images goes out of the sums");
+    assert_eq!(ledger.differences(0, 40 * DAY_MS).await.unwrap(), []);
+}
+
+#[tokio::test]
 async fn a_file_of_a_later_version_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     open(&folder).await.close().await;

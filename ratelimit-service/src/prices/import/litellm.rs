@@ -10,6 +10,8 @@ use super::{Costs, Import, Terms, bounded, number, source};
 /// The entry that explains the others.
 const SAMPLE: &str = "sample_spec";
 
+const OUTPUT: &str = "output_cost_per_token";
+
 /// Where prices of tokens stand.
 const CLASSES: [(&str, TokenClass); 8] = [
     ("input_cost_per_token", TokenClass::Input),
@@ -17,13 +19,22 @@ const CLASSES: [(&str, TokenClass); 8] = [
     ("cache_creation_input_token_cost", TokenClass::CacheWrite),
     ("cache_creation_input_token_cost_above_1hr", TokenClass::CacheWrite1h),
     ("input_cost_per_audio_token", TokenClass::AudioInput),
-    ("output_cost_per_token", TokenClass::Output),
+    (OUTPUT, TokenClass::Output),
     ("output_cost_per_reasoning_token", TokenClass::Reasoning),
     ("output_cost_per_audio_token", TokenClass::AudioOutput),
 ];
 
 /// What a call costs, whatever its tokens.
 const PER_REQUEST: &str = "input_cost_per_request";
+
+/// What an image costs; where nothing but images is made and the first is missing, the second is the price of one of these.
+const PER_IMAGE: [&str; 2] = ["output_cost_per_image", "input_cost_per_image"];
+
+/// What a token of an image costs; where nothing but images is made and no other is given, it is the price of all output.
+const OUTPUT_PER_IMAGE_TOKEN: &str = "output_cost_per_image_token";
+
+/// The mode of models that make nothing but images.
+const MAKES_IMAGES: &str = "image_generation";
 
 /// Prices by several lengths of a prompt.
 const TIERS: &str = "tiered_pricing";
@@ -91,16 +102,27 @@ fn row(name: &str, theirs: &str, entry: &Entry<'_>, terms: &Terms<'_>, import: &
     if entry.contains_key(TIERS) {
         return Err("has prices by several lengths of a prompt; a row has one such step".to_owned());
     }
+    if name.split('/').any(|part| part.contains("-x-")) {
+        return Err("is for images of one size; a row has none".to_owned());
+    }
+    let makes_images = text_of(entry, "mode").as_deref() == Some(MAKES_IMAGES);
+    let per_image = PER_IMAGE.iter().take(1 + usize::from(makes_images)).find(|key| entry.contains_key(**key));
     let mut costs = Costs::default();
     for (key, value) in entry.iter().filter(|(key, _)| key.contains("cost")) {
         let named = |why: String| format!("{key}: {why}");
-        let (plain, above) = long(key);
+        let (plain, above) = match key.as_str() {
+            OUTPUT_PER_IMAGE_TOKEN if makes_images && !entry.contains_key(OUTPUT) => (OUTPUT, None),
+            key => long(key),
+        };
         if let Some((_, class)) = CLASSES.iter().find(|(known, _)| *known == plain) {
             let picousd = number::read(value.get(), 12).map_err(named)?;
             costs.add(*class, picousd, above).map_err(named)?;
         } else if key == PER_REQUEST {
             let nanousd = number::read(value.get(), 9).map_err(named)?;
             costs.per_request_nanousd = u64::try_from(nanousd).map_err(|_| named("is too large".to_owned()))?;
+        } else if per_image.is_some_and(|per_image| per_image == key) {
+            let nanousd = number::read(value.get(), 9).map_err(named)?;
+            costs.per_image_nanousd = u64::try_from(nanousd).map_err(|_| named("is too large".to_owned()))?;
         } else {
             costs.has_other |= number::read(value.get(), 12) != Ok(0);
             import.left_out.insert(key.clone());

@@ -48,25 +48,29 @@ fn litellms_table_is_read_exactly() {
             "input 1.25, cache_read 0.125, output 10, long_above_tokens 200000, long_input 2.5, long_cache_read 0.25, \
              long_output 15",
         ),
+        ("gcp.gemini", "imagen-3.0-generate-001@2026-11-01", "per_image 0.04"),
         ("openai", "gpt-4o-mini@2026-11-01", "input 0.15, cache_read 0.075, output 0.6"),
+        ("openai", "gpt-image-1@2026-11-01", "input 5, cache_read 1.25, output 40"),
         ("mistral_ai", "mistral-large-latest@2026-11-01", "input 0.5, cache_read 0.05, output 1.5"),
         ("novita", "moonshotai/kimi-k2.6@2026-11-01", "input 0.8, cache_read 0.16, output 3.4"),
         ("perplexity", "pplx-70b-online@2026-11-01", "input 0, output 2.8, per_request 0.005"),
         ("aws.bedrock", "us.amazon.nova-lite-v1:0@2026-11-01", "input 0.06, cache_read 0.015, output 0.24"),
+        ("x_ai", "grok-imagine-image@2026-11-01", "per_image 0.02"),
     ]);
     assert_eq!(rows(&import), rows_of_it);
-    assert_eq!(import.prices[3].source(), "https://developers.openai.com/api/docs/pricing");
-    assert_eq!(import.prices[3].seen(), period::day("2026-11-26"));
+    assert_eq!(import.prices[4].source(), "https://developers.openai.com/api/docs/pricing");
+    assert_eq!(import.prices[4].seen(), period::day("2026-11-26"));
     let told = [
         ("bedrock/us-gov-west-1/amazon.nova-lite-v1:0", "is for a region or for terms of its own"),
         ("dashscope/qwen-flash", "has prices by several lengths of a prompt; a row has one such step"),
-        ("gpt-transcribe", "has no price for tokens or calls"),
+        ("gpt-transcribe", "has no price for tokens, calls or images"),
+        ("low/1024-x-1024/gpt-image-1", "is for images of one size; a row has none"),
         ("morph/morph-dsv4flash", "cache_read_input_token_cost: 3.59375e-08 is finer than 1e-12 US dollars"),
     ];
     assert_eq!(skipped(&import), told);
     assert!(import.left_out.contains("output_cost_per_token_batches"), "{:?}", import.left_out);
     let openai = litellm(LITELLM, &terms(&["openai"])).unwrap();
-    assert_eq!((openai.prices.len(), openai.skipped.len()), (1, 1));
+    assert_eq!((openai.prices.len(), openai.skipped.len()), (2, 2));
 }
 
 #[test]
@@ -110,7 +114,7 @@ fn what_cannot_be_a_row_is_told_and_the_rest_is_read() {
         ),
         entry("b", r#","input_cost_per_token":"1e-06""#),
         entry("c", r#","input_cost_per_token":2"#),
-        entry("d", r#","input_cost_per_token":0,"output_cost_per_image":0.04"#),
+        entry("d", r#","input_cost_per_token":0,"output_cost_per_second":0.04"#),
         entry("e*f,g", r#","input_cost_per_token":1e-06"#),
         r#""h":[1],"i":{},"j":{"litellm_provider":3}"#.to_owned(),
         entry("k", r#","input_cost_per_token":0,"output_cost_per_image":0"#),
@@ -125,7 +129,7 @@ fn what_cannot_be_a_row_is_told_and_the_rest_is_read() {
         ),
         ("b", "input_cost_per_token: \"1e-06\" is no number from 0 up"),
         ("c", "input_cost_per_token: input costs more than 1000000 US dollars a million"),
-        ("d", "is charged for by something else than tokens and calls"),
+        ("d", "is charged for by something else than tokens, calls and images"),
         ("e*f,g", "its name is no pattern of models"),
         ("h", "is no object"),
         ("i", "has no litellm_provider"),
@@ -135,6 +139,32 @@ fn what_cannot_be_a_row_is_told_and_the_rest_is_read() {
     assert_eq!(skipped(&import), told);
     assert!(litellm("[]", &terms(&[])).unwrap_err().starts_with("no table of LiteLLM's: invalid type"));
     assert!(genai_prices("{}", &terms(&[])).unwrap_err().starts_with("no table of genai-prices: invalid type"));
+}
+
+#[test]
+fn an_image_has_the_price_of_what_is_made() {
+    let entry =
+        |name: &str, mode: &str, costs: &str| format!(r#""{name}":{{"litellm_provider":"p","mode":"{mode}",{costs}}}"#);
+    let (output, input) = (r#""output_cost_per_image":0.04"#, r#""input_cost_per_image":0.01"#);
+    let tokens = r#""output_cost_per_image_token":4e-05"#;
+    let entries = [
+        entry("a", "image_generation", &format!("{input},{output}")),
+        entry("b", "image_generation", input),
+        entry("c", "chat", &format!(r#""input_cost_per_token":1e-06,{input},{tokens}"#)),
+        entry("d", "image_edit", output),
+        entry("e", "image_generation", &format!(r#"{tokens},"output_cost_per_token":1e-05"#)),
+        entry("f", "image_generation", r#""output_cost_per_image":4e-10"#),
+    ];
+    let import = litellm(&format!("{{{}}}", entries.join(",")), &terms(&[])).unwrap();
+    let of_it = [
+        ("p", "a@2026-11-01", "per_image 0.04"),
+        ("p", "b@2026-11-01", "per_image 0.01"),
+        ("p", "c@2026-11-01", "input 1"),
+        ("p", "d@2026-11-01", "per_image 0.04"),
+        ("p", "e@2026-11-01", "output 10"),
+    ];
+    assert_eq!(rows(&import), expected(&of_it));
+    assert_eq!(skipped(&import), [("f", "output_cost_per_image: 4e-10 is finer than 1e-9 US dollars")]);
 }
 
 #[test]

@@ -96,6 +96,7 @@ struct Tokens {
     billed_input_tokens: u64,
     billed_output_tokens: u64,
     tool_requests: u64,
+    images: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -186,6 +187,7 @@ impl Tokens {
             billed_input_tokens: tokens.billed_input,
             billed_output_tokens: tokens.billed_output,
             tool_requests: tokens.tool_requests,
+            images: tokens.images,
         }
     }
 }

@@ -95,6 +95,8 @@ impl Lease {
             Unit::Requests => 1,
             Unit::InputTokens => self.input_tokens,
             Unit::OutputTokens => self.output_tokens,
+            // No lease is for calls that make images.
+            Unit::Images => 0,
         };
         let requests = u32::try_from(each.saturating_mul(self.calls.into())).unwrap_or(u32::MAX);
         Quota { requests, id: self.id.clone(), expiration_specifier: until(self.expires_at_ms) }
@@ -199,7 +201,7 @@ mod tests {
     #[test]
     fn answers_without_output_have_a_lease_without_output() {
         let mut statuses = statuses(&lease());
-        statuses.pop();
+        statuses.truncate(2);
         assert_eq!(Lease::read(&statuses), Some(Lease { output_tokens: 0, ..lease() }));
     }
 

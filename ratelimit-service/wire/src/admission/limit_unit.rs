@@ -13,6 +13,8 @@ pub enum LimitUnit {
     InputTokens,
     /// Tokens that the model answers with.
     OutputTokens,
+    /// Images that calls make.
+    Images,
     /// Money, in micro-dollars (1e-6 USD). `u32::MAX` stands for anything above it.
     Cost,
     /// Calls that go on at the same time.
@@ -44,6 +46,7 @@ impl LimitUnit {
             "tokens" => LimitUnit::Tokens,
             "input_tokens" => LimitUnit::InputTokens,
             "output_tokens" => LimitUnit::OutputTokens,
+            "images" => LimitUnit::Images,
             "cost" => LimitUnit::Cost,
             _ => return None,
         })
@@ -56,6 +59,7 @@ impl From<Unit> for LimitUnit {
             Unit::Requests => LimitUnit::Requests,
             Unit::InputTokens => LimitUnit::InputTokens,
             Unit::OutputTokens => LimitUnit::OutputTokens,
+            Unit::Images => LimitUnit::Images,
         }
     }
 }
@@ -71,6 +75,7 @@ mod tests {
             ("tokens_per_day", LimitUnit::Tokens),
             ("input_tokens_per_hour", LimitUnit::InputTokens),
             ("output_tokens_per_second", LimitUnit::OutputTokens),
+            ("images_per_minute", LimitUnit::Images),
             ("cost_per_month", LimitUnit::Cost),
             ("concurrency", LimitUnit::Concurrency),
             ("tokens_per_day{model=gpt-4*}", LimitUnit::Tokens),

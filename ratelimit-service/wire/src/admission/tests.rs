@@ -14,6 +14,7 @@ fn request() -> AdmissionRequest<'static> {
         key: Some("ci"),
         input_tokens: Some(12),
         output_tokens: Some(0),
+        images: None,
     }
 }
 
@@ -30,6 +31,16 @@ fn a_request_reads_back_as_one_demand_for_each_unit() {
         assert_eq!(demand.key, Some("ci"));
     }
     assert_eq!(Demand::read(&message, 3), None);
+}
+
+#[test]
+fn images_are_asked_for_last() {
+    let request = AdmissionRequest { images: Some(2), ..request() };
+    let message = RateLimitRequest::decode(request.encode().as_slice()).unwrap();
+    let units: Vec<_> =
+        (0..message.descriptors.len()).map(|index| Demand::read(&message, index).unwrap().unit).collect();
+    assert_eq!(units, Unit::ALL);
+    assert_eq!(Demand::read(&message, 3).unwrap().amount, 2);
 }
 
 #[test]

@@ -105,6 +105,8 @@ table! {
     BILLED_OUTPUT = "tollgate.usage.billed.output_tokens";
     /// Uses of the provider's own tools.
     TOOL_REQUESTS = "tollgate.usage.tool_requests";
+    /// Images that were made.
+    IMAGES = "tollgate.usage.images";
     /// `chat`, `embeddings`, …
     OPERATION = "gen_ai.operation.name", or "llm.request.type";
     /// `openai`, `anthropic`, …

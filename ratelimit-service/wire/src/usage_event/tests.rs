@@ -23,7 +23,7 @@ prop_compose! {
         lists in (proptest::collection::vec(name(), 0..3), proptest::collection::vec(name(), 0..3)),
         streaming: bool,
         status in 0..600u16,
-        counts in proptest::array::uniform14(0..i64::MAX as u64),
+        counts in proptest::array::uniform15(0..i64::MAX as u64),
         source in proptest::sample::select(UsageSource::ALL),
         finish in proptest::sample::select(Finish::ALL),
         bytes in (0..u64::from(u32::MAX), 0..u64::from(u32::MAX)),
@@ -32,7 +32,7 @@ prop_compose! {
         let (api, operation, provider, request_model, response_model, response_id, error_type, unreadable) = names;
         let ([output_cap, input_estimate, cost_nanousd], (finish_reasons, upstream_limits)) = (bounds, lists);
         let [input, output, cache_read, cache_creation, cache_creation_5m, cache_creation_1h, reasoning, ..] = counts;
-        let [.., audio_input, audio_output, extra_input, extra_output, billed_input, billed_output, tool_requests] =
+        let [.., audio_input, audio_output, extra_input, extra_output, billed_input, billed_output, tool_requests, images] =
             counts;
         UsageEvent {
             event_id, reservation_id, request_id, tenant, tier, key,
@@ -41,7 +41,7 @@ prop_compose! {
             finish_reasons, streaming, status, error_type, unreadable, upstream_limits,
             tokens: TokenCounts {
                 input, output, cache_read, cache_creation, cache_creation_5m, cache_creation_1h, reasoning,
-                audio_input, audio_output, extra_input, extra_output, billed_input, billed_output, tool_requests,
+                audio_input, audio_output, extra_input, extra_output, billed_input, billed_output, tool_requests, images,
             },
             cost_nanousd, usage_source: source, finish,
             request_bytes: bytes.0, response_bytes: bytes.1,

@@ -56,6 +56,8 @@ counts! {
     billed_output = BILLED_OUTPUT,
     /// Uses of the provider's own tools, billed beside tokens (web searches).
     tool_requests = TOOL_REQUESTS,
+    /// Images that were made, by APIs that make nothing else.
+    images = IMAGES,
 }
 
 impl TokenCounts {
