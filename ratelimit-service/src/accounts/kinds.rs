@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use super::error::Invalid;
 use super::record::{Json, Kind, MAX_METADATA_BYTES, check_name, check_names, check_size};
 use crate::config::MAX_THRESHOLDS;
+use crate::config::documents::{LimitsDocument, PriceDocument, TermsDocument};
 use crate::secret::Secret;
 
 /// The highest mark-up, in parts per million of the list price: a hundred times that.
@@ -89,12 +90,14 @@ pub struct Plan {
     pub context_tokens: u64,
     /// Its limits, as a configuration's `limits` has them.
     #[serde(default = "none")]
+    #[schema(value_type = LimitsDocument)]
     pub limits: Json,
     /// What its tenants pay, in parts per million of the list price: 1,000,000 is the list price itself.
     #[serde(default = "list_price")]
     pub markup_ppm: u64,
     /// How it is billed.
     #[serde(default = "nothing_agreed")]
+    #[schema(value_type = TermsDocument)]
     pub billing: Json,
 }
 
@@ -137,6 +140,7 @@ pub struct LimitOverrides {
     pub context_tokens: Option<u64>,
     /// Limits beside the plan's, or instead of those that count the same.
     #[serde(default = "none")]
+    #[schema(value_type = LimitsDocument)]
     pub limits: Json,
 }
 
@@ -276,6 +280,7 @@ pub struct PriceRow {
     #[serde(default)]
     pub position: u32,
     /// The models, the first day and the prices.
+    #[schema(value_type = PriceDocument)]
     pub price: Json,
 }
 

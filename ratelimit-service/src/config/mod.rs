@@ -10,6 +10,7 @@ mod by_class;
 mod clickhouse;
 mod collector;
 mod counters;
+pub(crate) mod documents;
 mod limits;
 mod prices;
 mod raw;
