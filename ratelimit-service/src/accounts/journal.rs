@@ -2,7 +2,7 @@
 
 use super::engine::{Access, Row, Value};
 use super::record::Json;
-use super::{Accounts, AccountsError, MAX_PAGE, raise};
+use super::{Accounts, AccountsError, MAX_PAGE, is_no_name, raise};
 
 /// An audit record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +95,9 @@ impl Accounts {
         tenant: Option<&str>,
         limit: usize,
     ) -> Result<Vec<Change>, AccountsError> {
+        if tenant.is_some_and(is_no_name) {
+            return Ok(Vec::new());
+        }
         let mut rest = "revision < $1".to_owned();
         let mut values = vec![Value::from(revision.unwrap_or(u64::MAX))];
         for tenant in [self.tenant(), tenant].into_iter().flatten() {

@@ -139,8 +139,13 @@ impl Accounts {
     /// When the database cannot be read.
     pub async fn list<T: Kind>(&self, page: &Page<'_>) -> Result<Vec<Record<T>>, AccountsError> {
         let limit = if page.limit == 0 { MAX_PAGE } else { page.limit.min(MAX_PAGE) };
+        if page.tenant.is_some_and(is_no_name) {
+            return Ok(Vec::new());
+        }
+        // What comes after a name and a NUL comes after the name.
+        let after = page.after.unwrap_or_default().split(NUL).next();
         let mut query = format!("{} WHERE id > $1", select::<T>());
-        let mut values = vec![Value::from(page.after.unwrap_or_default())];
+        let mut values = vec![Value::from(after.unwrap_or_default())];
         for tenant in [self.tenant(), page.tenant].into_iter().flatten() {
             values.push(tenant.into());
             query += &format!(" AND tenant = ${}", values.len());
@@ -238,6 +243,9 @@ impl Accounts {
         transaction: &mut dyn Transaction,
         id: &str,
     ) -> Result<Option<Record<T>>, AccountsError> {
+        if is_no_name(id) {
+            return Ok(None);
+        }
         let query = format!("{} WHERE id = $1{}", select::<T>(), self.of_tenant(2));
         let found = transaction.rows(&query, &self.and_tenant(vec![id.into()])).await?;
         found.into_iter().next().map(read).transpose()
@@ -272,6 +280,14 @@ impl Accounts {
 /// The names of a kind's own columns, to follow those that all have.
 fn columns<T: Kind>() -> String {
     T::COLUMNS.iter().map(|column| format!(", {column}")).collect()
+}
+
+/// PostgreSQL takes no text with it, also to look for.
+const NUL: char = '\0';
+
+/// Whether nothing can be called so.
+fn is_no_name(text: &str) -> bool {
+    text.contains(NUL)
 }
 
 /// A query for records, without its conditions.

@@ -55,7 +55,10 @@ fn limits() -> Array {
     let models = object("Of whole models, by pattern; the first that matches holds")
         .additional_properties(Some(AdditionalProperties::RefOr(Schema::Object(amount("A weight").build()).into())));
     let limit = object("A limit")
-        .property("unit", one_of(&["requests", "tokens", "input_tokens", "output_tokens", "cost", "concurrency"]))
+        .property(
+            "unit",
+            one_of(&["requests", "tokens", "input_tokens", "output_tokens", "images", "cost", "concurrency"]),
+        )
         .property("capacity", amount("What may be taken in a window; US dollars of cost"))
         .property(
             "window",
@@ -88,7 +91,7 @@ fn price() -> Object {
     let long = by_class(object("Other prices for calls whose prompt is long"), usd)
         .property("above_tokens", above)
         .required("above_tokens");
-    let each = text("US dollars for each call", 19).pattern(Some(r"^[0-9]{1,7}(\.[0-9]{1,9})?$"));
+    let each = |what: &str| text(what, 19).pattern(Some(r"^[0-9]{1,7}(\.[0-9]{1,9})?$"));
     by_class(object("A price from a day on; a class without one costs as plain input or output"), usd)
         .property("model", text("The models, with `*` for any characters", MAX_PATTERN_BYTES))
         .property(
@@ -96,7 +99,8 @@ fn price() -> Object {
             text("Whose calls, by OpenTelemetry's name; everybody's where it is left out", MAX_NAME_BYTES),
         )
         .property("from", day().description(Some("The first UTC day; always unless given")))
-        .property("per_request", each)
+        .property("per_request", each("US dollars for each call"))
+        .property("per_image", each("US dollars for each image"))
         .property("long_context", long)
         .property("source", text("Where it was read", MAX_SOURCE_BYTES).min_length(Some(0)))
         .property("seen", day().description(Some("When it was read there")))
@@ -111,7 +115,7 @@ fn terms() -> Object {
     let ppm = |what: &str| ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0_u64)).description(Some(what));
     let of = |what: &str| {
         object(what)
-            .property("meter", text("`tokens.<class>`, `requests` or `event.<type>`", MAX_NAME_BYTES))
+            .property("meter", text("`tokens.<class>`, `requests`, `images` or `event.<type>`", MAX_NAME_BYTES))
             .property("models", text("The models; `*` is also what has none", MAX_PATTERN_BYTES))
             .required("meter")
             .required("models")
@@ -195,7 +199,7 @@ mod tests {
         config::limits(&json!([limit]).to_string()).unwrap();
 
         let classes = TokenClass::ALL.map(|class| (class.as_str().to_owned(), json!("0.15")));
-        let mut given = json!({"model": "gpt-*", "provider": "openai", "from": "2026-01-31", "per_request": "0.001", "source": "here",
+        let mut given = json!({"model": "gpt-*", "provider": "openai", "from": "2026-01-31", "per_request": "0.001", "per_image": "0.04", "source": "here",
             "seen": "2026-02-01"});
         let mut long = json!({"above_tokens": 200_000});
         for document in [&mut given, &mut long] {

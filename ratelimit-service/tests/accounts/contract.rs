@@ -214,6 +214,23 @@ async fn all_are_more_than_a_page() {
 }
 
 #[tokio::test]
+async fn nothing_is_called_by_a_text_with_a_nul() {
+    for engine in Engine::all().await {
+        let accounts = engine.open().await;
+        make_tenants(&accounts, &["a", "b"]).await;
+        accounts.create(&by(1), "b1", budget("a")).await.unwrap();
+        assert_eq!(accounts.get::<Tenant>("a\0").await, Ok(None));
+        let missing = accounts.delete::<Tenant>(&by(2), "a\0", 1).await;
+        assert_eq!(missing, Err(AccountsError::NotFound { kind: "tenant", id: "a\0".to_owned() }));
+        let of = |tenant, after| Page { tenant, after, limit: 0 };
+        assert_eq!(accounts.list::<Budget>(&of(Some("a\0"), None)).await, Ok(Vec::new()));
+        let after: Vec<_> = accounts.list::<Tenant>(&of(None, Some("a\0b"))).await.unwrap();
+        assert_eq!(after.iter().map(|tenant| tenant.id.as_str()).collect::<Vec<_>>(), ["b"]);
+        assert_eq!(accounts.changes_before(None, Some("a\0"), 9).await, Ok(Vec::new()));
+    }
+}
+
+#[tokio::test]
 async fn what_may_not_be_is_refused_with_its_field() {
     let engine = Engine::sqlite();
     let accounts = engine.open().await;
