@@ -42,11 +42,11 @@ test: curl build envoy sdk redis postgres clickhouse schemathesis ## Run every t
 	$(WITH_SERVERS)
 
 # What the service's stores are is no matter to these, so that they run on any.
-SERVED ?= bodies coverage endings failures identity images law leased_calls limits otel providers redis reports \
-	reservations sdk streaming usage
+SERVED ?= bodies coverage endings failures identity images law leased_calls limits openapi otel providers redis reports \
+	reservations sdk streaming tls usage
 
 .PHONY: test-servers
-test-servers: build envoy sdk redis postgres clickhouse ## Run the end-to-end tests SERVED with PostgreSQL, Redis and ClickHouse
+test-servers: build envoy sdk redis postgres clickhouse schemathesis ## Run the end-to-end tests SERVED with PostgreSQL, Redis and ClickHouse
 	$(WITH_SERVERS)
 
 define WITH_SERVERS

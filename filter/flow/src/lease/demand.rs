@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn what_calls_ask_for_is_forgotten_with_them_unless_others_are_alike() {
         let mut demand = Demand::new(0);
-        demand.note(&Amounts { input_tokens: 10, output_tokens: Some(0) }, 0);
+        demand.note(&Amounts { input_tokens: 10, output_tokens: Some(0), images: 0 }, 0);
         for now_ms in (0..5_000).step_by(500) {
             demand.note_alike(now_ms);
         }
@@ -105,7 +105,7 @@ mod tests {
         };
         assert_eq!(asked(&demand, 4_500), (3, 10, true));
         for now_ms in (5_000..8_000).step_by(500) {
-            demand.note(&Amounts { input_tokens: 2, output_tokens: Some(7) }, now_ms);
+            demand.note(&Amounts { input_tokens: 2, output_tokens: Some(7), images: 0 }, now_ms);
         }
         assert_eq!(asked(&demand, 7_500), (3, 2, false));
     }
