@@ -142,6 +142,7 @@ async fn a_file_from_before_images_were_counted_keeps_its_data_and_counts_them()
     for table in ["usage_events", "unsettled_events", "corrections", "usage_sums"] {
         connection.execute_batch(&format!("ALTER TABLE {table} DROP COLUMN images")).unwrap();
     }
+    connection.execute_batch("DROP INDEX usage_events_unpriced").unwrap();
     connection.pragma_update(None, "user_version", 7).unwrap();
     drop(connection);
 
