@@ -55,10 +55,7 @@ fn limits() -> Array {
     let models = object("Of whole models, by pattern; the first that matches holds")
         .additional_properties(Some(AdditionalProperties::RefOr(Schema::Object(amount("A weight").build()).into())));
     let limit = object("A limit")
-        .property(
-            "unit",
-            one_of(&["requests", "tokens", "input_tokens", "output_tokens", "images", "cost", "concurrency"]),
-        )
+        .property("unit", one_of(&["requests", "tokens", "input_tokens", "output_tokens", "cost", "concurrency"]))
         .property("capacity", amount("What may be taken in a window; US dollars of cost"))
         .property(
             "window",
@@ -175,6 +172,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use serde_json::{Value, json};
+    use tollgate_domain::{Action, Unit, Window};
 
     use super::*;
     use crate::billing::Agreement;
@@ -197,6 +195,10 @@ mod tests {
         has_all(&schema["items"]["properties"]["match"], &limit["match"]);
         has_all(&schema["items"]["properties"]["weights"], &limit["weights"]);
         config::limits(&json!([limit]).to_string()).unwrap();
+        let limit = &schema["items"]["properties"];
+        assert!(serde_json::from_value::<Vec<Unit>>(limit["unit"]["enum"].clone()).is_ok());
+        assert!(serde_json::from_value::<Vec<Window>>(limit["window"]["enum"].clone()).is_ok());
+        assert!(serde_json::from_value::<Vec<Action>>(limit["action"]["enum"].clone()).is_ok());
 
         let classes = TokenClass::ALL.map(|class| (class.as_str().to_owned(), json!("0.15")));
         let mut given = json!({"model": "gpt-*", "provider": "openai", "from": "2026-01-31", "per_request": "0.001", "per_image": "0.04", "source": "here",
