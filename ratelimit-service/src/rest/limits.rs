@@ -320,7 +320,7 @@ async fn check(
     };
     let Opinion { denial, warnings, nearest } = opinion;
     let limits = shared.limit_fields(&tenant_id, plan).await?;
-    let month = Summary::read(&shared, tenant_id, plan, PeriodName::Month, now_ms).await?;
+    let month = Summary::read(&shared, tenant_id, Some(plan), PeriodName::Month, now_ms).await?;
 
     let allowed = denial.is_none();
     let status = if allowed { StatusCode::OK } else { StatusCode::TOO_MANY_REQUESTS };

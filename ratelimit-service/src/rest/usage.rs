@@ -90,25 +90,30 @@ async fn summary(
     query: Result<Query<SummaryQuery>, QueryRejection>,
 ) -> Result<Json<Summary>, Problem> {
     let Query(SummaryQuery { period }) = query?;
-    let policy = shared.limiter.policy();
-    let plan = shared.last_plan(&policy, &tenant).await?;
-    Ok(Json(Summary::read(&shared, tenant, plan, period, clock::now_ms()).await?))
+    Ok(Json(Summary::read(&shared, tenant, None, period, clock::now_ms()).await?))
 }
 
 impl Summary {
+    /// Under this plan, or else that of the tenant's latest call.
     pub(super) async fn read(
         shared: &Shared,
         tenant: String,
-        plan: &Plan,
+        plan: Option<&Plan>,
         period_name: PeriodName,
         now_ms: u64,
-    ) -> Result<Summary, LedgerError> {
+    ) -> Result<Summary, Problem> {
         let period = Period::around(period_name.span(), now_ms);
         let (week_back, month_back) = (Period::last_days(7, now_ms), Period::last_days(30, now_ms));
         let all = [period, month_back].into_iter().fold(week_back, Period::covering);
         let days = shared.days(&tenant, all).await?;
         let sum = |period: Period| -> Usage {
             days.iter().filter(|(day, _)| period.contains(*day)).map(|(_, usage)| usage).sum()
+        };
+        let policy = shared.limiter.policy();
+        let plan = match plan {
+            Some(plan) => plan,
+            // After the sums: so it is that of a call which these have.
+            None => shared.last_plan(&policy, &tenant).await?,
         };
         let limit = plan.limits.iter().find(|limit| limit.name() == MONTHLY_TOKENS);
         let capacity = limit.map(|limit| limit.capacity.get());
