@@ -248,6 +248,28 @@ async fn a_budget_that_is_made_later_knows_what_was_spent() {
 }
 
 #[tokio::test]
+async fn a_budget_knows_of_calls_whose_price_came_later() {
+    let folder = Folder::new();
+    let service = Service::start(&folder);
+    made(&service, "/api/v1/tenants/acme", json!({"tier": "large"})).await;
+    let budget = json!({"tenant": "acme", "amount_nanousd": 2_000_000_000, "enforcement": "hard"});
+    made(&service, "/api/v1/budgets/all", budget).await;
+    let used = |limits: &Value, usd: f64| {
+        let limits = limits["limits"].as_array().cloned().unwrap_or_default();
+        limits.iter().any(|limit| limit["name"] == "cost_per_month" && limit["used"] == json!(usd))
+    };
+    let call = UsageEvent {
+        request_model: Some("mystery".to_owned()),
+        usage_source: UsageSource::Reported,
+        ..event("a", "acme", 0, 700)
+    };
+    service.export(&[call]).await;
+    holds(&service, "acme", |limits| used(limits, 0.0)).await;
+    made(&service, "/api/v1/price-rows/mystery", json!({"price": {"model": "mystery", "output": "1000"}})).await;
+    holds(&service, "acme", |limits| used(limits, 0.7)).await;
+}
+
+#[tokio::test]
 async fn what_was_changed_outlives_a_restart_and_is_told() {
     let folder = Folder::new();
     let service = Service::start(&folder);
