@@ -234,8 +234,7 @@ impl Leases {
     }
 
     fn slot(&mut self, kind: Kind<'_>) -> Option<&mut Slot> {
-        let hash = self.hasher.hash_one(kind);
-        self.kinds.find_mut(hash, |slot| slot.kind.borrowed() == kind)
+        find(&mut self.kinds, &self.hasher, kind)
     }
 
     /// Decides about a call, as far as that is possible here.
@@ -283,7 +282,7 @@ impl Leases {
             return None;
         }
         let kind = self.shut.find(self.hasher.hash_one((tenant, tier)), |kind| kind.is_of(tenant, tier))?.borrowed();
-        let slot = self.kinds.find_mut(self.hasher.hash_one(kind), |slot| slot.kind.borrowed() == kind)?;
+        let slot = find(&mut self.kinds, &self.hasher, kind)?;
         // Whatever kind the call is of: the tenant's next lease is asked for by what all of them come to.
         slot.demand.note_alike(now_ms);
         let denied = slot.denial(now_ms)?.now(now_ms);
@@ -386,11 +385,7 @@ impl Leases {
             !slot.loans.is_empty() || now_ms.saturating_sub(slot.demand.last_call_ms) < IDLE_MS
         });
         let (kinds, hasher) = (&mut self.kinds, &self.hasher);
-        self.shut.retain(|kind| {
-            let kind = kind.borrowed();
-            let slot = kinds.find_mut(hasher.hash_one(kind), |slot| slot.kind.borrowed() == kind);
-            slot.is_some_and(|slot| slot.denial(now_ms).is_some())
-        });
+        self.shut.retain(|kind| find(kinds, hasher, kind.borrowed()).is_some_and(|slot| slot.denial(now_ms).is_some()));
         asks
     }
 
@@ -405,4 +400,9 @@ impl Leases {
         }
         std::mem::take(&mut self.returned)
     }
+}
+
+/// Beside the leases' other parts, which may be borrowed.
+fn find<'s>(kinds: &'s mut HashTable<Slot>, hasher: &DefaultHashBuilder, kind: Kind<'_>) -> Option<&'s mut Slot> {
+    kinds.find_mut(hasher.hash_one(kind), |slot| slot.kind.borrowed() == kind)
 }

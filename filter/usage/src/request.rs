@@ -223,13 +223,8 @@ impl Seen {
     fn images(&self) -> u64 {
         match self.format.map_or(0, Format::default_images) {
             0 => 0,
-            unless_told => {
-                if self.choices > 0 {
-                    self.choices
-                } else {
-                    unless_told
-                }
-            }
+            _ if self.choices > 0 => self.choices,
+            unless_told => unless_told,
         }
     }
 
