@@ -8,6 +8,7 @@ mod tests;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::sync::{RwLock, RwLockReadGuard};
 use tollgate_domain::{
     Access, Call, Calls, Day, Decision, Expired, Extent, HeldCall, Hold, LeaseTerms, Plan, Plans, Quantities, Quote,
     Settled, Settles, Side, Standing, Take, Tier, TokenClass, Tokens, Used,
@@ -46,6 +47,8 @@ pub struct Limiter {
     counters: Arc<dyn Counters>,
     answers: Answers,
     loans: lend::Loans,
+    /// Read while there may be calls in the ledger that are not settled yet.
+    posting: RwLock<()>,
     metrics: Metrics,
 }
 
@@ -110,6 +113,7 @@ impl Limiter {
             counters,
             answers: Answers::new(),
             loans: lend::Loans::default(),
+            posting: RwLock::default(),
             metrics,
         }
     }
@@ -223,6 +227,16 @@ impl Limiter {
                 event_quote(&policy, plan, event).map(|quote| quote.cost_nanousd(&used_by(event)))
             }
         };
+    }
+
+    /// Whether what is counted outlives the service.
+    pub fn outlives(&self) -> bool {
+        self.counters.outlives()
+    }
+
+    /// Calls are about to come into the ledger, and are settled before this is dropped.
+    pub async fn posting(&self) -> RwLockReadGuard<'_, ()> {
+        self.posting.read().await
     }
 
     /// Settles a call to what it has used.

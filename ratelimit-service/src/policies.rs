@@ -15,7 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::sync::Notify;
 use tollgate_domain::{
-    Access, Action, Anchor, Given, Limit, MarkUp, MissingTier, Plan, Scope, Tenants, Terms, Unit, Window,
+    Access, Action, Anchor, Given, Limit, MarkUp, MissingTier, Overlap, Plan, Scope, Tenants, Terms, Unit, Window,
 };
 
 use crate::accounts::{
@@ -207,28 +207,30 @@ impl Policies {
         }
     }
 
-    /// Brings counters that begin to count to what was used in their period already, as long as it is not dropped.
+    /// Brings counters to what was used in their period already, as long as it is not dropped: those that outlived the service at
+    /// once, should they have lost something, and those that begin to count.
     pub async fn count_what_was(&self, ledger: &dyn Ledger, audit: &dyn Audit) {
+        if self.limiter.outlives() {
+            self.restore(ledger, audit, &Tenants::All, Overlap::Held).await;
+        }
         loop {
             let begun = std::mem::take(&mut *self.begun.lock());
             if begun.is_empty() {
                 self.has_begun.notified().await;
-                continue;
-            }
-            for pause in [SETTLED, Duration::ZERO] {
-                while let Err(error) = self.limiter.restore(ledger, audit, &begun).await {
-                    tracing::warn!(%error, "a limit that is new does not know yet what was used before; it is tried again");
-                    tokio::time::sleep(LEDGER_PAUSE).await;
-                }
-                tokio::time::sleep(pause).await;
+            } else {
+                self.restore(ledger, audit, &begun, Overlap::Nothing).await;
             }
         }
     }
 
-    /// Counters of these tenants may not know what was used.
-    pub fn begin(&self, tenants: Tenants) {
-        self.begun.lock().add(tenants);
-        self.has_begun.notify_one();
+    async fn restore(&self, ledger: &dyn Ledger, audit: &dyn Audit, tenants: &Tenants, overlap: Overlap) {
+        for pause in [SETTLED, Duration::ZERO] {
+            while let Err(error) = self.limiter.restore(ledger, audit, tenants, overlap).await {
+                tracing::warn!(%error, "limits may not know yet what was used before; it is tried again");
+                tokio::time::sleep(LEDGER_PAUSE).await;
+            }
+            tokio::time::sleep(pause).await;
+        }
     }
 
     fn change(&self, change: impl FnOnce(&mut Parts)) {
@@ -237,7 +239,8 @@ impl Policies {
         let (policy, refused) = parts.agreed.over(&parts.configured);
         let begun = policy.plans.begun_since(&self.limiter.policy().plans);
         self.limiter.replace(policy);
-        self.begin(begun);
+        self.begun.lock().add(begun);
+        self.has_begun.notify_one();
         self.webhooks.agree(&parts.agreed.told);
         for what in &refused {
             tracing::error!("the accounts have what can't be gone by: {what}");

@@ -15,7 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
-use tollgate_domain::Tenants;
+use tollgate_domain::{Overlap, Tenants};
 use tollgate_wire::proto::envoy::service::ratelimit::v3::rate_limit_service_server::RateLimitServiceServer;
 use tollgate_wire::{admission, proto, usage_event};
 use tonic::transport::Server;
@@ -87,7 +87,6 @@ impl Service {
         let ledger = ledger::open(&config, &database, &metrics).await?;
         let audit: Arc<dyn Audit> = Arc::new(SqliteAudit::new(database.clone()));
         let counters = counters::start(&config.counters, &metrics, &mut registry);
-        let outlives = counters.outlives();
         let accounts = accounts::open(&config).await?;
         let agreed = Agreed::read(&accounts).await.context("accounts")?;
         let limiter = Arc::new(Limiter::new(config.policy.clone(), counters, metrics.clone()));
@@ -124,12 +123,15 @@ impl Service {
             .with_usage_metrics(usage)
             .with_alerts(alerts.clone());
         let mut drain = Drain { consumer, ledger: ledger.clone(), collector: collector.clone() };
-        if outlives {
-            // Most of it is there already.
-            policies.begin(Tenants::All);
+        if limiter.outlives() {
+            // Before they are brought up to the ledger: what it has then is settled.
+            drain.catch_up(Settling::Again).await.context("ledger")?;
         } else {
             drain.catch_up(Settling::Never).await.context("ledger")?;
-            limiter.restore(ledger.as_ref(), audit.as_ref(), &Tenants::All).await.context("ledger")?;
+            limiter
+                .restore(ledger.as_ref(), audit.as_ref(), &Tenants::All, Overlap::Nothing)
+                .await
+                .context("ledger")?;
             limiter.restore_expired(ledger.as_ref()).await.context("ledger")?;
         }
         let (status, open_to) = (Arc::new(Status::new()), config.rest_open_to);

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 use tollgate_e2e::harness::bootstrap::Bootstrap;
 use tollgate_e2e::harness::envoy::Envoy;
-use tollgate_e2e::harness::http::Request;
+use tollgate_e2e::harness::http::{Answer, Request};
 use tollgate_e2e::harness::process::End;
 use tollgate_e2e::harness::redis::Redis;
 use tollgate_e2e::harness::run_dir::RunDir;
@@ -59,6 +59,21 @@ impl Clients {
                 }
             };
         }
+    }
+
+    /// A stream that has begun, and goes no further.
+    async fn stream(&self, gate: &str) -> anyhow::Result<Answer> {
+        let body = json!({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Go on."}], "stream": true});
+        eventually("an admitted stream", PATIENCE, async || {
+            let mut answer = self.chat().json(&body).header("x-standin-gate", gate).start().await?;
+            if answer.status != 200 {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                bail!("it was refused with {}", answer.status);
+            }
+            answer.next_bytes().await?;
+            Ok(answer)
+        })
+        .await
     }
 
     /// Waits until more calls came to their end.
@@ -113,12 +128,7 @@ async fn every_admitted_call_is_billed_once_whatever_is_restarted_in_the_middle(
     clients.go_on().await.unwrap();
     let mut lost = Vec::new();
     for number in 0..LOST_STREAMS {
-        let stream =
-            json!({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Go on."}], "stream": true});
-        let request = clients.chat().json(&stream).header("x-standin-gate", &format!("lost-{number}"));
-        let mut answer = request.start().await.unwrap();
-        answer.next_bytes().await.unwrap();
-        lost.push(answer);
+        lost.push(clients.stream(&format!("lost-{number}")).await.unwrap());
     }
     envoy.kill().unwrap();
     envoy = Envoy::start("envoy-2", dir.path(), &bootstrap).await.unwrap();

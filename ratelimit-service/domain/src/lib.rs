@@ -41,4 +41,4 @@ pub use price::{
     Calls, Compared, Comparison, Layer, LongContext, MarkUp, Part, PerToken, Price, PriceTable, Prices, Quote, Rated,
     TenantPrices,
 };
-pub use tenant::{Extent, Settled, Settles, Take, TenantCounters, Unused, Used};
+pub use tenant::{Extent, Overlap, Settled, Settles, Take, TenantCounters, Unused, Used};

@@ -59,6 +59,15 @@ pub enum Settles {
     All,
 }
 
+/// What a ledger's sums and what is held may have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overlap {
+    /// Nothing: every call in the ledger is settled.
+    Nothing,
+    /// Calls: some in the ledger were not settled when the service died, and will be, or run out.
+    Held,
+}
+
 /// Whether a call used anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
@@ -237,14 +246,19 @@ impl TenantCounters {
     }
 
     /// Brings counters to at least what a ledger says was used in the period that each is asked about, one ask for each: after a
-    /// restart, or when a limit begins to count. A counter whose period is another by now stays as it is.
-    pub fn restore(&mut self, asks: &[Ask<'_>], now_ms: u64) {
+    /// restart, or when a limit begins to count. What is held counts as used where it may be in that too. A counter whose period
+    /// is another by now stays as it is.
+    pub fn restore(&mut self, asks: &[Ask<'_>], overlap: Overlap, now_ms: u64) {
         for ask in asks {
             let mut counter = self.advanced(ask, now_ms);
             if let Rule::Calendar { edges: [_, begin_ms, ..], .. } = ask.rule
                 && counter.at_ms == begin_ms
             {
-                counter.spend(ask.amount.saturating_sub(counter.spent), ask.most_spent());
+                let known = match overlap {
+                    Overlap::Nothing => counter.spent,
+                    Overlap::Held => counter.used(),
+                };
+                counter.spend(ask.amount.saturating_sub(known), ask.most_spent());
                 self.keep(ask, counter, now_ms);
             }
         }

@@ -19,11 +19,14 @@ const MAX_BATCH: usize = 16_384;
 /// How long it waits until it tries again what the ledger did not store: doubled each time, up to the longest.
 const RETRY_AFTER: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 
-/// Whether what was new is settled too.
+/// Which calls are settled that were not when they came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settling {
-    /// Calls that were not settled when they came, and are new, are settled now.
+    /// Those that are new, and those whose reservation is known.
     Late,
+    /// Those whose reservation is known, and those that are new and had none: of the others it is not known whether the service
+    /// settled them before it died.
+    Again,
     /// The counters learn from the ledger what was used.
     Never,
 }
@@ -42,6 +45,8 @@ impl Drain {
     /// Takes all, waiting for more.
     pub async fn run(mut self) {
         while let Some(batch) = self.consumer.next(MAX_BATCH).await {
+            let limiter = Arc::clone(&self.collector.limiter);
+            let _posting = limiter.posting().await;
             let new = self.store(&batch).await;
             self.finish(&batch, &new, Settling::Late).await;
         }
@@ -59,10 +64,10 @@ impl Drain {
         Ok(())
     }
 
-    /// The entries are stored: calls that are new, and were not settled before, are settled.
+    /// The entries are stored: calls that were not settled before are settled.
     async fn finish(&mut self, batch: &Batch, new: &[bool], settling: Settling) {
         let (mut of_batch, mut accepted) = (new.iter(), 0);
-        let (mut unsettled, mut expired) = (Vec::new(), Vec::new());
+        let (mut late, mut expired) = (Vec::new(), Vec::new());
         for (place, part) in self.consumer.places().iter().zip(batch.parts()) {
             let settled = self.collector.settled.take(*place);
             let is_settled = |index| settled.as_ref().is_some_and(|settled| settled.get(index) == Some(&true));
@@ -79,15 +84,19 @@ impl Drain {
                         self.collector.metrics.reservations_expired.inc();
                     }
                     Entry::Usage(event) if event.usage_source == UsageSource::Unsettled => expired.push(event),
-                    Entry::Usage(event) if *is_new && !is_settled(index) => unsettled.push(event),
+                    Entry::Usage(event) if is_settled(index) => {}
+                    Entry::Usage(event) => {
+                        let is_unsettled = *is_new && (settling == Settling::Late || event.reservation_id.is_none());
+                        late.push((event, if is_unsettled { Settles::All } else { Settles::Known }));
+                    }
                     _ => {}
                 }
             }
         }
-        if settling == Settling::Late {
-            stream::iter(unsettled)
-                .for_each_concurrent(SETTLED_AT_ONCE, async |event| {
-                    self.collector.settle(event, Settles::All).await;
+        if settling != Settling::Never {
+            stream::iter(late)
+                .for_each_concurrent(SETTLED_AT_ONCE, async |(event, settles)| {
+                    self.collector.settle(event, settles).await;
                 })
                 .await;
             for event in expired {

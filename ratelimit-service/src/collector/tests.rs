@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tempfile::TempDir;
-use tollgate_domain::{Call, OFFER_AGAIN_MS, Outcome, Tenants};
+use tollgate_domain::{Call, OFFER_AGAIN_MS, Outcome, Overlap, Tenants};
 use tollgate_wire::usage_event::{TokenCounts, UsageEvent};
 
 use super::*;
@@ -11,6 +11,7 @@ use crate::audit::SqliteAudit;
 use crate::config::Config;
 use crate::counters::MemoryCounters;
 use crate::database::Database;
+use crate::entry::Batch;
 use crate::ledger::{Ledger, SqliteLedger};
 use crate::limiter::Admission;
 use crate::spool::{Lag, SpoolSettings};
@@ -42,18 +43,14 @@ impl World {
     async fn new() -> World {
         let folder = tempfile::tempdir().unwrap();
         let now_ms = Arc::new(AtomicU64::new(NOW_MS));
-        World::started(folder, now_ms).await
+        World::started(folder, limiter(&now_ms), now_ms).await
     }
 
-    async fn started(folder: TempDir, now_ms: Arc<AtomicU64>) -> World {
+    async fn started(folder: TempDir, limiter: Arc<Limiter>, now_ms: Arc<AtomicU64>) -> World {
         let metrics = Metrics::new().0;
         let database = Arc::new(Database::open(&folder.path().join("ledger.db")).await.unwrap());
         let ledger = Arc::new(SqliteLedger::new(database.clone()));
         let audit = SqliteAudit::new(database);
-        let time = Arc::clone(&now_ms);
-        let counters = MemoryCounters::new(1000, Arc::new(move || time.load(Ordering::Relaxed)), metrics.clone());
-        let policy = Config::parse(PLANS, "test").unwrap().policy;
-        let limiter = Arc::new(Limiter::new(policy, Arc::new(counters), metrics.clone()));
         let settings = SpoolSettings { folder: folder.path().join("spool"), max_bytes: 1 << 30 };
         let (spool, mut consumers) = Spool::open(&settings, &[("ledger".to_owned(), Lag::Wait)], &metrics).unwrap();
         let collector = Collector::new(Arc::new(spool), Arc::clone(&limiter), metrics);
@@ -64,14 +61,28 @@ impl World {
 
     /// After a crash.
     async fn restarted(self) -> World {
-        let World { ledger, audit: _, collector, drain, now_ms, folder, limiter } = self;
-        drop((collector, drain, limiter));
-        ledger.close().await;
-        let mut world = World::started(folder, now_ms).await;
+        let limiter = limiter(&self.now_ms);
+        let mut world = self.restarted_with(limiter).await;
         world.drain.catch_up(Settling::Never).await.unwrap();
-        world.limiter.restore(world.ledger.as_ref(), &world.audit, &Tenants::All).await.unwrap();
+        world.limiter.restore(world.ledger.as_ref(), &world.audit, &Tenants::All, Overlap::Nothing).await.unwrap();
         world.limiter.restore_expired(world.ledger.as_ref()).await.unwrap();
         world
+    }
+
+    /// After a crash that the counters outlived.
+    async fn restarted_alone(self) -> World {
+        let limiter = Arc::clone(&self.limiter);
+        let mut world = self.restarted_with(limiter).await;
+        world.drain.catch_up(Settling::Again).await.unwrap();
+        world.limiter.restore(world.ledger.as_ref(), &world.audit, &Tenants::All, Overlap::Held).await.unwrap();
+        world
+    }
+
+    async fn restarted_with(self, limiter: Arc<Limiter>) -> World {
+        let World { ledger, collector, drain, now_ms, folder, .. } = self;
+        drop((collector, drain));
+        ledger.close().await;
+        World::started(folder, limiter, now_ms).await
     }
 
     async fn admit(&self, id: &str) -> Outcome {
@@ -109,6 +120,13 @@ impl World {
         let events = self.ledger.events(&page).await.unwrap();
         events.into_iter().map(|event| (event.event_id, event.usage_source, event.tokens.input)).collect()
     }
+}
+
+fn limiter(now_ms: &Arc<AtomicU64>) -> Arc<Limiter> {
+    let (metrics, time) = (Metrics::new().0, Arc::clone(now_ms));
+    let counters = MemoryCounters::new(1000, Arc::new(move || time.load(Ordering::Relaxed)), metrics.clone());
+    let policy = Config::parse(PLANS, "test").unwrap().policy;
+    Arc::new(Limiter::new(policy, Arc::new(counters), metrics))
 }
 
 fn event(id: &str) -> UsageEvent {
@@ -176,6 +194,35 @@ async fn after_a_crash_each_call_counts_once_wherever_it_was() {
     world.store(&[event("b"), event("c")]).await;
     world.drain().await;
     assert_eq!((world.used().await, world.stored().await.len()), ([0, 48], 4));
+}
+
+#[tokio::test]
+async fn after_a_crash_that_the_counters_outlived_each_call_counts_once_wherever_it_was() {
+    let mut world = World::new().await;
+    for id in ["everywhere", "forgotten"] {
+        assert_eq!(world.admit(id).await, Outcome::Admitted);
+    }
+    world.store(&[event("everywhere")]).await;
+    world.drain().await;
+    world.store(&[event("forgotten")]).await;
+    world.now_ms.fetch_add(120_000, Ordering::Relaxed);
+    for id in ["not settled", "lost"] {
+        assert_eq!(world.admit(id).await, Outcome::Admitted);
+    }
+    let entries = |id: &str| -> Arc<[Entry]> { [Entry::Usage(event(id))].into() };
+    world.collector.spool.append(entries("not settled")).await.unwrap();
+    for id in ["not settled", "lost"] {
+        world.ledger.append(Batch::new(vec![entries(id)])).await.unwrap();
+    }
+    let mut world = world.restarted_alone().await;
+    assert_eq!(world.stored().await.len(), 4);
+    assert_eq!(world.used().await, [1, 3 * 12 + 20]);
+
+    // What was lost runs out.
+    world.now_ms.fetch_add(TIMEOUT_MS, Ordering::Relaxed);
+    world.collector.post_unsettled().await.unwrap();
+    world.drain().await;
+    assert_eq!((world.stored().await.len(), world.used().await), (4, [0, 4 * 12]));
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tollgate_domain::{Ask, Expired, Extent, Hold, Outcome, Settled, Settles, Take, Unused, Used, Verdict};
+use tollgate_domain::{Ask, Expired, Extent, Hold, Outcome, Overlap, Settled, Settles, Take, Unused, Used, Verdict};
 
 use self::local::Local;
 use self::waiting::{Item, Waiting};
@@ -275,8 +275,8 @@ impl Counters for Guarded {
         self.shared.redis.outlives()
     }
 
-    async fn restore(&self, tenant: &str, asks: &[Ask<'_>]) -> Result<(), Unavailable> {
-        self.shared.redis.restore(tenant, asks).await
+    async fn restore(&self, tenant: &str, asks: &[Ask<'_>], overlap: Overlap) -> Result<(), Unavailable> {
+        self.shared.redis.restore(tenant, asks, overlap).await
     }
 
     async fn restore_expired(&self, tenant: &str, expired: &Expired, asks: &[Ask<'_>]) -> Result<(), Unavailable> {

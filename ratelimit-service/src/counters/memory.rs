@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use tollgate_domain::{Ask, Expired, Outcome, Settled, Take, TenantCounters, Unused, Used, Verdict};
+use tollgate_domain::{Ask, Expired, Outcome, Overlap, Settled, Take, TenantCounters, Unused, Used, Verdict};
 
 use super::{Counters, MAX_UNPOSTED, Unavailable};
 use crate::clock::Clock;
@@ -202,8 +202,8 @@ impl Counters for MemoryCounters {
         false
     }
 
-    async fn restore(&self, tenant: &str, asks: &[Ask<'_>]) -> Result<(), Unavailable> {
-        self.change(tenant, |counters, now_ms| counters.restore(asks, now_ms));
+    async fn restore(&self, tenant: &str, asks: &[Ask<'_>], overlap: Overlap) -> Result<(), Unavailable> {
+        self.change(tenant, |counters, now_ms| counters.restore(asks, overlap, now_ms));
         Ok(())
     }
 

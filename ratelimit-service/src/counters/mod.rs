@@ -5,7 +5,7 @@ mod memory;
 mod redis;
 mod start;
 
-use tollgate_domain::{Ask, Expired, Settled, Take, Unused, Used, Verdict};
+use tollgate_domain::{Ask, Expired, Overlap, Settled, Take, Unused, Used, Verdict};
 
 pub use guarded::{GuardMetrics, Guarded, MAX_WAITING, OnFailure};
 pub use memory::{MAX_RESERVATIONS, MAX_TENANTS, MemoryCounters};
@@ -41,7 +41,7 @@ pub trait Counters: Send + Sync {
     fn outlives(&self) -> bool;
 
     /// Brings counters of days and months to at least what the ledger says was used in the present periods, one ask for each.
-    async fn restore(&self, tenant: &str, asks: &[Ask<'_>]) -> Result<(), Unavailable>;
+    async fn restore(&self, tenant: &str, asks: &[Ask<'_>], overlap: Overlap) -> Result<(), Unavailable>;
 
     /// Knows again of a reservation that ran out before a restart, so that a late event corrects what was restored of its
     /// estimate, the `asks`. An engine that outlives the service does nothing.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use tollgate_domain::{
-    Anchor, Ask, Call, Calls, EXPIRED_KEPT_MS, Expired, HeldCall, Limit, Quantities, Tenants, Unit, Window,
+    Anchor, Ask, Call, Calls, EXPIRED_KEPT_MS, Expired, HeldCall, Limit, Overlap, Quantities, Tenants, Unit, Window,
 };
 use tollgate_wire::usage_event::TokenCounts;
 
@@ -26,16 +26,23 @@ impl Limiter {
     /// since then: after a start, and when limits begin to count.
     ///
     /// Requests count there only when their usage event came; admissions whose calls were still going on are not known. Nor is
-    /// what waits for the ledger.
+    /// what waits for the ledger. While this looks, nothing is posted here.
     ///
     /// # Errors
     /// When the ledger, the audit log or the counters cannot be read.
-    pub async fn restore(&self, ledger: &dyn Ledger, audit: &dyn Audit, tenants: &Tenants) -> anyhow::Result<()> {
+    pub async fn restore(
+        &self,
+        ledger: &dyn Ledger,
+        audit: &dyn Audit,
+        tenants: &Tenants,
+        overlap: Overlap,
+    ) -> anyhow::Result<()> {
         let policy = self.policy();
+        let _all_posted_is_settled = self.posting.write().await;
         for window in CALENDAR {
             for (tenant, sums) in self.sums(&policy, ledger, audit, window, tenants).await? {
                 let asks: Vec<_> = sums.into_iter().map(|sum| sum.ask).collect();
-                self.counters.restore(&tenant, &asks).await?;
+                self.counters.restore(&tenant, &asks, overlap).await?;
             }
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tempfile::TempDir;
-use tollgate_domain::{Outcome, Tenants};
+use tollgate_domain::{Outcome, Overlap, Tenants};
 
 use super::*;
 use crate::audit::{Audit, Entry, RESET, SqliteAudit};
@@ -54,7 +54,7 @@ impl World {
     /// A limiter after a restart.
     async fn restarted(&self) -> Limiter {
         let limiter = self.empty();
-        limiter.restore(&self.ledger, &self.audit, &Tenants::All).await.unwrap();
+        limiter.restore(&self.ledger, &self.audit, &Tenants::All, Overlap::Nothing).await.unwrap();
         limiter.restore_expired(&self.ledger).await.unwrap();
         limiter
     }

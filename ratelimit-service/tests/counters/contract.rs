@@ -9,7 +9,7 @@ use proptest::test_runner::{Config, TestRunner};
 use tokio::runtime::{Builder, Runtime};
 use tollgate::counters::{Counters, MAX_UNPOSTED};
 use tollgate_domain::{
-    Action, Anchor, Call, Expired, Extent, HeldCall, Hold, Lend, Limit, MAX_AMOUNT, Pattern, Plan, Quantities,
+    Action, Anchor, Call, Expired, Extent, HeldCall, Hold, Lend, Limit, MAX_AMOUNT, Overlap, Pattern, Plan, Quantities,
     SETTLED_KEPT_MS, Scope, Settles, Take, TenantCounters, Tokens, Unit, Unused, Used, Window,
 };
 use tollgate_e2e::harness::redis::{Cluster, Redis};
@@ -31,7 +31,7 @@ enum Step {
     GiveBack { tenant: usize, plan: usize, asked: Asked, ids: Range<u8>, lent: u64 },
     Unposted,
     Posted { tenant: usize, id: u8 },
-    Restore { tenant: usize, plan: usize, asked: Asked },
+    Restore { tenant: usize, plan: usize, asked: Asked, overlap: Overlap },
     Reset(usize),
 }
 
@@ -155,8 +155,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (tenant.clone(), plan.clone(), asked(), ids(), 0..12u64).prop_map(
             |(tenant, plan, asked, ids, lent)| Step::GiveBack { tenant, plan, asked, ids, lent }
         ),
-        1 => (tenant.clone(), plan.clone(), asked())
-            .prop_map(|(tenant, plan, asked)| Step::Restore { tenant, plan, asked }),
+        1 => (tenant.clone(), plan.clone(), asked(), prop_oneof![Just(Overlap::Nothing), Just(Overlap::Held)])
+            .prop_map(|(tenant, plan, asked, overlap)| Step::Restore { tenant, plan, asked, overlap }),
         5 => (tenant.clone(), plan, asked(), 0..40u8, ago, 0..80_000u64, settles).prop_map(
             |(tenant, plan, asked, id, began_ago_ms, took_ms, settles)| {
                 Step::Settle { tenant, plan, asked, id, began_ago_ms, took_ms, settles }
@@ -251,11 +251,11 @@ impl Pair<'_> {
                 self.model.entry(tenant).or_default().posted(&id);
                 self.engine.posted(tenant, &id).await.unwrap();
             }
-            Step::Restore { tenant, plan, asked } => {
+            Step::Restore { tenant, plan, asked, overlap } => {
                 let call = Call { model: MODELS[asked.model], ..Call::default() };
                 let asks = self.plans[*plan].asks(&call, &quantities(asked, 0), now_ms);
-                self.model.entry(TENANTS[*tenant]).or_default().restore(&asks, now_ms);
-                self.engine.restore(TENANTS[*tenant], &asks).await.unwrap();
+                self.model.entry(TENANTS[*tenant]).or_default().restore(&asks, *overlap, now_ms);
+                self.engine.restore(TENANTS[*tenant], &asks, *overlap).await.unwrap();
             }
             Step::Reset(tenant) => {
                 self.model.entry(TENANTS[*tenant]).or_default().reset();

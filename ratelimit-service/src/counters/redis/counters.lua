@@ -550,13 +550,14 @@ local function posted()
   return { now }
 end
 
--- To at least what was used in the period that is asked about.
+-- To at least what was used in the period that is asked about, where what is held may be a part of that.
 local function restore()
   local asks = read_asks()
   for _, ask in ipairs(asks) do
     local counter = advanced(ask)
     if ask.rule.kind == 'C' and counter.at == ask.rule.begin then
-      spend(counter, max(ask.amount - counter.spent, 0), ask.most)
+      local known = op == 'restore' and counter.spent or used(counter)
+      spend(counter, max(ask.amount - known, 0), ask.most)
       keep(ask.name, counter, ask.rule)
     end
   end
@@ -579,6 +580,6 @@ end
 local operations = {
   settle = settle, void = settle, settle_known = settle, void_known = settle,
   lend = lend, give_back = give_back, unposted = unposted, posted = posted, restore = restore,
-  reset = reset,
+  restore_beyond_held = restore, reset = reset,
 }
 return (operations[op] or admit)()

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
-use tollgate_domain::{Ask, Expired, Hold, Lend, Settled, Take, Unused, Used, Verdict};
+use tollgate_domain::{Ask, Expired, Hold, Lend, Overlap, Settled, Take, Unused, Used, Verdict};
 
 use self::cluster::Cluster;
 use self::keys::{INDEX_SHARDS, index_shard};
@@ -341,8 +341,8 @@ impl Counters for RedisCounters {
         true
     }
 
-    async fn restore(&self, tenant: &str, asks: &[Ask<'_>]) -> Result<(), Unavailable> {
-        let call = self.scripts.restore(tenant, asks, self.given_ms());
+    async fn restore(&self, tenant: &str, asks: &[Ask<'_>], overlap: Overlap) -> Result<(), Unavailable> {
+        let call = self.scripts.restore(tenant, asks, overlap, self.given_ms());
         Ok(self.on_tenant(tenant, &call, Repeat::Harmless).await.map(drop)?)
     }
 

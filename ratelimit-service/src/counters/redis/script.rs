@@ -6,8 +6,8 @@ use redis::{Arg, Cmd, FromRedisValue, Script, Value};
 use serde::Deserialize;
 use serde_json::json;
 use tollgate_domain::{
-    Ask, Counter, Expired, Extent, HeldCall, MAX_AMOUNT, Outcome, Role, Rule, Settled, Settles, Take, Unit, Unused,
-    Used, Verdict,
+    Ask, Counter, Expired, Extent, HeldCall, MAX_AMOUNT, Outcome, Overlap, Role, Rule, Settled, Settles, Take, Unit,
+    Unused, Used, Verdict,
 };
 
 use super::Failure;
@@ -177,8 +177,12 @@ impl Scripts {
         self.on_tenant(tenant, "posted", now_ms, id)
     }
 
-    pub(super) fn restore(&self, tenant: &str, asks: &[Ask<'_>], now_ms: Option<u64>) -> Invocation {
-        let mut call = self.on_tenant(tenant, "restore", now_ms, "");
+    pub(super) fn restore(&self, tenant: &str, asks: &[Ask<'_>], overlap: Overlap, now_ms: Option<u64>) -> Invocation {
+        let operation = match overlap {
+            Overlap::Nothing => "restore",
+            Overlap::Held => "restore_beyond_held",
+        };
+        let mut call = self.on_tenant(tenant, operation, now_ms, "");
         call.cmd.arg("").arg("");
         add_asks(&mut call.cmd, &[], asks);
         call
