@@ -97,7 +97,7 @@ async fn a_limit_that_becomes_smaller_holds_once_what_was_lent_before_has_expire
     let dir = RunDir::create().unwrap();
     let redis = Redis::start(dir.path()).await.unwrap();
     let mut with_redis = service(100_000);
-    with_redis["counters"] = json!({"engine": "redis", "redis": {"url": redis.url()}});
+    with_redis["counters"] = json!({"engine": "redis", "redis": {"url": redis.url(), "timeout_ms": 10_000}});
     let mut stack = Stack::builder().service_config(with_redis).start().await.unwrap();
     call_until_leased(&stack, 50).await;
     stack.service.reconfigure(&json!({"tiers": service(1)["tiers"]})).unwrap();
