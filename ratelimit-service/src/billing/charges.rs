@@ -10,7 +10,7 @@ use tollgate_wire::usage_event::{UsageEvent, UsageSource};
 
 use super::hex;
 use crate::entry::TrackedEvent;
-use crate::ledger::{Grain, Ledger, LedgerError, Page, Series, Usage};
+use crate::ledger::{Grain, Ledger, LedgerError, Page, Pages, Series, Usage};
 use crate::limiter::{self, Policy};
 
 /// The most models that a month's charges are told apart by. What others used is charged all the same, without a name:
@@ -91,26 +91,19 @@ pub(super) async fn read(
     let mut rating =
         Rating { policy, rates, calls_without_price: 0, calls: Named::default(), events: Named::default() };
     let page = Page { tenant, from_ms: month.start_ms, to_ms: month.end_ms, after: None, limit: PAGE };
-    let mut after: Option<(u64, String)> = None;
-    loop {
-        let after_this = after.as_ref().map(|(at_ms, id)| (*at_ms, id.as_str()));
-        let events = ledger.events(&Page { after: after_this, ..page }).await?;
-        events.iter().for_each(|event| rating.call(event));
-        match events.last() {
-            Some(last) if events.len() == PAGE => after = Some((last.started_at_ms, last.event_id.clone())),
-            _ => break,
-        }
+    let mut pages = Pages::from(page);
+    while let Some(page) = pages.next() {
+        let calls = ledger.events(&page).await?;
+        calls.iter().for_each(|event| rating.call(event));
+        pages.read(&calls);
     }
-    after = None;
-    loop {
-        let after_this = after.as_ref().map(|(at_ms, id)| (*at_ms, id.as_str()));
-        let events = ledger.tracked_events(&Page { after: after_this, ..page }).await?;
-        events.iter().for_each(|event| rating.event(event));
-        match events.last() {
-            Some(last) if events.len() == PAGE => after = Some((last.at_ms, last.id.clone())),
-            _ => return Ok(rating.charges()),
-        }
+    let mut pages = Pages::from(page);
+    while let Some(page) = pages.next() {
+        let tracked = ledger.tracked_events(&page).await?;
+        tracked.iter().for_each(|event| rating.event(event));
+        pages.read(&tracked);
     }
+    Ok(rating.charges())
 }
 
 struct Rating<'p> {

@@ -13,7 +13,7 @@ use clap::ValueEnum;
 
 pub(crate) use self::csv::inert;
 use crate::entry::{Entry, EntryRecord, EventRecord, TrackedRecord, Value};
-use crate::ledger::{Ledger, LedgerError, Page};
+use crate::ledger::{Ledger, LedgerError, Page, Pages};
 
 /// Entries that are read at once.
 const PAGE_ENTRIES: usize = 4096;
@@ -88,20 +88,15 @@ pub async fn run(
     };
     let mut written = 0;
     for tenant in &tenants {
-        let mut after: Option<(u64, String)> = None;
-        loop {
-            let after_entry = after.as_ref().map(|(at_ms, id)| (*at_ms, id.as_str()));
-            let (from_ms, to_ms) = (export.from_ms, export.to_ms);
-            let page = Page { tenant, from_ms, to_ms, after: after_entry, limit: PAGE_ENTRIES };
+        let (from_ms, to_ms) = (export.from_ms, export.to_ms);
+        let mut pages = Pages::from(Page { tenant, from_ms, to_ms, after: None, limit: PAGE_ENTRIES });
+        while let Some(page) = pages.next() {
             let entries = read(ledger, &page, export.what).await?;
             for entry in &entries {
                 writer.write(entry)?;
             }
             written += entries.len() as u64;
-            match entries.last() {
-                Some(last) if entries.len() == PAGE_ENTRIES => after = Some((last.at_ms(), last.id().to_owned())),
-                _ => break,
-            }
+            pages.read(&entries);
         }
     }
     writer.finish()?;

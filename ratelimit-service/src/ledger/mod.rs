@@ -2,6 +2,7 @@
 
 mod clickhouse;
 mod histogram;
+mod pages;
 mod sqlite;
 mod usage;
 
@@ -20,6 +21,8 @@ use crate::metrics::Metrics;
 
 pub use clickhouse::{ClickHouseLedger, ClickHouseSettings, MAX_RETENTION_MONTHS};
 pub use histogram::{Histogram, bucket};
+pub use pages::Page;
+pub(crate) use pages::Pages;
 pub use sqlite::SqliteLedger;
 pub(crate) use sqlite::sum_all;
 pub use usage::Usage;
@@ -290,21 +293,6 @@ pub struct TrackedSum {
     pub events: u64,
     /// Their quantities together, in millionths.
     pub quantity_micros: u128,
-}
-
-/// A page of entries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Page<'a> {
-    /// Whose.
-    pub tenant: &'a str,
-    /// Of the entries at or after this time, milliseconds since the Unix epoch,
-    pub from_ms: u64,
-    /// and before this,
-    pub to_ms: u64,
-    /// those after this one, by its time and id,
-    pub after: Option<(u64, &'a str)>,
-    /// and so many at most.
-    pub limit: usize,
 }
 
 /// A sum that is not what its entries come to.

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use super::Shared;
-use crate::ledger::{LedgerError, MAX_COST_NANOUSD, Page, Point, Series};
+use crate::ledger::{LedgerError, MAX_COST_NANOUSD, Page, Pages, Point, Series};
 
 /// The most calls that are rated for one answer, the earliest ones. Later ones still count as calls without a cost there.
 const MAX_RATED: usize = 100_000;
@@ -23,11 +23,11 @@ impl Shared {
         let to_ms = series.grain.end_ms(starts_ms.next_back().unwrap_or(from_ms));
         let place = |(at, point): (usize, &Point)| ((point.start_ms, point.label.clone()), at);
         let places: HashMap<_, _> = points.iter().enumerate().map(place).collect();
-        let page = Page { tenant: series.tenant, from_ms, to_ms, after: None, limit: PAGE };
-        let mut after: Option<(u64, String)> = None;
+        let mut pages = Pages::from(Page { tenant: series.tenant, from_ms, to_ms, after: None, limit: PAGE });
         for _ in 0..MAX_RATED / PAGE {
-            let after_this = after.as_ref().map(|(at_ms, id)| (*at_ms, id.as_str()));
-            let mut events = self.ledger.unpriced(&Page { after: after_this, ..page }).await?;
+            let Some(page) = pages.next() else { break };
+            let mut events = self.ledger.unpriced(&page).await?;
+            pages.read(&events);
             for event in &mut events {
                 // By what it is summed under, which rating may add to.
                 let label = series.by.and_then(|dimension| dimension.label(event));
@@ -38,10 +38,6 @@ impl Shared {
                     usage.cost_nanousd = usage.cost_nanousd.saturating_add(cost.min(MAX_COST_NANOUSD));
                     usage.requests_without_cost = usage.requests_without_cost.saturating_sub(1);
                 }
-            }
-            match events.last() {
-                Some(last) if events.len() == PAGE => after = Some((last.started_at_ms, last.event_id.clone())),
-                _ => break,
             }
         }
         Ok(points)
