@@ -34,6 +34,8 @@ enum Sent {
 pub(crate) struct Worker {
     pub(crate) shared: Rc<Shared>,
     pub(crate) limiter: Upstream,
+    /// The same, asked for leases.
+    lender: Upstream,
     pub(crate) metrics: Metrics,
     pub(crate) ids: Ids,
     pub(crate) outbox: RefCell<Outbox>,
@@ -46,8 +48,10 @@ pub(crate) struct Worker {
 impl Worker {
     fn new(config: Config) -> Worker {
         let (ask, tell) = (&config.admission, &config.usage);
+        let limiter = |timeout_ms| Upstream::new(&ask.cluster, admission::SERVICE, admission::METHOD, timeout_ms);
         Worker {
-            limiter: Upstream::new(&ask.cluster, admission::SERVICE, admission::METHOD, ask.timeout_ms),
+            limiter: limiter(ask.timeout_ms),
+            lender: limiter(ask.lease_timeout_ms()),
             collector: Upstream::new(&tell.cluster, usage_event::SERVICE, usage_event::METHOD, tell.timeout_ms),
             metrics: Metrics::define(),
             ids: Ids::new(),
@@ -69,7 +73,7 @@ impl Worker {
     fn look_after_leases(&self) {
         let now_ms = host::now_ms();
         for ask in self.shared.lease_asks(now_ms) {
-            match self.limiter.call(vec![(LEASE_METADATA, ask.lease.as_bytes())], &ask.message) {
+            match self.lender.call(vec![(LEASE_METADATA, ask.lease.as_bytes())], &ask.message) {
                 Ok(token) => self.sent.borrow_mut().push((token, Sent::Lease(ask.kind))),
                 Err(()) => self.shared.on_lease_answer(&ask.kind, None, now_ms, &self.metrics),
             }

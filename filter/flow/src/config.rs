@@ -131,6 +131,14 @@ pub struct Admission {
     pub limit_headers: Vec<LimitHeaders>,
 }
 
+impl Admission {
+    /// How long the answer to a question for a lease may take. No call waits for it, and what was lent in an answer that nobody
+    /// heard is billed when it runs out: so it has a second at least.
+    pub fn lease_timeout_ms(&self) -> u64 {
+        self.timeout_ms.max(1000)
+    }
+}
+
 /// A dialect of headers that tell where limits stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]

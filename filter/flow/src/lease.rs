@@ -343,9 +343,14 @@ impl Leases {
         self.hear(kind.borrowed(), Amounts::default(), &answer, now_ms);
         let Some(lease) = lease else { return };
         if let (Some(slot), Some(told)) = (self.slot(kind.borrowed()), answer.denial) {
-            // There is nothing beyond the lease.
+            // There is nothing beyond the lease for calls as large as its.
             let answer = answer.clone().denied(told.until_ms.saturating_sub(now_ms));
-            slot.denial = Some(Denial::new(Amounts::default(), answer, now_ms, told));
+            let output_tokens = match asking.as_ref().is_some_and(|asking| asking.has_uncapped) {
+                true => Some(0),
+                false => Some(lease.output_tokens).filter(|tokens| *tokens > 0),
+            };
+            let of = Amounts { input_tokens: lease.input_tokens, output_tokens, images: 0 };
+            slot.denial = Some(Denial::new(of, answer, now_ms, told));
         }
         match (self.slot(kind.borrowed()), asking) {
             (Some(slot), Some(Asking { has_uncapped, .. })) if slot.loans.len() < MAX_LOANS => {

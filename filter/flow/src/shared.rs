@@ -57,7 +57,7 @@ enum Bodies {
 impl Shared {
     /// Of a worker that has seen no call yet.
     pub fn new(config: Config) -> Shared {
-        let leases = RefCell::new(Leases::new(config.admission.leases, config.admission.timeout_ms));
+        let leases = RefCell::new(Leases::new(config.admission.leases, config.admission.lease_timeout_ms()));
         Shared {
             config,
             bodies: Cell::new(Bodies::Unproven),

@@ -48,10 +48,15 @@ impl Denial {
         Denial { of, calls, answer, told_at_ms, until_ms, last: None }
     }
 
+    /// Whether a call that asks for so much would be denied too.
     pub(super) fn covers(&self, asked: &Amounts) -> bool {
-        let output = |amounts: &Amounts| amounts.output_tokens.unwrap_or(0);
-        let is_as_much = asked.input_tokens >= self.of.input_tokens && output(asked) >= output(&self.of);
-        is_as_much || self.calls == DeniedCalls::All
+        let is_as_long = match (asked.output_tokens, self.of.output_tokens) {
+            (_, None) | (Some(0), Some(0)) => true,
+            // What is reserved for an answer without a cap is the limiter's guess.
+            (Some(0), Some(_)) | (_, Some(0)) => false,
+            (asked, Some(of)) => asked.unwrap_or(0) >= of,
+        };
+        (is_as_long && asked.input_tokens >= self.of.input_tokens) || self.calls == DeniedCalls::All
     }
 
     /// Whether it was not told in this millisecond.
@@ -73,5 +78,42 @@ impl Denial {
         let denied = Rc::new(Denied { answer, replies: RefCell::default() });
         self.last = Some((now_ms, Rc::clone(&denied)));
         denied
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn covers(of: (u64, Option<u64>), calls: DeniedCalls, asked: (u64, Option<u64>)) -> bool {
+        let amounts = |(input_tokens, output_tokens)| Amounts { input_tokens, output_tokens, images: 0 };
+        let told = admission::Denial { until_ms: 1, calls };
+        let answer = AdmissionResponse {
+            decision: Decision::Denied,
+            limits: Vec::new(),
+            response_headers: Vec::new(),
+            lease: None,
+            denial: None,
+        };
+        Denial::new(amounts(of), answer, 0, told).covers(&amounts(asked))
+    }
+
+    #[test]
+    fn calls_that_ask_for_less_may_fit() {
+        for (of, asked, expected) in [
+            ((10, Some(20)), (10, Some(20)), true),
+            ((10, Some(20)), (9, Some(20)), false),
+            ((10, Some(20)), (10, Some(19)), false),
+            ((10, None), (10, Some(5)), true),
+            ((10, Some(5)), (10, None), false),
+            // Without a cap as much is reserved as the limiter guesses.
+            ((10, Some(0)), (10, Some(0)), true),
+            ((10, Some(0)), (10, Some(1_000_000)), false),
+            ((10, Some(1)), (10, Some(0)), false),
+            ((10, Some(0)), (10, None), false),
+        ] {
+            assert_eq!(covers(of, DeniedCalls::Alike, asked), expected, "{of:?} {asked:?}");
+            assert!(covers(of, DeniedCalls::All, asked));
+        }
     }
 }
