@@ -4,10 +4,9 @@
 //! The limiter never asks the accounts: it goes by a copy, which is made anew whenever the configuration or a record changes. While
 //! the accounts do not answer, the copy stays as it is.
 
-use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
@@ -134,10 +133,9 @@ impl Agreed {
         }
         let records = accounts.all::<Budget>().await?;
         agreed.budgets = Arc::new(marked(&records));
-        for (tenant, limit) in budgets(records) {
-            let limits = &mut terms.entry(tenant).or_default().limits;
-            limits.retain(|other| other.counter() != limit.counter());
-            limits.push(limit);
+        for Record { value: budget, .. } in records {
+            let limit = limit(&budget);
+            terms.entry(budget.tenant).or_default().budgets.extend(limit);
         }
         for record in accounts.all::<WebhookEndpoint>().await? {
             match Recipient::agreed(&record) {
@@ -208,18 +206,26 @@ impl Policies {
     }
 
     /// Brings counters to what was used in their period already, as long as it is not dropped: those that outlived the service at
-    /// once, should they have lost something, and those that begin to count.
-    pub async fn count_what_was(&self, ledger: &dyn Ledger, audit: &dyn Audit) {
-        if self.limiter.outlives() {
+    /// once, should they have lost something, and those that begin to count. `caught_up` is notified when all is in the ledger
+    /// that came before the start.
+    pub async fn count_what_was(&self, ledger: &dyn Ledger, audit: &dyn Audit, caught_up: &Notify) {
+        let (started, outlives) = (Instant::now(), self.limiter.outlives());
+        if outlives {
+            caught_up.notified().await;
+            // They are among all.
+            drop(std::mem::take(&mut *self.begun.lock()));
             self.restore(ledger, audit, &Tenants::All, Overlap::Held).await;
         }
         loop {
             let begun = std::mem::take(&mut *self.begun.lock());
             if begun.is_empty() {
                 self.has_begun.notified().await;
-            } else {
-                self.restore(ledger, audit, &begun, Overlap::Nothing).await;
+                continue;
             }
+            // What was lost with the service's predecessor has run out then.
+            let timeout = Duration::from_millis(self.limiter.policy().reservation_timeout_ms);
+            let overlap = if outlives && started.elapsed() < timeout { Overlap::Held } else { Overlap::Nothing };
+            self.restore(ledger, audit, &begun, overlap).await;
         }
     }
 
@@ -260,21 +266,6 @@ fn terms_of(tenant: &Tenant) -> Terms {
         },
         ..Terms::default()
     }
-}
-
-/// Budgets as limits, one for each tenant and each of its keys. Of several a hard one holds rather than a soft one, and then
-/// the smallest.
-fn budgets(records: Vec<Record<Budget>>) -> Vec<(String, Limit)> {
-    let mut tightest: HashMap<(String, Option<String>), Budget> = HashMap::new();
-    let looseness = |budget: &Budget| (budget.enforcement == Enforcement::Soft, budget.amount_nanousd);
-    for Record { value: budget, .. } in records {
-        let of = (budget.tenant.clone(), budget.key.clone());
-        match tightest.get(&of) {
-            Some(known) if looseness(known) <= looseness(&budget) => {}
-            _ => drop(tightest.insert(of, budget)),
-        }
-    }
-    tightest.into_values().filter_map(|budget| Some((budget.tenant.clone(), limit(&budget)?))).collect()
 }
 
 /// A budget as a limit; `None` for an amount that no budget has.

@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tollgate_domain::{Overlap, Tenants};
@@ -122,11 +122,8 @@ impl Service {
             .with_intake(intake)
             .with_usage_metrics(usage)
             .with_alerts(alerts.clone());
-        let mut drain = Drain { consumer, ledger: ledger.clone(), collector: collector.clone() };
-        if limiter.outlives() {
-            // Before they are brought up to the ledger: what it has then is settled.
-            drain.catch_up(Settling::Again).await.context("ledger")?;
-        } else {
+        let mut drain = Drain::new(consumer, ledger.clone(), collector.clone());
+        if !limiter.outlives() {
             drain.catch_up(Settling::Never).await.context("ledger")?;
             limiter
                 .restore(ledger.as_ref(), audit.as_ref(), &Tenants::All, Overlap::Nothing)
@@ -152,7 +149,7 @@ impl Service {
             webhooks.clone().run().boxed(),
             billing.clone().run().boxed(),
             follow(policies.clone()).boxed(),
-            count_what_was(policies.clone(), ledger.clone(), audit.clone()).boxed(),
+            count_what_was(policies.clone(), ledger.clone(), audit.clone(), drain.caught_up()).boxed(),
             watch_file(config, source, hangups, policies, metrics, status.clone()).boxed(),
         ]);
         let registries = [registry, usage_registry];
@@ -305,8 +302,13 @@ async fn follow(policies: Arc<Policies>) {
 }
 
 /// Has new limits know what was used before.
-async fn count_what_was(policies: Arc<Policies>, ledger: Arc<dyn Ledger>, audit: Arc<dyn Audit>) {
-    policies.count_what_was(ledger.as_ref(), audit.as_ref()).await;
+async fn count_what_was(
+    policies: Arc<Policies>,
+    ledger: Arc<dyn Ledger>,
+    audit: Arc<dyn Audit>,
+    caught_up: Arc<Notify>,
+) {
+    policies.count_what_was(ledger.as_ref(), audit.as_ref(), &caught_up).await;
 }
 
 /// Takes over what the configuration's file says.

@@ -76,8 +76,8 @@ impl Window {
     }
 }
 
-/// What a limit does to a call that it has no room for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+/// What a limit does to a call that it has no room for; what binds more comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// Denies it.
@@ -285,6 +285,12 @@ impl Limit {
     /// Such as `requests_per_minute`, `concurrency` or `tokens_per_day{model=gpt-4*}`.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// How little it binds, beside another that counts the same: what denies binds more than what does not, and then the smaller
+    /// one does.
+    pub(crate) fn looseness(&self) -> (Action, u64) {
+        (self.action, self.capacity.get())
     }
 
     /// What it counts. Limits that count the same share it, whatever their capacities.

@@ -115,10 +115,18 @@ impl Plan {
         }
     }
 
-    /// The plan of a tenant with terms of its own: a limit replaces the one that counts the same.
+    /// The plan of a tenant with terms of its own: a limit replaces the one that counts the same, a budget only one that binds
+    /// less.
     fn with(&self, terms: &Terms) -> Plan {
         let replaced = |limit: &&Limit| terms.limits.iter().all(|own| own.counter() != limit.counter());
-        let limits = self.limits.iter().filter(replaced).chain(&terms.limits).cloned().collect();
+        let mut limits: Vec<_> = self.limits.iter().filter(replaced).chain(&terms.limits).cloned().collect();
+        for budget in &terms.budgets {
+            match limits.iter_mut().find(|limit| limit.counter() == budget.counter()) {
+                Some(limit) if limit.looseness() <= budget.looseness() => {}
+                Some(limit) => *limit = budget.clone(),
+                None => limits.push(budget.clone()),
+            }
+        }
         let context_tokens = terms.context_tokens.unwrap_or(self.context_tokens);
         let (tier, mark_up) = (self.tier.clone(), self.mark_up);
         Plan { tier, context_tokens, limits, anchor: terms.anchor, mark_up, tracked: Vec::new() }
@@ -156,6 +164,8 @@ pub struct Terms {
     pub context_tokens: Option<u64>,
     /// Beside the tier's limits, or instead of those that count the same.
     pub limits: Vec<Limit>,
+    /// Beside all these, or instead of a looser one that counts the same.
+    pub budgets: Vec<Limit>,
     /// Where its days and months begin.
     pub anchor: Anchor,
     /// What it pays for models' use, before all other prices.

@@ -4,14 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tollgate_domain::Settles;
 use tollgate_wire::usage_event::{UsageEvent, UsageSource};
 
+use super::settled::Told;
 use super::{Collector, SETTLED_AT_ONCE};
+use crate::counters::REMEMBERED;
 use crate::entry::{Batch, Entry};
 use crate::ledger::Ledger;
-use crate::spool::Consumer;
+use crate::spool::{Consumer, Place};
 
 /// The most entries that are stored together, beside a larger export.
 const MAX_BATCH: usize = 16_384;
@@ -22,37 +25,60 @@ const RETRY_AFTER: [Duration; 2] = [Duration::from_millis(100), Duration::from_s
 /// Which calls are settled that were not when they came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settling {
-    /// Those that are new, and those whose reservation is known.
+    /// Those that are new, and those whose reservation is known. Of what came before the service died it is not known what was
+    /// settled: of those, calls that had a reservation only where it is known.
     Late,
-    /// Those whose reservation is known, and those that are new and had none: of the others it is not known whether the service
-    /// settled them before it died.
-    Again,
-    /// The counters learn from the ledger what was used.
+    /// None: the counters learn from the ledger what was used.
     Never,
 }
 
 /// Brings what waits in the spool into a ledger, in order, until the spool is closed and all is taken.
 pub struct Drain {
     /// What waits.
-    pub consumer: Consumer,
+    consumer: Consumer,
     /// Where it goes.
-    pub ledger: Arc<dyn Ledger>,
+    ledger: Arc<dyn Ledger>,
     /// Who settles.
-    pub collector: Collector,
+    collector: Collector,
+    /// What stands before came before the start.
+    started_at: Place,
+    caught_up: Arc<Notify>,
 }
 
 impl Drain {
+    /// Brings what `consumer` gets into `ledger`, and has `collector` settle it.
+    pub fn new(consumer: Consumer, ledger: Arc<dyn Ledger>, collector: Collector) -> Drain {
+        Drain { started_at: consumer.end(), consumer, ledger, collector, caught_up: Arc::default() }
+    }
+
+    /// Is notified once, when all is taken that came before the start.
+    pub fn caught_up(&self) -> Arc<Notify> {
+        Arc::clone(&self.caught_up)
+    }
+
     /// Takes all, waiting for more.
     pub async fn run(mut self) {
+        while let Some(batch) = self.consumer.ready(MAX_BATCH).await {
+            let is_later = self.consumer.places().iter().any(|place| *place >= self.started_at);
+            self.take(&batch).await;
+            if is_later {
+                break;
+            }
+        }
+        self.caught_up.notify_one();
         while let Some(batch) = self.consumer.next(MAX_BATCH).await {
-            let limiter = Arc::clone(&self.collector.limiter);
-            let _posting = limiter.posting().await;
-            let new = self.store(&batch).await;
-            self.finish(&batch, &new, Settling::Late).await;
+            self.take(&batch).await;
         }
     }
 
-    /// Takes what is there at the start.
+    async fn take(&mut self, batch: &Batch) {
+        let limiter = Arc::clone(&self.collector.limiter);
+        let _posting = limiter.posting().await;
+        let new = self.store(batch).await;
+        self.finish(batch, &new, Settling::Late).await;
+    }
+
+    /// Takes what is there now.
     ///
     /// # Errors
     /// When the ledger does not store it.
@@ -69,8 +95,8 @@ impl Drain {
         let (mut of_batch, mut accepted) = (new.iter(), 0);
         let (mut late, mut expired) = (Vec::new(), Vec::new());
         for (place, part) in self.consumer.places().iter().zip(batch.parts()) {
-            let settled = self.collector.settled.take(*place);
-            let is_settled = |index| settled.as_ref().is_some_and(|settled| settled.get(index) == Some(&true));
+            let is_of_before = *place < self.started_at;
+            let told = self.collector.settled.take(*place);
             for (index, (entry, is_new)) in part.iter().zip(of_batch.by_ref()).enumerate() {
                 accepted += u64::from(*is_new);
                 if let Entry::Usage(event) = entry
@@ -84,10 +110,14 @@ impl Drain {
                         self.collector.metrics.reservations_expired.inc();
                     }
                     Entry::Usage(event) if event.usage_source == UsageSource::Unsettled => expired.push(event),
-                    Entry::Usage(event) if is_settled(index) => {}
                     Entry::Usage(event) => {
-                        let is_unsettled = *is_new && (settling == Settling::Late || event.reservation_id.is_none());
-                        late.push((event, if is_unsettled { Settles::All } else { Settles::Known }));
+                        let may_be_settled = match told.get(index).copied().unwrap_or_default() {
+                            Told::Settled => continue,
+                            Told::No => is_of_before,
+                            Told::InDoubt(since) => since.elapsed() >= REMEMBERED,
+                        };
+                        let has_to_be = *is_new && !(may_be_settled && event.reservation_id.is_some());
+                        late.push((event, if has_to_be { Settles::All } else { Settles::Known }));
                     }
                     _ => {}
                 }

@@ -19,6 +19,7 @@ mod tests;
 pub(crate) mod track;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::{StreamExt, stream};
 use tollgate_domain::Settles;
@@ -31,7 +32,7 @@ use crate::limiter::Limiter;
 use crate::metrics::Metrics;
 use crate::spool::{Spool, SpoolError};
 use crate::usage_metrics::UsageMetrics;
-use settled::Settled;
+use settled::{Settled, Told};
 
 pub use dead_letters::DeadLetterSettings;
 pub use drain::{Drain, Settling};
@@ -134,35 +135,36 @@ impl Collector {
 
     async fn keep(&self, entries: Arc<[Entry]>) -> Result<(), SpoolError> {
         let place = self.spool.append(Arc::clone(&entries)).await?;
-        let settled = stream::iter(0..entries.len()).map(|index| self.is_settled(&entries[index]));
-        self.settled.tell(place, settled.buffered(SETTLED_AT_ONCE).collect().await);
+        let told = stream::iter(0..entries.len()).map(|index| self.settle_at_once(&entries[index]));
+        self.settled.tell(place, told.buffered(SETTLED_AT_ONCE).collect().await);
         Ok(())
     }
 
     /// Settles a call whose reservation is known.
-    async fn is_settled(&self, entry: &Entry) -> bool {
-        let Entry::Usage(event) = entry else { return false };
+    async fn settle_at_once(&self, entry: &Entry) -> Told {
+        let Entry::Usage(event) = entry else { return Told::No };
         if event.reservation_id.is_none() || event.usage_source == UsageSource::Unsettled {
-            return false;
+            return Told::No;
         }
         self.settle(event, Settles::Known).await
     }
 
     /// Settles a call, and tells whether that is done.
-    async fn settle(&self, event: &UsageEvent, settles: Settles) -> bool {
+    async fn settle(&self, event: &UsageEvent, settles: Settles) -> Told {
+        let begun = Instant::now();
         match self.limiter.settle(event, settles).await {
-            Ok(tollgate_domain::Settled::Unknown) => false,
+            Ok(tollgate_domain::Settled::Unknown) => Told::No,
             Ok(_) => {
                 if let Some(alerts) = &self.alerts {
                     alerts.touched(&event.tenant, &event.tier);
                 }
-                true
+                Told::Settled
             }
             Err(error) => {
                 // It waits, or its reservation runs out; the ledger gets the event. An outage is logged once, not here.
                 self.metrics.settlements_failed.inc();
                 tracing::debug!(%error, "a call is not settled yet");
-                false
+                Told::InDoubt(begun)
             }
         }
     }

@@ -1,41 +1,54 @@
 //! Which of the entries that wait in the spool are settled already.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use crate::spool::Place;
 
-/// A flag for each entry, by where it stands. What is not known is as if it were not: to settle once more does nothing for a
-/// minute, as the counters remember.
+/// Whether a call was settled when it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Told {
+    /// It was.
+    Settled,
+    /// No: nothing is known of a reservation, or it was not tried. To settle it once more does nothing for a minute, as the
+    /// counters remember.
+    #[default]
+    No,
+    /// The counters did not answer then, and may have settled it by now. Who asks later than they remember is told so.
+    InDoubt(Instant),
+}
+
+/// What is known of each entry, by where it stands.
 #[derive(Debug, Default)]
 pub(super) struct Settled(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Of entries that were appended together, in order; where none is settled, nothing.
-    flags: BTreeMap<Place, Box<[bool]>>,
+    /// Of entries that were appended together, in order; where none is settled or in doubt, nothing.
+    told: BTreeMap<Place, Box<[Told]>>,
     /// Those before are not waiting any more.
     taken_until: Place,
 }
 
 impl Settled {
-    /// Tells which of the entries at a place are settled.
-    pub(super) fn tell(&self, place: Place, flags: Vec<bool>) {
+    /// Tells of the entries at a place.
+    pub(super) fn tell(&self, place: Place, told: Vec<Told>) {
         let mut state = self.0.lock();
-        if place >= state.taken_until && flags.contains(&true) {
-            state.flags.insert(place, flags.into());
+        if place >= state.taken_until && told.iter().any(|told| *told != Told::No) {
+            state.told.insert(place, told.into());
         }
     }
 
-    /// Whether an entry is settled. Those at earlier places are not asked for again.
-    pub(super) fn take(&self, place: Place) -> Option<Box<[bool]>> {
+    /// What is known of the entries at a place. Those at earlier places are not asked for again.
+    pub(super) fn take(&self, place: Place) -> Box<[Told]> {
         let mut state = self.0.lock();
-        let mut rest = state.flags.split_off(&place);
-        let flags = rest.remove(&place);
-        state.flags = rest;
+        let mut rest = state.told.split_off(&place);
+        let told = rest.remove(&place);
+        state.told = rest;
         state.taken_until = state.taken_until.max(place.after());
-        flags
+        told.unwrap_or_default()
     }
 }
 
@@ -47,14 +60,15 @@ mod tests {
     fn flags_are_taken_once_and_kept_only_while_they_are_waited_for() {
         let [first, second, third] = [0, 10, 20].map(Place::at);
         let settled = Settled::default();
-        settled.tell(second, vec![true, false]);
-        settled.tell(first, vec![false]);
-        assert_eq!(settled.take(first), None);
-        settled.tell(first, vec![true]);
-        assert_eq!(settled.take(second).as_deref(), Some(&[true, false][..]));
-        settled.tell(second, vec![true, true]);
-        assert!(settled.0.lock().flags.is_empty());
-        settled.tell(third, vec![true]);
-        assert_eq!(settled.take(third).as_deref(), Some(&[true][..]));
+        settled.tell(second, vec![Told::Settled, Told::No]);
+        settled.tell(first, vec![Told::No]);
+        assert_eq!(*settled.take(first), []);
+        settled.tell(first, vec![Told::Settled]);
+        assert_eq!(*settled.take(second), [Told::Settled, Told::No]);
+        settled.tell(second, vec![Told::Settled]);
+        assert!(settled.0.lock().told.is_empty());
+        let in_doubt = Told::InDoubt(Instant::now());
+        settled.tell(third, vec![in_doubt]);
+        assert_eq!(*settled.take(third), [in_doubt]);
     }
 }

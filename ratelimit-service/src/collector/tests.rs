@@ -55,7 +55,7 @@ impl World {
         let (spool, mut consumers) = Spool::open(&settings, &[("ledger".to_owned(), Lag::Wait)], &metrics).unwrap();
         let collector = Collector::new(Arc::new(spool), Arc::clone(&limiter), metrics);
         let consumer = consumers.remove(0);
-        let drain = Drain { consumer, ledger: ledger.clone(), collector: collector.clone() };
+        let drain = Drain::new(consumer, ledger.clone(), collector.clone());
         World { limiter, ledger, audit, collector, drain, now_ms, folder }
     }
 
@@ -73,7 +73,7 @@ impl World {
     async fn restarted_alone(self) -> World {
         let limiter = Arc::clone(&self.limiter);
         let mut world = self.restarted_with(limiter).await;
-        world.drain.catch_up(Settling::Again).await.unwrap();
+        world.drain.catch_up(Settling::Late).await.unwrap();
         world.limiter.restore(world.ledger.as_ref(), &world.audit, &Tenants::All, Overlap::Held).await.unwrap();
         world
     }

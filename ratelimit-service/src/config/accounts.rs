@@ -23,6 +23,11 @@ const POLL: Duration = Duration::from_secs(10);
 pub(super) struct Accounts(Option<AccountsSettings>);
 
 impl Accounts {
+    /// Whether several replicas may have them.
+    pub(super) fn are_shared(&self) -> bool {
+        matches!(self.0, Some(AccountsSettings::Postgres(_)))
+    }
+
     /// Beside the ledger's database, unless it is said where.
     pub(super) fn settings(self, sqlite: &Path) -> AccountsSettings {
         self.0.unwrap_or_else(|| AccountsSettings::Sqlite(sqlite.with_extension("accounts.db")))

@@ -37,6 +37,10 @@ impl Default for Billing {
 }
 
 impl Billing {
+    pub(super) fn is_automatic(&self) -> bool {
+        self.auto_finalise
+    }
+
     pub(super) fn settings(self) -> BillingSettings {
         BillingSettings {
             grace_ms: self.grace_h.get() * HOUR_MS,
@@ -101,6 +105,18 @@ mod tests {
         let billing = parse(text).unwrap().billing;
         assert_eq!((billing.grace_ms, billing.closing), (3_600_000, Closing::Automatic));
         assert_eq!((&*billing.seller.name, &*billing.seller.details[0], &*billing.note), ("Us", "Berlin", "Thanks"));
+    }
+
+    #[test]
+    fn months_are_not_closed_by_the_ledger_of_one_replica_of_several() {
+        let text = |ledger| {
+            format!(
+                "billing: {{ auto_finalise: true }}\naccounts: {{ postgres: {{ url: 'postgres://a@b/c' }} }}\n{ledger}"
+            )
+        };
+        let error = parse(&text("")).unwrap_err();
+        assert!(error.contains("billing.auto_finalise: with accounts.postgres it needs ledger.clickhouse"), "{error}");
+        parse(&text("ledger: { clickhouse: { url: 'http://d' } }")).unwrap();
     }
 
     #[test]

@@ -262,6 +262,7 @@ impl From<&Tenant> for Terms {
             tier: tenant.tier.as_ref().map(|tier| tier.value.clone()),
             context_tokens: tenant.context_tokens.map(NonZeroU64::get),
             limits: tenant.limits.0.clone(),
+            budgets: Vec::new(),
             anchor: tenant.billing_anchor.map_or(Anchor::UTC, |BillingAnchor(anchor)| anchor),
             access: Access::Open,
             prices: tenant.prices.0.clone(),
@@ -291,6 +292,11 @@ impl Config {
         );
         let plans = plans.map_err(|missing| given.missing(missing))?;
         given.check_sums(&plans)?;
+        if billing.is_automatic() && accounts.are_shared() && ledger.clickhouse.is_none() {
+            let what = "with accounts.postgres it needs ledger.clickhouse: a ledger in SQLite has the calls of its own replica \
+                        alone, and those of others would be on no invoice";
+            return Err(ConfigError::at(file, Location::UNKNOWN, "billing.auto_finalise", what));
+        }
         Ok(super::Config {
             grpc_listen: grpc.listen,
             grpc_tls: grpc.tls.map(|Tls(settings)| settings),

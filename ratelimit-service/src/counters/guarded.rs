@@ -13,6 +13,7 @@ mod metrics;
 mod waiting;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -27,6 +28,7 @@ use super::{Counters, MemoryCounters, Unavailable};
 
 pub use metrics::GuardMetrics;
 pub use waiting::MAX_WAITING;
+pub(crate) use waiting::REMEMBERED;
 
 /// Between attempts to settle what Redis did not take.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -57,6 +59,8 @@ struct Shared {
     policy: Policy,
     waiting: Mutex<Waiting<Settlement>>,
     is_waiting: Notify,
+    /// One that waited may be on its way.
+    is_sending: AtomicBool,
     metrics: GuardMetrics,
 }
 
@@ -80,8 +84,14 @@ impl Guarded {
             OnFailure::Deny => Policy::Deny,
             OnFailure::Local { memory, replicas } => Policy::Local(Box::new(Local::new(*memory, replicas))),
         };
-        let (waiting, is_waiting) = (Mutex::new(Waiting::new()), Notify::new());
-        let shared = Arc::new(Shared { redis, policy, waiting, is_waiting, metrics });
+        let shared = Arc::new(Shared {
+            redis,
+            policy,
+            waiting: Mutex::new(Waiting::new()),
+            is_waiting: Notify::new(),
+            is_sending: AtomicBool::new(false),
+            metrics,
+        });
         Guarded { settler: tokio::spawn(settle_waiting(Arc::clone(&shared))), shared }
     }
 }
@@ -192,6 +202,7 @@ async fn settle_waiting(shared: Arc<Shared>) {
             continue;
         }
         let mut is_any_left = false;
+        shared.is_sending.store(true, Ordering::Relaxed);
         for _ in 0..most {
             let Some(item) = shared.next() else { break };
             if !item.may_be_sent(Instant::now()) {
@@ -204,6 +215,7 @@ async fn settle_waiting(shared: Arc<Shared>) {
                 Err(Unsettled::GivenUp(_)) => {}
             }
         }
+        shared.is_sending.store(false, Ordering::Relaxed);
         if is_any_left {
             tokio::time::sleep(RETRY_INTERVAL).await;
         }
@@ -276,6 +288,10 @@ impl Counters for Guarded {
     }
 
     async fn restore(&self, tenant: &str, asks: &[Ask<'_>], overlap: Overlap) -> Result<(), Unavailable> {
+        // They may be in the ledger, and would be taken beside what that says.
+        if self.shared.waiting.lock().len() > 0 || self.shared.is_sending.load(Ordering::Relaxed) {
+            return Err(Unavailable("settlements wait for Redis, and go first".to_owned()));
+        }
         self.shared.redis.restore(tenant, asks, overlap).await
     }
 

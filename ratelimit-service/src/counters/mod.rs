@@ -7,6 +7,7 @@ mod start;
 
 use tollgate_domain::{Ask, Expired, Overlap, Settled, Take, Unused, Used, Verdict};
 
+pub(crate) use guarded::REMEMBERED;
 pub use guarded::{GuardMetrics, Guarded, MAX_WAITING, OnFailure};
 pub use memory::{MAX_RESERVATIONS, MAX_TENANTS, MemoryCounters};
 pub use redis::{ClientCertificate, RedisCounters, RedisSettings, Target, TargetError, Time, Tls, benchmark_command};

@@ -84,8 +84,10 @@ impl Limiter {
         tenants: &Tenants,
     ) -> anyhow::Result<BTreeMap<String, Vec<Sum<'p>>>> {
         let mut all: BTreeMap<String, Vec<Sum<'_>>> = BTreeMap::new();
-        for spent in self.spent(policy, ledger, audit, window, tenants).await? {
-            let asks = self.calendar_asks(policy, &spent, window);
+        // One time for all: a period that ends meanwhile is over for the counters, and none's sum is another's.
+        let now_ms = self.counters.now_ms();
+        for spent in self.spent(policy, ledger, audit, (window, now_ms), tenants).await? {
+            let asks = calendar_asks(policy, &spent, (window, now_ms));
             let calls = spent.usage.requests;
             let sums = all.entry(spent.tenant).or_default();
             for ask in asks {
@@ -101,19 +103,18 @@ impl Limiter {
         Ok(all)
     }
 
-    /// What the present periods of a window had spent, by what limits depend on.
+    /// What the periods of a window that are present at that time had spent, by what limits depend on.
     async fn spent(
         &self,
         policy: &Policy,
         ledger: &dyn Ledger,
         audit: &dyn Audit,
-        window: Window,
+        (window, now_ms): (Window, u64),
         tenants: &Tenants,
     ) -> anyhow::Result<Vec<Spent>> {
         if !policy.plans.all().any(|plan| plan.has_calendar(window)) {
             return Ok(Vec::new());
         }
-        let now_ms = self.counters.now_ms();
         let resets = audit.last_resets(now_ms.saturating_sub(LONGEST_PERIOD_MS)).await?;
         // Tenants with beginnings of their own.
         let mut alone: HashMap<&str, (Anchor, u64)> =
@@ -171,32 +172,6 @@ impl Limiter {
         }
         Ok(())
     }
-
-    /// What was spent of the limits of a window.
-    fn calendar_asks<'p>(&self, policy: &'p Policy, spent: &Spent, window: Window) -> Vec<Ask<'p>> {
-        let Some(plan) = used_plan(policy, &spent.tenant, &spent.tier) else { return Vec::new() };
-        let Spent { model, api, key, .. } = spent;
-        let call = Call { model: model.as_deref(), api: api.as_deref(), key: key.as_deref() };
-        let tokens = tokens(&token_counts(&spent.usage));
-        let now_ms = self.counters.now_ms();
-        // Calls that were rated when there was no price, or before costs were kept, are rated now: all of them
-        // together, by the prices of today, and whoever answered them.
-        let rate = || {
-            let paid = spent.usage.requests.saturating_sub(spent.usage.requests_none);
-            let asked = Admission { tenant: &spent.tenant, call, ..Admission::default() };
-            let calls = Calls { requests: paid, images: spent.usage.images, tokens };
-            cost_nanousd(limited_quote(policy, plan, &asked, now_ms), &calls)
-        };
-        let cost_nanousd = match spent.usage.requests_without_cost {
-            0 => spent.usage.cost_nanousd,
-            _ => spent.usage.cost_nanousd.max(rate()),
-        };
-        let requests = spent.usage.requests.saturating_sub(spent.usage.requests_refused);
-        let quantities = Quantities { requests, slots: 0, tokens, cost_nanousd };
-        let mut asks = plan.asks(&call, &quantities, now_ms);
-        asks.retain(|ask| ask.limit.window == Some(window));
-        asks
-    }
 }
 
 /// A limit that has not spent what the ledger's entries come to.
@@ -243,4 +218,29 @@ fn token_counts(usage: &Usage) -> TokenCounts {
         extra_output: usage.extra_output_tokens,
         ..TokenCounts::default()
     }
+}
+
+/// What was spent of the limits of a window, at that time.
+fn calendar_asks<'p>(policy: &'p Policy, spent: &Spent, (window, now_ms): (Window, u64)) -> Vec<Ask<'p>> {
+    let Some(plan) = used_plan(policy, &spent.tenant, &spent.tier) else { return Vec::new() };
+    let Spent { model, api, key, .. } = spent;
+    let call = Call { model: model.as_deref(), api: api.as_deref(), key: key.as_deref() };
+    let tokens = tokens(&token_counts(&spent.usage));
+    // Calls that were rated when there was no price, or before costs were kept, are rated now: all of them
+    // together, by the prices of today, and whoever answered them.
+    let rate = || {
+        let paid = spent.usage.requests.saturating_sub(spent.usage.requests_none);
+        let asked = Admission { tenant: &spent.tenant, call, ..Admission::default() };
+        let calls = Calls { requests: paid, images: spent.usage.images, tokens };
+        cost_nanousd(limited_quote(policy, plan, &asked, now_ms), &calls)
+    };
+    let cost_nanousd = match spent.usage.requests_without_cost {
+        0 => spent.usage.cost_nanousd,
+        _ => spent.usage.cost_nanousd.max(rate()),
+    };
+    let requests = spent.usage.requests.saturating_sub(spent.usage.requests_refused);
+    let quantities = Quantities { requests, slots: 0, tokens, cost_nanousd };
+    let mut asks = plan.asks(&call, &quantities, now_ms);
+    asks.retain(|ask| ask.limit.window == Some(window));
+    asks
 }

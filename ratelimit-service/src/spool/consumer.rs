@@ -104,6 +104,11 @@ impl Consumer {
         }
     }
 
+    /// Where the next entries go that come, should no one have come since the spool was opened.
+    pub fn end(&self) -> Place {
+        Place { segment: self.shared.next_segment(), offset: 0 }
+    }
+
     /// Where the parts of what [`Consumer::next`] gave last stand: entries that were appended together are one.
     pub fn places(&self) -> &[Place] {
         self.given.as_ref().map_or(&[], |given| &given.places)

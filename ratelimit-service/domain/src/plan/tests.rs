@@ -114,6 +114,25 @@ fn an_unknown_tier_is_the_default_one_or_denied() {
 }
 
 #[test]
+fn a_budget_replaces_only_what_binds_less() {
+    let cost = |capacity| limit(Unit::Cost, capacity, Window::Month);
+    let soft = |capacity| cost(capacity).with_action(Action::Warn);
+    for (of_tier, own, budgets, holds) in [
+        (cost(100), None, vec![soft(50)], cost(100)),
+        (cost(100), None, vec![cost(200)], cost(100)),
+        (cost(100), None, vec![cost(50), cost(70), soft(10)], cost(50)),
+        (cost(100), Some(cost(300)), vec![cost(200)], cost(200)),
+        (cost(100), Some(cost(30)), vec![cost(200)], cost(30)),
+        (soft(100), None, vec![soft(50)], soft(50)),
+        (soft(10), None, vec![cost(50)], cost(50)),
+    ] {
+        let terms = Terms { limits: own.into_iter().collect(), budgets, ..Terms::default() };
+        let given = plans(vec![plan("a", &[of_tier])], UnknownTier::Deny, HashMap::from([("acme".to_owned(), terms)]));
+        assert_eq!(given.unwrap().plan("acme", None).unwrap().plan.limits, [holds]);
+    }
+}
+
+#[test]
 fn a_tenants_terms_replace_what_counts_the_same() {
     let terms = Terms {
         tier: Some("b".into()),

@@ -9,9 +9,9 @@ use tollgate_domain::SETTLED_KEPT_MS;
 /// runs out.
 pub const MAX_WAITING: usize = 1 << 16;
 
-/// What may have been taken so long ago is not sent again: Redis soon forgets that it was, and would take it twice. Not to
-/// count a call is the smaller error: what it held runs out, and is spent as it was estimated.
-const SEND_AGAIN_WITHIN: Duration = Duration::from_millis(SETTLED_KEPT_MS - 10_000);
+/// For so long Redis is sure to remember a settlement. What may have been taken longer ago is not sent again: it would be taken
+/// twice. Not to count a call is the smaller error: what it held runs out, and is spent as it was estimated.
+pub(crate) const REMEMBERED: Duration = Duration::from_millis(SETTLED_KEPT_MS - 10_000);
 
 /// A queue of [`MAX_WAITING`].
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(super) struct Item<T> {
 impl<T> Item<T> {
     /// Whether a second taking would be noticed.
     pub(super) fn may_be_sent(&self, now: Instant) -> bool {
-        self.in_doubt_since.is_none_or(|since| now.saturating_duration_since(since) < SEND_AGAIN_WITHIN)
+        self.in_doubt_since.is_none_or(|since| now.saturating_duration_since(since) < REMEMBERED)
     }
 }
 
