@@ -73,6 +73,11 @@ impl Agreement {
         }
     }
 
+    /// Whether something is to be paid for months without usage too.
+    pub(super) fn has_minimum(&self) -> bool {
+        self.minimum > Cents::ZERO
+    }
+
     /// All that was ever granted.
     pub(super) fn credits(&self) -> Cents {
         self.credits

@@ -39,20 +39,26 @@ pub(super) fn labelled(calendar: &BillingCalendar, year: i16, month: i8) -> Opti
 }
 
 /// What is left of a month beside those that are billed already: with another calendar than before, months may
-/// overlap, and no moment is billed twice. `None`: nothing.
+/// overlap, and no moment is billed twice. Nor is any left out: in another time zone the month after the last billed one begins
+/// some hours later, which are its own then. `None`: nothing.
 pub(super) fn unbilled<'b>(
     month: &BillingMonth,
     billed: impl Iterator<Item = &'b BillingMonth> + Clone,
 ) -> Option<BillingMonth> {
     let mut left = month.clone();
-    let before = billed.clone().filter(|billed| billed.start_ms <= month.start_ms);
-    if let Some(last) = before.max_by_key(|billed| billed.end_ms)
-        && last.end_ms > left.start_ms
+    let covering = |at_ms: u64| billed.clone().find(move |billed| (billed.start_ms..billed.end_ms).contains(&at_ms));
+    let day_after = |billed: &BillingMonth| billed.last.saturating_add(1.day());
+    let mut just_before = billed.clone().filter(|billed| day_after(billed) == month.first);
+    if covering(month.start_ms).is_none()
+        && let Some(last) = just_before.find(|billed| billed.end_ms < month.start_ms)
     {
         left.start_ms = last.end_ms;
-        left.first = last.last.saturating_add(1.day());
     }
-    let after = billed.filter(|billed| billed.start_ms > month.start_ms && billed.end_ms > left.start_ms);
+    while let Some(billed) = covering(left.start_ms) {
+        left.start_ms = billed.end_ms;
+        left.first = day_after(billed);
+    }
+    let after = billed.clone().filter(|billed| billed.start_ms > left.start_ms);
     if let Some(next) = after.min_by_key(|billed| billed.start_ms)
         && next.start_ms < left.end_ms
     {
@@ -135,6 +141,37 @@ mod tests {
         let before = new.month(ms("2026-09-20T00:00:00Z"));
         let left = unbilled(&before, [&october].into_iter()).unwrap();
         assert_eq!((left.first.to_string(), left.last.to_string()), ("2026-09-15".into(), "2026-09-30".into()));
+    }
+
+    #[test]
+    fn no_moment_is_left_out_when_the_time_zone_changes() {
+        let [old, new] = ["UTC", "America/New_York"].map(|zone| invoices::calendar(zone, 1).unwrap());
+        let november = old.month(ms("2026-11-20T00:00:00Z"));
+        let billed = || [&november].into_iter();
+        // The rest of New York's November is no day of its own, and December's.
+        assert_eq!(unbilled(&new.month(ms("2026-11-20T00:00:00Z")), billed()), None);
+        let december = new.month(ms("2026-12-20T00:00:00Z"));
+        let left = unbilled(&december, billed()).unwrap();
+        assert_eq!((left.start_ms, left.end_ms), (november.end_ms, december.end_ms));
+        assert_eq!((left.first, left.last), (december.first, december.last));
+        assert_eq!(unbilled(&december, [&november, &left].into_iter()), None);
+        // Days between are a month of their own.
+        let later = invoices::calendar("UTC", 2).unwrap();
+        let left = unbilled(&later.month(ms("2026-11-20T00:00:00Z")), billed()).unwrap();
+        assert_eq!((left.first.to_string(), left.last.to_string()), ("2026-12-01".into(), "2026-12-01".into()));
+        let next = later.month(ms("2026-12-20T00:00:00Z"));
+        assert_eq!(unbilled(&next, billed()).unwrap(), next);
+    }
+
+    #[test]
+    fn what_is_left_behind_several_billed_months_is_found() {
+        let [old, new] = [5, 11].map(|day| invoices::calendar("UTC", day).unwrap());
+        let october = old.month(ms("2026-10-20T00:00:00Z"));
+        let short = unbilled(&new.month(ms("2026-11-01T00:00:00Z")), [&october].into_iter()).unwrap();
+        let november = invoices::calendar("UTC", 1).unwrap().month(ms("2026-11-20T00:00:00Z"));
+        let left = unbilled(&november, [&october, &short].into_iter()).unwrap();
+        assert_eq!((left.first.to_string(), left.last.to_string()), ("2026-11-11".into(), "2026-11-30".into()));
+        assert_eq!((left.start_ms, left.end_ms), (short.end_ms, november.end_ms));
     }
 
     #[test]

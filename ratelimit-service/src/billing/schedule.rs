@@ -3,7 +3,7 @@
 //! What was done is seen from the invoices themselves: a round that is made again, after a restart or by another
 //! replica, changes nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use tollgate_domain::invoice::{BillingMonth, ExactUsd, State};
 
 use super::draft::overlap;
 use super::kept::{self, Kept};
-use super::{Billing, BillingError, Closing, charges, months};
-use crate::accounts;
+use super::{Agreement, Billing, BillingError, Closing, charges, months};
+use crate::accounts::{self, Record, TenantStatus};
 
 /// How often the scheduler asks to lead.
 pub const TICK: Duration = Duration::from_secs(60);
@@ -107,18 +107,28 @@ impl Billing {
         let extent = if rounds.day == Some(today) { Extent::Due } else { Extent::All };
         rounds.at_ms = Some(now_ms);
         let known = self.ledger.tenants(now_ms.saturating_sub(KNOWN_MS), now_ms.saturating_add(1)).await;
-        let tenants = match known {
-            Ok(tenants) => tenants,
+        let mut tenants: BTreeSet<_> = match known {
+            Ok(tenants) => tenants.into_iter().collect(),
             Err(error) => {
                 self.metrics.failures.inc();
                 return tracing::warn!(%error, "nobody is billed for now; the ledger cannot be read");
             }
         };
+        let owing = match self.owing().await {
+            Ok(owing) => owing,
+            Err(error) => {
+                self.metrics.failures.inc();
+                return tracing::warn!(%error, "nobody is billed for now; the accounts cannot be read");
+            }
+        };
+        tenants.extend(owing.keys().cloned());
         let failed = std::mem::take(&mut rounds.failed);
         let mut tally = Tally::default();
         for tenant in tenants {
             let extent = if failed.contains(&tenant) { Extent::All } else { extent };
-            if let Err(error) = self.alone(&tenant, self.bill(&tenant, now_ms, extent, &mut tally)).await {
+            let owing_since_ms = owing.get(&tenant).copied();
+            let billed = self.bill(&tenant, now_ms, extent, owing_since_ms, &mut tally);
+            if let Err(error) = self.alone(&tenant, billed).await {
                 self.metrics.failures.inc();
                 tracing::error!(tenant, %error, "a tenant was not billed; it is tried again");
                 rounds.failed.insert(tenant);
@@ -132,8 +142,34 @@ impl Billing {
         self.metrics.runs.inc();
     }
 
+    /// Tenants that owe a minimum whether they use anything or not, and since when they are known: those whose record has a plan
+    /// with one, as long as they are not suspended.
+    async fn owing(&self) -> Result<BTreeMap<String, u64>, BillingError> {
+        let plans = self.accounts.all::<accounts::Plan>().await?.into_iter();
+        // What can't be read is told of when an invoice is made by it.
+        let has_minimum = |plan: &Record<accounts::Plan>| {
+            Agreement::read(plan.value.billing.text()).is_ok_and(|agreement| agreement.has_minimum())
+        };
+        let plans: BTreeSet<_> = plans.filter(has_minimum).map(|plan| plan.id).collect();
+        if plans.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let tenants = self.accounts.all::<accounts::Tenant>().await?.into_iter();
+        let owing = tenants.filter(|Record { value: tenant, .. }| {
+            tenant.status == TenantStatus::Active && tenant.tier.as_ref().is_some_and(|tier| plans.contains(tier))
+        });
+        Ok(owing.map(|tenant| (tenant.id, tenant.created_at_ms)).collect())
+    }
+
     /// A tenant's months, the earliest first: what it adjusts is on the earliest draft.
-    async fn bill(&self, tenant: &str, now_ms: u64, extent: Extent, tally: &mut Tally) -> Result<(), BillingError> {
+    async fn bill(
+        &self,
+        tenant: &str,
+        now_ms: u64,
+        extent: Extent,
+        owing_since_ms: Option<u64>,
+        tally: &mut Tally,
+    ) -> Result<(), BillingError> {
         let record = self.accounts.get::<accounts::Tenant>(tenant).await?.map(|record| record.value);
         let calendar = months::calendar(record.as_ref())?;
         let mut months = vec![calendar.month(now_ms)];
@@ -148,7 +184,8 @@ impl Billing {
         for month in months.iter().rev() {
             let is_closing = self.settings.closing == Closing::Automatic
                 && now_ms >= month.end_ms.saturating_add(self.settings.grace_ms);
-            if (extent == Extent::Due && !is_closing) || !self.has_to_be_billed(tenant, month, &all).await? {
+            let owes = owing_since_ms.is_some_and(|since_ms| since_ms <= month.start_ms);
+            if (extent == Extent::Due && !is_closing) || !self.has_to_be_billed(tenant, month, owes, &all).await? {
                 continue;
             }
             let kept = match self.drafted(ACTOR, tenant, month).await {
@@ -166,8 +203,15 @@ impl Billing {
         Ok(())
     }
 
-    /// Whether a month has usage, or a draft; and nobody has voided its invoice: who did so bills it again, or not.
-    async fn has_to_be_billed(&self, tenant: &str, month: &BillingMonth, all: &[Kept]) -> Result<bool, BillingError> {
+    /// Whether a month has usage, or a draft, or something is owed for it all the same; and nobody has voided its invoice: who did
+    /// so bills it again, or not.
+    async fn has_to_be_billed(
+        &self,
+        tenant: &str,
+        month: &BillingMonth,
+        owes: bool,
+        all: &[Kept],
+    ) -> Result<bool, BillingError> {
         let mut of_month = all.iter().filter(|kept| overlap(&kept.bill().month, month));
         if of_month.clone().any(Kept::is_draft) {
             return Ok(true);
@@ -175,7 +219,9 @@ impl Billing {
         if of_month.any(|kept| matches!(kept.invoice.state(), State::Void { .. })) {
             return Ok(false);
         }
-        Ok(charges::sums(self.ledger.as_ref(), tenant, month).await?.has_any())
+        let standing = all.iter().filter(|kept| kept.stands()).map(|kept| &kept.bill().month);
+        let Some(left) = months::unbilled(month, standing) else { return Ok(false) };
+        Ok(owes || charges::sums(self.ledger.as_ref(), tenant, &left).await?.has_any())
     }
 }
 

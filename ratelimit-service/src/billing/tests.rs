@@ -8,7 +8,7 @@ use tollgate_domain::invoice::{Cents, Item, Quantity};
 use tollgate_wire::usage_event::{TokenCounts, UsageEvent, UsageSource};
 
 use super::*;
-use crate::accounts::{AccountsSettings, InvoiceStatus, Json, Plan};
+use crate::accounts::{AccountsSettings, InvoiceStatus, Json, Plan, Tenant, TenantStatus};
 use crate::config::Config;
 use crate::counters::MemoryCounters;
 use crate::entry::{Batch, Entry, TrackedEvent};
@@ -405,6 +405,40 @@ async fn who_cannot_be_billed_is_tried_again() {
     assert_eq!((world.billing.metrics.failures.get(), world.statuses().await.len()), (1, 0));
     world.plan(r#"{"minimum": "5"}"#).await;
     world.billing.round(&mut rounds).await;
+    assert_eq!(total(&world.billing.kept("acme-2026-11").await.unwrap()), "5.00");
+}
+
+#[tokio::test]
+async fn a_minimum_is_owed_for_months_without_usage_too() {
+    let world = World::with_closing(Closing::Automatic).await;
+    world.plan(r#"{"minimum": "5"}"#).await;
+    let tenant = |status| Tenant {
+        display_name: None,
+        tier: Some("free".to_owned()),
+        status,
+        billing_anchor_ms: None,
+        time_zone: "UTC".to_owned(),
+        metadata: Default::default(),
+    };
+    let by = By { actor: "test", at_ms: NOVEMBER_MS };
+    for (name, status) in [("acme", TenantStatus::Active), ("gone", TenantStatus::Suspended)] {
+        world.billing.accounts.create(&by, name, tenant(status)).await.unwrap();
+    }
+    let by = By { actor: "test", at_ms: NOVEMBER_MS + 1 };
+    world.billing.accounts.create(&by, "later", tenant(TenantStatus::Active)).await.unwrap();
+    world.at(DECEMBER_MS + DAY_MS);
+    let mut rounds = Rounds::default();
+    for _ in 0..2 {
+        world.billing.round(&mut rounds).await;
+        let expected = [
+            ("acme-2026-11", InvoiceStatus::Final),
+            ("acme-2026-12", InvoiceStatus::Draft),
+            // It came when November had begun.
+            ("later-2026-12", InvoiceStatus::Draft),
+        ];
+        assert_eq!(world.statuses().await, expected.map(|(id, status)| (id.to_owned(), status)));
+        rounds = Rounds::default();
+    }
     assert_eq!(total(&world.billing.kept("acme-2026-11").await.unwrap()), "5.00");
 }
 
