@@ -3,6 +3,7 @@
 use super::engine::{Access, Failure, Scope, Transaction, Value};
 use super::error::{AccountsError, Invalid};
 use super::journal::Action;
+use super::kinds::Tenant;
 use super::record::{Json, Kind, MAX_DOCUMENT_BYTES, Record, check_name, check_size};
 use super::{Accounts, columns, raise};
 
@@ -96,6 +97,9 @@ impl Accounts {
         let (mut transaction, revision) = self.begin_change(by).await?;
         let found = self.expected::<T>(transaction.as_mut(), id, version).await?;
         found.value.check_deletion()?;
+        if T::IS_TIER && is_tier_of_any(transaction.as_mut(), id).await? {
+            return Err(AccountsError::InUse { kind: T::NAME, id: id.to_owned() });
+        }
         let delete = format!("DELETE FROM {} WHERE id = $1", T::TABLE);
         transaction.execute(&delete, &[id.into()]).await.map_err(|failure| match failure {
             Failure::Reference => AccountsError::InUse { kind: T::NAME, id: id.to_owned() },
@@ -176,6 +180,18 @@ async fn check_number<T: Kind>(transaction: &mut dyn Transaction, tenant: Option
         Some(number) if number >= most as u64 => Err(AccountsError::TooMany { kind: T::NAME, most }),
         _ => Ok(()),
     }
+}
+
+/// Whether a tenant is on this tier: without it, the tenant's calls would choose one.
+async fn is_tier_of_any(transaction: &mut dyn Transaction, tier: &str) -> Result<bool, AccountsError> {
+    for mut row in transaction.rows(&format!("SELECT document FROM {}", Tenant::TABLE), &[]).await? {
+        let tenant: Tenant =
+            serde_json::from_str(&row.text()?).map_err(|error| AccountsError::Database(error.to_string()))?;
+        if tenant.tier.as_deref() == Some(tier) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn as_json(value: &impl Kind) -> Result<Json, Invalid> {

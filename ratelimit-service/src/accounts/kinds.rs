@@ -116,6 +116,7 @@ fn nothing_agreed() -> Json {
 impl Kind for Plan {
     const NAME: &'static str = "plan";
     const TABLE: &'static str = "plans";
+    const IS_TIER: bool = true;
 
     fn tenant<'a>(&'a self, _: &'a str) -> Option<&'a str> {
         None

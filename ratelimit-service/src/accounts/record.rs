@@ -40,6 +40,8 @@ pub trait Kind: Clone + Serialize + DeserializeOwned + Send + Sync + 'static {
     const TABLE: &'static str;
     /// The columns of that table beside those that all have.
     const COLUMNS: &'static [&'static str] = &[];
+    /// Whether tenants name theirs as their tier.
+    const IS_TIER: bool = false;
     /// How many of them one tenant has at most, and the operator; `None`: any number.
     const MOST_OF_ONE: Option<usize> = None;
 

@@ -14,7 +14,17 @@ use super::{Asking, Form};
 /// What is told of a key.
 const KEYS: Kind = Kind {
     path: "keys",
-    columns: Columns(&["id", "tenant", "name", "role", "scopes", "expires_at_ms", "revoked_at_ms", "created_at"]),
+    columns: Columns(&[
+        "id",
+        "tenant",
+        "name",
+        "role",
+        "scopes",
+        "expires_at_ms",
+        "revoked_at_ms",
+        "created_at",
+        "last_used_at",
+    ]),
 };
 
 /// What is told of a new key.

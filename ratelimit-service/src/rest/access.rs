@@ -50,6 +50,8 @@ pub(super) struct Caller {
     tenant: Option<String>,
     role: KeyRole,
     scopes: Vec<String>,
+    /// When their key expires, milliseconds since the Unix epoch.
+    until_ms: Option<u64>,
 }
 
 impl Caller {
@@ -91,6 +93,16 @@ impl Caller {
                 "scopes: this key has {} alone, and makes none with others",
                 self.scopes.join(", ")
             ))),
+        }
+    }
+
+    /// Whether they may make a key that is good until then: no key makes one that outlasts it.
+    pub(super) fn check_expiry(&self, expires_at_ms: Option<u64>) -> Result<(), Problem> {
+        match self.until_ms {
+            Some(until_ms) if expires_at_ms.is_none_or(|at_ms| at_ms > until_ms) => Err(forbidden(format!(
+                "expires_at_ms: this key expires at {until_ms}, and makes none that is good for longer"
+            ))),
+            _ => Ok(()),
         }
     }
 
@@ -242,7 +254,7 @@ impl Shared {
             return match self.open_to {
                 OpenTo::Loopback if peer.ip().to_canonical().is_loopback() => {
                     let actor = super::admin::actor(headers)?;
-                    Ok(Caller { actor, tenant: None, role: KeyRole::Admin, scopes: Vec::new() })
+                    Ok(Caller { actor, tenant: None, role: KeyRole::Admin, scopes: Vec::new(), until_ms: None })
                 }
                 _ => Err(unauthorized("a key is needed: Authorization: Bearer tg_…".to_owned())),
             };
@@ -261,8 +273,8 @@ impl Shared {
         if let Err(error) = self.accounts.note_use(&record.id, now_ms).await {
             tracing::warn!(%error, key = record.id, "the use of a key was not noted");
         }
-        let ApiKey { tenant, role, scopes, .. } = record.value;
-        Ok(Caller { actor: record.id, tenant, role, scopes })
+        let ApiKey { tenant, role, scopes, expires_at_ms, .. } = record.value;
+        Ok(Caller { actor: record.id, tenant, role, scopes, until_ms: expires_at_ms })
     }
 }
 

@@ -19,6 +19,7 @@ use super::openapi::{self, Asked, Sent};
 use super::problem::Problem;
 use super::tenant::Tenant;
 use super::{Shared, rfc3339};
+use crate::accounts::{self, Change};
 use crate::audit::{Entry, MAX_ENTRIES, RESET, Recorded};
 use crate::clock;
 
@@ -32,7 +33,7 @@ const ANONYMOUS: &str = "anonymous";
 
 /// What operators do to limits, and the log of what they did.
 pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
-    OpenApiRouter::new().routes(routes!(reset)).routes(routes!(audit))
+    OpenApiRouter::new().routes(routes!(reset)).routes(routes!(audit)).routes(routes!(changes))
 }
 
 /// A body with a [`Reason`], or none.
@@ -171,10 +172,65 @@ async fn audit(
     State(shared): State<Arc<Shared>>,
     query: Result<Query<AuditQuery>, QueryRejection>,
 ) -> Result<Json<AuditLog>, Problem> {
-    let Query(AuditQuery { tenant, before, limit }) = query?;
-    if limit == 0 || limit > MAX_ENTRIES {
-        return Err(Problem::bad_request(format!("limit: {limit} is not between 1 and {MAX_ENTRIES}")));
-    }
+    let AuditQuery { tenant, before, limit } = checked(query)?;
     let entries = shared.audit.entries(tenant.as_deref(), before, limit).await?;
     Ok(Json(AuditLog { entries: entries.into_iter().map(EntryFields::from).collect() }))
+}
+
+fn checked(query: Result<Query<AuditQuery>, QueryRejection>) -> Result<AuditQuery, Problem> {
+    let Query(query) = query?;
+    match query.limit {
+        1..=MAX_ENTRIES => Ok(query),
+        limit => Err(Problem::bad_request(format!("limit: {limit} is not between 1 and {MAX_ENTRIES}"))),
+    }
+}
+
+/// Changes of accounts, or a page of them.
+#[derive(Debug, Serialize, ToSchema)]
+struct Changes {
+    changes: Vec<ChangeFields>,
+}
+
+/// What became of a record. No secret and no invoice's content is part of that.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Change)]
+struct ChangeFields {
+    /// One more than that of the change before.
+    id: u64,
+    #[schema(format = DateTime)]
+    at: String,
+    /// The id of the key that it was made with, or a name.
+    actor: String,
+    /// `create`, `update` or `delete`.
+    action: &'static str,
+    kind: String,
+    /// The record's id.
+    record_id: String,
+    tenant_id: Option<String>,
+    /// The record before.
+    #[schema(value_type = Option<Object>)]
+    was: Option<accounts::Json>,
+    /// And since.
+    #[schema(value_type = Option<Object>)]
+    became: Option<accounts::Json>,
+}
+
+impl From<Change> for ChangeFields {
+    fn from(change: Change) -> ChangeFields {
+        let Change { revision, at_ms, actor, action, kind, id, tenant, was, became } = change;
+        let (at, action) = (rfc3339(at_ms), action.name());
+        ChangeFields { id: revision, at, actor, action, kind, record_id: id, tenant_id: tenant, was, became }
+    }
+}
+
+/// Who changed which of the accounts' records, newest first
+#[utoipa::path(get, path = "/api/v1/admin/changes", tag = "admin", params(AuditQuery),
+    responses((status = 200, body = Changes, description = "The changes"), Asked))]
+async fn changes(
+    State(shared): State<Arc<Shared>>,
+    query: Result<Query<AuditQuery>, QueryRejection>,
+) -> Result<Json<Changes>, Problem> {
+    let AuditQuery { tenant, before, limit } = checked(query)?;
+    let changes = shared.accounts.changes_before(before, tenant.as_deref(), limit).await?;
+    Ok(Json(Changes { changes: changes.into_iter().map(ChangeFields::from).collect() }))
 }

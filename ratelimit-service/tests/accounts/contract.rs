@@ -178,6 +178,20 @@ async fn nobody_has_more_webhooks_than_one_may() {
 }
 
 #[tokio::test]
+async fn a_plan_stays_while_a_tenant_is_on_it() {
+    for engine in Engine::all().await {
+        let accounts = engine.open().await;
+        accounts.create(&by(1), "gold", plan()).await.unwrap();
+        let on = |tier: Option<&str>| Tenant { tier: tier.map(str::to_owned), ..tenant() };
+        accounts.create(&by(2), "acme", on(Some("gold"))).await.unwrap();
+        let in_use = AccountsError::InUse { kind: "plan", id: "gold".to_owned() };
+        assert_eq!(accounts.delete::<Plan>(&by(3), "gold", 1).await, Err(in_use));
+        accounts.update(&by(4), "acme", 1, on(Some("other"))).await.unwrap();
+        accounts.delete::<Plan>(&by(5), "gold", 1).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_tenant_is_there_before_what_belongs_to_it_and_goes_after_it() {
     for engine in Engine::all().await {
         let accounts = engine.open().await;

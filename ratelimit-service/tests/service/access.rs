@@ -123,12 +123,38 @@ fn track(tenant: &str) -> String {
 }
 
 #[tokio::test]
+async fn a_key_makes_none_that_outlasts_it() {
+    let folder = Folder::new();
+    let Keys { service, admin, .. } = keys(&folder).await;
+    let made = async |key: &str, expires_at_ms: Option<u64>| {
+        let body = json!({"name": "ci", "role": "admin", "expires_at_ms": expires_at_ms}).to_string();
+        let request = Request::post("/api/v1/keys").header("content-type", "application/json");
+        service.http(request.header("authorization", format!("Bearer {key}")).body(body).unwrap()).await
+    };
+    let until_ms = u64::MAX >> 12;
+    let ending = made(&admin, Some(until_ms)).await;
+    assert_eq!(ending.status, 201, "{}", ending.body);
+    let ending = ending.json()["key"].as_str().unwrap().to_owned();
+    for expires_at_ms in [None, Some(until_ms + 1)] {
+        let refused = made(&ending, expires_at_ms).await;
+        assert_eq!(refused.status, 403, "{}", refused.body);
+    }
+    assert_eq!(made(&ending, Some(until_ms)).await.status, 201);
+}
+
+#[tokio::test]
 async fn a_key_is_revoked_and_its_uses_are_in_the_audit_log() {
     let folder = Folder::new();
     let Keys { service, admin, scoped, .. } = keys(&folder).await;
     assert_eq!(ask(&service, "GET", "/api/v1/usage/acme", Some(&scoped)).await.status, 200);
     assert_eq!(ask(&service, "GET", "/api/v1/tenants", Some(&scoped)).await.status, 403);
     let id = &scoped[..15];
+    let shown = ask(&service, "GET", &format!("/api/v1/keys/{id}"), Some(&admin)).await.json();
+    assert!(shown["last_used_at"].as_str().is_some_and(|at| at.ends_with('Z')), "{shown}");
+    let listed = ask(&service, "GET", "/api/v1/keys", Some(&admin)).await.json();
+    let used = |key: &Value| (key["id"].as_str().unwrap().to_owned(), key["last_used_at"].is_string());
+    let uses: Vec<_> = listed["items"].as_array().unwrap().iter().map(used).collect();
+    assert!(uses.iter().all(|(key, is_used)| *is_used == [id, &admin[..15]].contains(&key.as_str())), "{uses:?}");
     assert_eq!(ask(&service, "POST", &format!("/api/v1/keys/{id}/revoke"), Some(&admin)).await.status, 200);
     let refused = ask(&service, "GET", "/api/v1/usage/acme", Some(&scoped)).await;
     assert_eq!((refused.status.as_u16(), refused.json()["detail"].as_str()), (401, Some("the key was revoked")));
@@ -136,6 +162,19 @@ async fn a_key_is_revoked_and_its_uses_are_in_the_audit_log() {
     assert_eq!(reset.status, 200, "{}", reset.body);
     let log = ask(&service, "GET", "/api/v1/admin/audit", Some(&admin)).await.json();
     assert_eq!(log["entries"][0]["actor"], admin[..15]);
+    let log = ask(&service, "GET", "/api/v1/admin/changes?limit=2", Some(&admin)).await.json();
+    let [revoked, made] = [0, 1].map(|at| log["changes"][at].clone());
+    assert_eq!((&revoked["actor"], &revoked["action"]), (&json!(&admin[..15]), &json!("update")));
+    assert_eq!((&revoked["kind"], &revoked["record_id"]), (&json!("api_key"), &json!(id)));
+    assert!(revoked["was"]["revoked_at_ms"].is_null() && revoked["became"]["revoked_at_ms"].is_u64(), "{revoked}");
+    assert_eq!((&made["action"], &made["was"]), (&json!("create"), &Value::Null));
+    assert!(!log.to_string().contains(&scoped[15..]), "no change tells a secret: {log}");
+    let of_acme = ask(&service, "GET", "/api/v1/admin/changes?tenant=acme", Some(&admin)).await.json();
+    let of_acme = of_acme["changes"].as_array().unwrap();
+    assert!(of_acme.len() == 3 && of_acme.iter().all(|change| change["tenant_id"] == "acme"), "{of_acme:?}");
+    let before = format!("/api/v1/admin/changes?before={}", made["id"]);
+    let before = ask(&service, "GET", &before, Some(&admin)).await.json();
+    assert_eq!(before["changes"][0]["id"].as_u64(), made["id"].as_u64().map(|id| id - 1));
 }
 
 #[tokio::test]
