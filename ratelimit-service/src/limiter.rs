@@ -303,12 +303,12 @@ impl Limiter {
         Ok(standings.map(|(ask, counter)| Standing::of(ask.limit, &ask.rule, counter, verdict.now_ms)).collect())
     }
 
-    /// Forgives what a tenant has spent of all its limits.
+    /// Forgives what a tenant has spent of all its limits. The audit log has it at that time.
     ///
     /// # Errors
     /// When the counters do not answer.
-    pub async fn reset(&self, tenant: &str) -> Result<(), Unavailable> {
-        self.counters.reset(tenant).await
+    pub async fn reset(&self, tenant: &str, at_ms: u64) -> Result<(), Unavailable> {
+        self.counters.reset(tenant, at_ms).await
     }
 }
 

@@ -299,10 +299,14 @@ impl Counters for Guarded {
         self.shared.redis.restore_expired(tenant, expired, asks).await
     }
 
-    async fn reset(&self, tenant: &str) -> Result<(), Unavailable> {
+    async fn reset(&self, tenant: &str, at_ms: u64) -> Result<(), Unavailable> {
         if let Policy::Local(local) = &self.shared.policy {
-            local.reset(tenant).await?;
+            local.reset(tenant, at_ms).await?;
         }
-        self.shared.redis.reset(tenant).await
+        self.shared.redis.reset(tenant, at_ms).await
+    }
+
+    async fn last_reset_ms(&self, tenant: &str) -> Result<u64, Unavailable> {
+        self.shared.redis.last_reset_ms(tenant).await
     }
 }

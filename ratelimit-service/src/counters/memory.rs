@@ -212,12 +212,17 @@ impl Counters for MemoryCounters {
         Ok(())
     }
 
-    async fn reset(&self, tenant: &str) -> Result<(), Unavailable> {
+    async fn reset(&self, tenant: &str, _at_ms: u64) -> Result<(), Unavailable> {
         // Of one that is not known nothing is spent.
         if let Some(known) = self.shard(tenant).lock().tenants.get_mut(tenant) {
             known.counters.reset();
         }
         Ok(())
+    }
+
+    async fn last_reset_ms(&self, _tenant: &str) -> Result<u64, Unavailable> {
+        // Nobody else has them.
+        Ok(0)
     }
 }
 
@@ -335,10 +340,10 @@ mod tests {
     #[tokio::test]
     async fn a_tenant_never_seen_is_reset_without_being_remembered() {
         let crowded = Crowded::new();
-        crowded.counters.reset("tenant").await.unwrap();
+        crowded.counters.reset("tenant", NOW_MS).await.unwrap();
         assert_eq!(crowded.tenants(), (0, 0, 0));
         assert_eq!(crowded.settle(0, "id", 10).await, Settled::Unreserved);
-        crowded.counters.reset("tenant").await.unwrap();
+        crowded.counters.reset("tenant", NOW_MS).await.unwrap();
         assert_eq!(crowded.take(0, Take::ForGood).await, Outcome::Admitted);
     }
 

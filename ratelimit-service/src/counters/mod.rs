@@ -48,8 +48,11 @@ pub trait Counters: Send + Sync {
     /// estimate, the `asks`. An engine that outlives the service does nothing.
     async fn restore_expired(&self, tenant: &str, expired: &Expired, asks: &[Ask<'_>]) -> Result<(), Unavailable>;
 
-    /// Forgives what the tenant has spent. What is held stays.
-    async fn reset(&self, tenant: &str) -> Result<(), Unavailable>;
+    /// Forgives what the tenant has spent, and remembers that it was then, for as long as a month. What is held stays.
+    async fn reset(&self, tenant: &str, at_ms: u64) -> Result<(), Unavailable>;
+
+    /// When the tenant was reset last, by whoever has these counters too; 0 where that is not known.
+    async fn last_reset_ms(&self, tenant: &str) -> Result<u64, Unavailable>;
 }
 
 /// The engine did not answer as it should, or not in time. What was asked may have been done.

@@ -10,6 +10,7 @@ use tollgate_wire::usage_event::TokenCounts;
 
 use super::{Admission, Limiter, Policy, cost_nanousd, limited_quote, tokens, used, used_plan};
 use crate::audit::Audit;
+use crate::counters::Unavailable;
 use crate::ledger::{Ledger, Spent, Usage};
 
 /// The most expired reservations that are known again after a restart; of more, the latest.
@@ -39,8 +40,12 @@ impl Limiter {
     ) -> anyhow::Result<()> {
         let policy = self.policy();
         let _all_posted_is_settled = self.posting.write().await;
+        let resets = self.resets(audit).await?;
         for window in CALENDAR {
-            for (tenant, sums) in self.sums(&policy, ledger, audit, window, tenants).await? {
+            for (tenant, sums) in self.sums(&policy, ledger, &resets, window, tenants).await? {
+                if self.was_reset_elsewhere(&tenant, &resets).await? {
+                    continue;
+                }
                 let asks: Vec<_> = sums.into_iter().map(|sum| sum.ask).collect();
                 self.counters.restore(&tenant, &asks, overlap).await?;
             }
@@ -56,9 +61,13 @@ impl Limiter {
     /// When the ledger, the audit log or the counters cannot be read.
     pub async fn differences(&self, ledger: &dyn Ledger, audit: &dyn Audit) -> anyhow::Result<Vec<LimitDifference>> {
         let policy = self.policy();
+        let resets = self.resets(audit).await?;
         let mut differences = Vec::new();
         for window in CALENDAR {
-            for (tenant, sums) in self.sums(&policy, ledger, audit, window, &Tenants::All).await? {
+            for (tenant, sums) in self.sums(&policy, ledger, &resets, window, &Tenants::All).await? {
+                if self.was_reset_elsewhere(&tenant, &resets).await? {
+                    continue;
+                }
                 let tier = ledger.last_tier(&tenant).await?;
                 let Some(plan) = used_plan(&policy, &tenant, &tier.unwrap_or_default()) else { continue };
                 for standing in self.standings(&tenant, plan).await? {
@@ -74,19 +83,30 @@ impl Limiter {
         Ok(differences)
     }
 
+    /// When tenants were reset here, of those that were in a period that may be going on.
+    async fn resets(&self, audit: &dyn Audit) -> anyhow::Result<HashMap<String, u64>> {
+        Ok(audit.last_resets(self.counters.now_ms().saturating_sub(LONGEST_PERIOD_MS)).await?)
+    }
+
+    /// Whether another replica reset a tenant since it was reset here: what has been spent since then is not known here.
+    async fn was_reset_elsewhere(&self, tenant: &str, resets: &HashMap<String, u64>) -> Result<bool, Unavailable> {
+        let here_ms = resets.get(tenant).copied().unwrap_or(0);
+        Ok(self.counters.last_reset_ms(tenant).await? > here_ms)
+    }
+
     /// What each tenant has used of the limits of a window in their present periods, by the ledger, in the tenants' order.
     async fn sums<'p>(
         &self,
         policy: &'p Policy,
         ledger: &dyn Ledger,
-        audit: &dyn Audit,
+        resets: &HashMap<String, u64>,
         window: Window,
         tenants: &Tenants,
     ) -> anyhow::Result<BTreeMap<String, Vec<Sum<'p>>>> {
         let mut all: BTreeMap<String, Vec<Sum<'_>>> = BTreeMap::new();
         // One time for all: a period that ends meanwhile is over for the counters, and none's sum is another's.
         let now_ms = self.counters.now_ms();
-        for spent in self.spent(policy, ledger, audit, (window, now_ms), tenants).await? {
+        for spent in self.spent(policy, ledger, resets, (window, now_ms), tenants).await? {
             let asks = calendar_asks(policy, &spent, (window, now_ms));
             let calls = spent.usage.requests;
             let sums = all.entry(spent.tenant).or_default();
@@ -108,14 +128,13 @@ impl Limiter {
         &self,
         policy: &Policy,
         ledger: &dyn Ledger,
-        audit: &dyn Audit,
+        resets: &HashMap<String, u64>,
         (window, now_ms): (Window, u64),
         tenants: &Tenants,
     ) -> anyhow::Result<Vec<Spent>> {
         if !policy.plans.all().any(|plan| plan.has_calendar(window)) {
             return Ok(Vec::new());
         }
-        let resets = audit.last_resets(now_ms.saturating_sub(LONGEST_PERIOD_MS)).await?;
         // Tenants with beginnings of their own.
         let mut alone: HashMap<&str, (Anchor, u64)> =
             resets.iter().map(|(tenant, reset_at_ms)| (tenant.as_str(), (Anchor::UTC, *reset_at_ms))).collect();

@@ -308,7 +308,7 @@ async fn a_restart_takes_no_reset_back() {
         let (at_ms, tenant) = (world.now_ms.load(Ordering::Relaxed), Some(tenant.to_owned()));
         let (actor, action, detail) = ("ada".to_owned(), RESET.to_owned(), serde_json::Value::Null);
         world.audit.record(Entry { at_ms, actor, action, tenant: tenant.clone(), detail }).await.unwrap();
-        limiter.reset(&tenant.unwrap()).await.unwrap();
+        limiter.reset(&tenant.unwrap(), at_ms).await.unwrap();
     };
     for (at, now_ms) in [NOON_MS - 2 * DAY_MS, NOON_MS, NOON_MS + HOUR_MS, NOON_MS + DAY_MS].into_iter().enumerate() {
         world.at(now_ms);

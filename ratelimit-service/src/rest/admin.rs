@@ -80,34 +80,35 @@ async fn reset(
     request: GivenReason,
 ) -> Result<Json<Limits>, Problem> {
     let Reason { reason } = request?.and_then(|Json(request)| request).unwrap_or_default();
-    shared.record(RESET, &tenant, &headers, reason).await?;
-    shared.limiter.reset(&tenant).await?;
+    let at_ms = shared.record(RESET, &tenant, &headers, reason).await?;
+    shared.limiter.reset(&tenant, at_ms).await?;
     let policy = shared.limiter.policy();
     let plan = shared.last_plan(&policy, &tenant).await?;
     Ok(Json(shared.limits(tenant, plan).await?))
 }
 
 impl Shared {
-    /// Keeps what is about to be done to a tenant.
+    /// Keeps what is about to be done to a tenant, and tells when that is.
     pub(super) async fn record(
         &self,
         action: &str,
         tenant: &str,
         headers: &HeaderMap,
         reason: Option<String>,
-    ) -> Result<(), Problem> {
+    ) -> Result<u64, Problem> {
         if reason.as_ref().is_some_and(|reason| reason.len() > MAX_REASON_BYTES) {
             return Err(Problem::bad_request(format!("reason: is longer than {MAX_REASON_BYTES} bytes")));
         }
+        let at_ms = clock::now_ms();
         let entry = Entry {
-            at_ms: clock::now_ms(),
+            at_ms,
             actor: actor(headers)?,
             action: action.to_owned(),
             tenant: Some(tenant.to_owned()),
             detail: json!({ "reason": reason }),
         };
         self.audit.record(entry).await?;
-        Ok(())
+        Ok(at_ms)
     }
 }
 

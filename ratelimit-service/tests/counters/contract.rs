@@ -259,7 +259,7 @@ impl Pair<'_> {
             }
             Step::Reset(tenant) => {
                 self.model.entry(TENANTS[*tenant]).or_default().reset();
-                self.engine.reset(TENANTS[*tenant]).await.unwrap();
+                self.engine.reset(TENANTS[*tenant], now_ms).await.unwrap();
             }
         }
         Ok(())

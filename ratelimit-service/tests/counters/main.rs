@@ -8,3 +8,4 @@ mod exactness;
 mod failures;
 mod guarded;
 mod replicas;
+mod resets;

@@ -51,8 +51,8 @@ impl Local {
         self.memory.posted(tenant, id).await
     }
 
-    pub(super) async fn reset(&self, tenant: &str) -> Result<(), Unavailable> {
-        self.memory.reset(tenant).await
+    pub(super) async fn reset(&self, tenant: &str, at_ms: u64) -> Result<(), Unavailable> {
+        self.memory.reset(tenant, at_ms).await
     }
 
     fn shares<'p>(&self, asks: &[Ask<'p>]) -> Vec<Ask<'p>> {

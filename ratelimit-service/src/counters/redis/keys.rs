@@ -11,6 +11,11 @@ impl TenantKeys {
     }
 }
 
+/// When the tenant was reset last.
+pub(super) fn reset_key(prefix: &str, tenant: &str) -> String {
+    format!("{prefix}:{{{}}}:reset", tag(tenant))
+}
+
 /// How many slots a cluster has.
 pub(super) const HASH_SLOTS: usize = 16_384;
 

@@ -351,8 +351,15 @@ impl Counters for RedisCounters {
         Ok(())
     }
 
-    async fn reset(&self, tenant: &str) -> Result<(), Unavailable> {
+    async fn reset(&self, tenant: &str, at_ms: u64) -> Result<(), Unavailable> {
+        // First: who brings the counters up to a ledger in between does not undo it.
+        self.on_tenant(tenant, &self.scripts.note_reset(tenant, at_ms), Repeat::Harmless).await?;
         let call = self.scripts.reset(tenant, self.given_ms());
         Ok(self.on_tenant(tenant, &call, Repeat::Harmless).await.map(drop)?)
+    }
+
+    async fn last_reset_ms(&self, tenant: &str) -> Result<u64, Unavailable> {
+        let answer = self.on_tenant(tenant, &self.scripts.last_reset(tenant), Repeat::Harmless).await?;
+        Ok(script::last_reset(answer)?)
     }
 }

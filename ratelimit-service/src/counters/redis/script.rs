@@ -11,7 +11,10 @@ use tollgate_domain::{
 };
 
 use super::Failure;
-use super::keys::{TenantKeys, index_key};
+use super::keys::{TenantKeys, index_key, reset_key};
+
+/// For how long it is known when a tenant was reset.
+const RESET_KEPT_MS: u64 = 32 * 86_400_000;
 
 /// A script that Redis knows by its hash, once it has been sent.
 pub(super) struct Known {
@@ -192,6 +195,19 @@ impl Scripts {
         self.on_tenant(tenant, "reset", now_ms, "")
     }
 
+    /// What [`Scripts::last_reset`] asks for: longer than any period.
+    pub(super) fn note_reset(&self, tenant: &str, at_ms: u64) -> Invocation {
+        let mut cmd = redis::cmd("SET");
+        cmd.arg(reset_key(&self.prefix, tenant)).arg(at_ms).arg("PX").arg(RESET_KEPT_MS);
+        Invocation::plain(cmd)
+    }
+
+    pub(super) fn last_reset(&self, tenant: &str) -> Invocation {
+        let mut cmd = redis::cmd("GET");
+        cmd.arg(reset_key(&self.prefix, tenant));
+        Invocation::plain(cmd)
+    }
+
     fn on_index(&self, shard: usize, operation: &str, now_ms: u64) -> Invocation {
         let mut cmd = self.due.called(&[index_key(&self.prefix, shard)]);
         cmd.arg(operation).arg(now_ms);
@@ -320,6 +336,10 @@ pub(super) fn settled(answer: Value) -> Result<(Settled, u64), Failure> {
         _ => return Err(unexpected("no settlement")),
     };
     Ok(settled)
+}
+
+pub(super) fn last_reset(answer: Value) -> Result<u64, Failure> {
+    Ok(Option::<u64>::from_redis_value(answer).map_err(unexpected)?.unwrap_or(0))
 }
 
 pub(super) fn offered(answer: Value) -> Result<Offered, Failure> {
