@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 
 use tollgate::counters::{Counters, Unavailable};
 use tollgate_domain::{
-    Call, Extent, Hold, Limit, Plan, Quantities, Settled, Settles, Take, Tokens, Unit, Used, Verdict, Window,
+    Call, Extent, Hold, Limit, Overlap, Plan, Quantities, Settled, Settles, Take, Tokens, Unit, Used, Verdict, Window,
 };
 
 /// A limit of tokens by the month, and one of calls at once.
@@ -49,6 +49,13 @@ impl Caller {
         let (extent, settles) = (Extent::Something, Settles::All);
         let used = Used { asks: &asks, extent, started_at_ms: now_ms, ended_at_ms: now_ms, settles };
         counters.settle(&self.tenant, id, &used).await
+    }
+
+    /// A ledger has calls of so many tokens.
+    pub(crate) async fn restore(&self, counters: &dyn Counters, tokens: u64) -> Result<(), Unavailable> {
+        let quantities = Quantities { tokens: Tokens::plain(tokens, 0), ..Quantities::default() };
+        let asks = self.plan.asks(&Call::default(), &quantities, counters.now_ms());
+        counters.restore(&self.tenant, &asks, Overlap::Nothing).await
     }
 
     /// What is spent and held of each limit; nothing where the counters were not asked.

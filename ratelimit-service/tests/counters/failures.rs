@@ -74,6 +74,24 @@ async fn what_was_denied_without_redis_holds_nothing_there() {
 }
 
 #[tokio::test]
+async fn counters_are_brought_up_to_a_ledger_once_no_settlement_waits() {
+    let dir = RunDir::create().unwrap();
+    let redis = Redis::start(dir.path()).await.unwrap();
+    let (replica, caller) = (Replica::new(&redis.url(), OnFailure::Allow), Caller::new("acme", 10_000, 100));
+    replica.connected(&caller).await;
+    redis.process().unwrap().freeze().unwrap();
+    for id in 0..20 {
+        caller.settle(&replica.counters, &id.to_string()).await.unwrap_err();
+    }
+    assert!(replica.metric("tollgate_counters_settlements_waiting") > 0);
+    redis.process().unwrap().thaw().unwrap();
+    // The ledger has all of them.
+    eventually("the ledger's sum", PATIENCE, async || Ok(caller.restore(&replica.counters, 200).await?)).await.unwrap();
+    assert_eq!(replica.metric("tollgate_counters_settlements_waiting"), 0);
+    replica.stands(&caller, &[(200, 0), (0, 0)]).await;
+}
+
+#[tokio::test]
 async fn a_settlement_waits_for_redis_and_counts_once() {
     let dir = RunDir::create().unwrap();
     let mut redis = Redis::builder().append_only().start(dir.path()).await.unwrap();
