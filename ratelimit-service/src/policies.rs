@@ -134,8 +134,9 @@ impl Agreed {
         let records = accounts.all::<Budget>().await?;
         agreed.budgets = Arc::new(marked(&records));
         for Record { value: budget, .. } in records {
-            let limit = limit(&budget);
-            terms.entry(budget.tenant).or_default().budgets.extend(limit);
+            if let Some(limit) = limit(&budget) {
+                terms.entry(budget.tenant).or_default().budgets.push(limit);
+            }
         }
         for record in accounts.all::<WebhookEndpoint>().await? {
             match Recipient::agreed(&record) {

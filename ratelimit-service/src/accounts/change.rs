@@ -5,7 +5,7 @@ use super::error::{AccountsError, Invalid};
 use super::journal::Action;
 use super::kinds::Tenant;
 use super::record::{Json, Kind, MAX_DOCUMENT_BYTES, Record, check_name, check_size};
-use super::{Accounts, columns, raise};
+use super::{Accounts, columns, raise, read, select};
 
 /// Who makes a change, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,10 +184,8 @@ async fn check_number<T: Kind>(transaction: &mut dyn Transaction, tenant: Option
 
 /// Whether a tenant is on this tier: without it, the tenant's calls would choose one.
 async fn is_tier_of_any(transaction: &mut dyn Transaction, tier: &str) -> Result<bool, AccountsError> {
-    for mut row in transaction.rows(&format!("SELECT document FROM {}", Tenant::TABLE), &[]).await? {
-        let tenant: Tenant =
-            serde_json::from_str(&row.text()?).map_err(|error| AccountsError::Database(error.to_string()))?;
-        if tenant.tier.as_deref() == Some(tier) {
+    for row in transaction.rows(&select::<Tenant>(), &[]).await? {
+        if read::<Tenant>(row)?.value.tier.as_deref() == Some(tier) {
             return Ok(true);
         }
     }

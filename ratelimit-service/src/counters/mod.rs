@@ -41,7 +41,8 @@ pub trait Counters: Send + Sync {
     /// Whether what it knows outlives the service.
     fn outlives(&self) -> bool;
 
-    /// Brings counters of days and months to at least what the ledger says was used in the present periods, one ask for each.
+    /// Brings counters of days and months to at least what the ledger says was used in the present periods, one ask for each;
+    /// [`Overlap`] tells what of that may be held too.
     async fn restore(&self, tenant: &str, asks: &[Ask<'_>], overlap: Overlap) -> Result<(), Unavailable>;
 
     /// Knows again of a reservation that ran out before a restart, so that a late event corrects what was restored of its

@@ -10,7 +10,6 @@ use tollgate_wire::usage_event::TokenCounts;
 
 use super::{Admission, Limiter, Policy, cost_nanousd, limited_quote, tokens, used, used_plan};
 use crate::audit::Audit;
-use crate::counters::Unavailable;
 use crate::ledger::{Ledger, Spent, Usage};
 
 /// The most expired reservations that are known again after a restart; of more, the latest.
@@ -40,15 +39,9 @@ impl Limiter {
     ) -> anyhow::Result<()> {
         let policy = self.policy();
         let _all_posted_is_settled = self.posting.write().await;
-        let resets = self.resets(audit).await?;
-        for window in CALENDAR {
-            for (tenant, sums) in self.sums(&policy, ledger, &resets, window, tenants).await? {
-                if self.was_reset_elsewhere(&tenant, &resets).await? {
-                    continue;
-                }
-                let asks: Vec<_> = sums.into_iter().map(|sum| sum.ask).collect();
-                self.counters.restore(&tenant, &asks, overlap).await?;
-            }
+        for (tenant, sums) in self.sums(&policy, ledger, audit, tenants).await? {
+            let asks: Vec<_> = sums.into_iter().map(|sum| sum.ask).collect();
+            self.counters.restore(&tenant, &asks, overlap).await?;
         }
         Ok(())
     }
@@ -61,66 +54,49 @@ impl Limiter {
     /// When the ledger, the audit log or the counters cannot be read.
     pub async fn differences(&self, ledger: &dyn Ledger, audit: &dyn Audit) -> anyhow::Result<Vec<LimitDifference>> {
         let policy = self.policy();
-        let resets = self.resets(audit).await?;
         let mut differences = Vec::new();
-        for window in CALENDAR {
-            for (tenant, sums) in self.sums(&policy, ledger, &resets, window, &Tenants::All).await? {
-                if self.was_reset_elsewhere(&tenant, &resets).await? {
-                    continue;
-                }
-                let tier = ledger.last_tier(&tenant).await?;
-                let Some(plan) = used_plan(&policy, &tenant, &tier.unwrap_or_default()) else { continue };
-                for standing in self.standings(&tenant, plan).await? {
-                    let (limit, spent) = (standing.limit, standing.used.saturating_sub(standing.held));
-                    let sum = sums.iter().find(|sum| sum.ask.limit.counter() == limit.counter());
-                    if let Some(sum) = sum.filter(|sum| !sum.is_met_by(limit, spent)) {
-                        let (tenant, limit) = (tenant.clone(), limit.to_string());
-                        differences.push(LimitDifference { tenant, limit, entries: sum.ask.amount, spent });
-                    }
+        for (tenant, sums) in self.sums(&policy, ledger, audit, &Tenants::All).await? {
+            let tier = ledger.last_tier(&tenant).await?;
+            let Some(plan) = used_plan(&policy, &tenant, &tier.unwrap_or_default()) else { continue };
+            for standing in self.standings(&tenant, plan).await? {
+                let (limit, spent) = (standing.limit, standing.used.saturating_sub(standing.held));
+                let sum = sums.iter().find(|sum| sum.ask.limit.counter() == limit.counter());
+                if let Some(sum) = sum.filter(|sum| !sum.is_met_by(limit, spent)) {
+                    let (tenant, limit) = (tenant.clone(), limit.to_string());
+                    differences.push(LimitDifference { tenant, limit, entries: sum.ask.amount, spent });
                 }
             }
         }
         Ok(differences)
     }
 
-    /// When tenants were reset here, of those that were in a period that may be going on.
-    async fn resets(&self, audit: &dyn Audit) -> anyhow::Result<HashMap<String, u64>> {
-        Ok(audit.last_resets(self.counters.now_ms().saturating_sub(LONGEST_PERIOD_MS)).await?)
-    }
-
-    /// Whether another replica reset a tenant since it was reset here: what has been spent since then is not known here.
-    async fn was_reset_elsewhere(&self, tenant: &str, resets: &HashMap<String, u64>) -> Result<bool, Unavailable> {
-        let here_ms = resets.get(tenant).copied().unwrap_or(0);
-        Ok(self.counters.last_reset_ms(tenant).await? > here_ms)
-    }
-
-    /// What each tenant has used of the limits of a window in their present periods, by the ledger, in the tenants' order.
+    /// What each tenant has used of its limits in their present periods, by the ledger, in the tenants' order. Of one that another
+    /// replica reset since it was reset here, that is not known here.
     async fn sums<'p>(
         &self,
         policy: &'p Policy,
         ledger: &dyn Ledger,
-        resets: &HashMap<String, u64>,
-        window: Window,
+        audit: &dyn Audit,
         tenants: &Tenants,
     ) -> anyhow::Result<BTreeMap<String, Vec<Sum<'p>>>> {
-        let mut all: BTreeMap<String, Vec<Sum<'_>>> = BTreeMap::new();
         // One time for all: a period that ends meanwhile is over for the counters, and none's sum is another's.
         let now_ms = self.counters.now_ms();
-        for spent in self.spent(policy, ledger, resets, (window, now_ms), tenants).await? {
-            let asks = calendar_asks(policy, &spent, (window, now_ms));
-            let calls = spent.usage.requests;
-            let sums = all.entry(spent.tenant).or_default();
-            for ask in asks {
-                match sums.iter_mut().find(|sum| sum.ask.limit.counter() == ask.limit.counter()) {
-                    Some(sum) => {
-                        sum.ask.amount = sum.ask.amount.saturating_add(ask.amount);
-                        sum.calls += calls;
-                    }
-                    None => sums.push(Sum { ask, calls }),
-                }
+        let resets = audit.last_resets(now_ms.saturating_sub(LONGEST_PERIOD_MS)).await?;
+        let mut all: BTreeMap<String, Vec<Sum<'_>>> = BTreeMap::new();
+        for window in CALENDAR {
+            for spent in self.spent(policy, ledger, &resets, (window, now_ms), tenants).await? {
+                let asks = calendar_asks(policy, &spent, (window, now_ms));
+                add(all.entry(spent.tenant).or_default(), asks, spent.usage.requests);
             }
         }
-        Ok(all)
+        let mut known = BTreeMap::new();
+        for (tenant, sums) in all {
+            let here_ms = resets.get(&tenant).copied().unwrap_or(0);
+            if self.counters.last_reset_ms(&tenant).await? <= here_ms {
+                known.insert(tenant, sums);
+            }
+        }
+        Ok(known)
     }
 
     /// What the periods of a window that are present at that time had spent, by what limits depend on.
@@ -236,6 +212,19 @@ fn token_counts(usage: &Usage) -> TokenCounts {
         extra_input: usage.extra_input_tokens,
         extra_output: usage.extra_output_tokens,
         ..TokenCounts::default()
+    }
+}
+
+/// Adds what so many calls used.
+fn add<'p>(sums: &mut Vec<Sum<'p>>, asks: Vec<Ask<'p>>, calls: u64) {
+    for ask in asks {
+        match sums.iter_mut().find(|sum| sum.ask.limit.counter() == ask.limit.counter()) {
+            Some(sum) => {
+                sum.ask.amount = sum.ask.amount.saturating_add(ask.amount);
+                sum.calls += calls;
+            }
+            None => sums.push(Sum { ask, calls }),
+        }
     }
 }
 
